@@ -29,20 +29,7 @@ UNIT = TESTS / "unit"
 REAL = ("sockets", "processes", "threads")
 """Folders of unit tests that wait for something outside of the event loop. The others run in virtual time."""
 NOT_YET = {
-    UNIT / "channels/test_sources.py",
-    UNIT / "handlers/test_deprecated.py",
-    UNIT / "handlers/test_generator_middleware.py",
-    UNIT / "handlers/test_peer_handlers.py",
-    UNIT / "handlers/test_threads.py",
-    UNIT / "handlers/test_where_am_i.py",
-    UNIT / "peer/test_closing_from_handlers.py",
-    UNIT / "peer/test_cycles.py",
-    UNIT / "peer/test_endings.py",
-    UNIT / "sending/test_refused.py",
     UNIT / "session/test_presence.py",
-    UNIT / "test_calls.py",
-    UNIT / "test_limits.py",
-    UNIT / "testing/test_testing.py",
 }
 """Files that have tests of both kinds."""
 ON_UVLOOP = os.environ.get("WSRPC_LOOP") == "uvloop"
@@ -79,7 +66,7 @@ def is_virtual(path: Path) -> bool:
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if is_virtual(item.path) or item.path.name == "test_docs.py":  # there, virtual as long as a page uses no socket
+    if is_virtual(item.path) or item.path.name in ("test_docs.py", "test_vectors.py"):  # pages may use sockets
         return {"virtual": VirtualTimeLoop}
     if ON_UVLOOP:
         return {"uvloop": import_module("uvloop").new_event_loop}

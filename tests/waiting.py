@@ -9,9 +9,9 @@ from typing import Any
 __all__ = ["pause", "settled", "until"]
 
 
-async def settled() -> None:
-    """Let everything run that can run now. Only in virtual time, where a millisecond passes after that."""
-    await asyncio.sleep(0.001)
+async def settled(seconds: float = 0.0) -> None:
+    """Let ``seconds`` pass, then everything run that can run now. Only in virtual time, which adds 1 ms."""
+    await asyncio.sleep(seconds + 0.001)
 
 
 async def until(condition: Callable[[], object], limit: float = 60.0) -> None:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
-from core_driver import turns
 from effort import examples
 from hypothesis import given, settings
+from waiting import settled
 
 from wsrpc import ConnectionLost, Context, Limits, Peer, WsrpcError
+from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec, MsgpackCodec
-from wsrpc.testing import ScriptedTransport
-from wsrpc.testing._clock import Clock
+from wsrpc.testing import ScriptedTransport, VirtualTimeLoop
 
 MAX_ID = 2**53 - 1
 EVENTS = ["now", "later", "held", "fails", "fails later", "typed", "ordered"]
@@ -95,9 +95,8 @@ class Attacked:
     """A peer, its three requests, its handlers, and what the model expects of them."""
 
     def __init__(self, *, dialer: bool, limits: Limits) -> None:
-        self.clock = Clock()
         self.transport = ScriptedTransport()
-        self.peer = peer = Peer(Settings(JsonCodec(), limits), dialer=dialer, loop=self.clock)
+        self.peer = peer = Peer(Settings(JsonCodec(), limits), dialer=dialer, loop=LoopScheduler())
         self.gate = asyncio.Event()
         self.ran: Counter[str] = Counter()
         self.expected: Counter[str] = Counter()
@@ -133,7 +132,7 @@ class Attacked:
 
     async def ask(self) -> None:
         self.own = [asyncio.ensure_future(self.peer.request("q", n, timeout=None)) for n in range(3)]
-        await turns(6)
+        await settled()
         self.own_ids = [message["i"] for message in self.transport.pop_sent()]
         self.settled = [False] * 3
 
@@ -194,14 +193,14 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
             break
         attacked.check_sent()  # before the model hears of more
         if step == "turn":
-            await turns(6)
+            await settled()
         elif step == "pause":
             transport.pause()
         elif step == "resume":
             transport.resume()
         elif step == "release":
             attacked.gate.set()
-            await turns(6)
+            await settled()
             attacked.gate.clear()
         elif isinstance(step, bytes):
             transport.feed(step)
@@ -213,14 +212,14 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
             if transport.closed is None:
                 attacked.check_sent()
         if not burst:
-            await turns(6)
+            await settled()
             attacked.check()
     if transport.closed is None:
         transport.resume()
     else:
         assert transport.closed.code == 1007, "malformed messages, or none that UTF-8 or a decoder knows"
     attacked.gate.set()
-    await turns(20)
+    await settled()
     attacked.check()
     # The end: nothing of all that is left.
     transport.lose()
@@ -228,10 +227,15 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
     if transport.closed is not None and transport.closed.code == 1006:
         for was_settled, result in zip(attacked.settled, results, strict=True):
             assert isinstance(result, ConnectionLost) == (not was_settled)
-    await turns(20)
+    await settled()
     assert (attacked.peer.pending, attacked.peer.active) == (0, 0)
     assert current_of(attacked.peer).dispatcher.active == {} and attacked.peer.stats().waiting == 0
     assert attacked.complaints == []
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main)
 
 
 TIGHT = Limits(running=2, waiting=2, depth=4)
@@ -240,7 +244,7 @@ TIGHT = Limits(running=2, waiting=2, depth=4)
 @settings(max_examples=examples(500))
 @given(steps, st.booleans(), st.booleans(), st.sampled_from([Limits(), Limits(), TIGHT]))
 def test_arbitrary_messages(script: list[Any], dialer: bool, burst: bool, limits: Limits) -> None:
-    asyncio.run(attack(script, dialer=dialer, limits=limits, burst=burst))
+    run(attack(script, dialer=dialer, limits=limits, burst=burst))
 
 
 @settings(max_examples=examples(150))
@@ -253,7 +257,7 @@ def test_arbitrary_bytes_as_text_and_as_messagepack(payloads: list[bytes]) -> No
     async def main() -> None:
         for codec in (JsonCodec(), MsgpackCodec()):
             transport = ScriptedTransport()
-            peer = Peer(Settings(codec, Limits()), dialer=True, loop=Clock())
+            peer = Peer(Settings(codec, Limits()), dialer=True, loop=LoopScheduler())
             peer.on("e", lambda *args: None)
             peer.bind(transport)
             assert transport._receiver is not None
@@ -262,8 +266,8 @@ def test_arbitrary_bytes_as_text_and_as_messagepack(payloads: list[bytes]) -> No
                     transport._receiver.receive(payload, text)
                     transport._receiver.receive(bytearray(payload), text)
             transport._receiver.read_ended()
-            await turns(6)
+            await settled()
             assert transport.closed is None or transport.closed.code == 1007
             assert (peer.pending, peer.active) == (0, 0)
 
-    asyncio.run(main())
+    run(main())

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, CloseInfo, Limits, Peer, Server
 
@@ -33,7 +33,7 @@ class Beside:
 
     async def newest(self) -> Peer:
         """The peer of the connection that is put to the test, once it is there."""
-        await turns_until(lambda: len(self.server.peers) == 2)
+        await until(lambda: len(self.server.peers) == 2)
         return self.server.peers[-1]
 
     async def ends(self, code: int) -> CloseInfo:
@@ -52,13 +52,13 @@ async def beside(limits: Limits, server: Server | None = None) -> AsyncGenerator
     world = Beside(server, limits)
     server.on("beside", lambda number: number)
     server.on("echo", lambda *args: list(args))
-    async with asyncio.timeout(25), server.listen() as listener:
+    async with asyncio.timeout(120), server.listen() as listener:
         world.url, world.port = listener.url, listener.port
         async with Client(listener.url, limits=AMPLE, reconnect=None) as world._other:
             await world.goes_on()
             server.on("close", lambda peer, info: world.ended.put_nowait(info))
             yield world
             await world.goes_on()
-            await turns_until(lambda: len(server.peers) == 1)
+            await until(lambda: len(server.peers) == 1)
             (peer,) = server.peers
             assert (peer.active, peer.pending, peer.anonymous_channels) == (0, 0, 0), "nothing is left of the others"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from waiting import settled
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
 from wsrpc._base.scheduler import Timer
@@ -153,13 +154,13 @@ class Driven:
     async def fed(self, *messages: Any) -> list[Any]:
         """Feed, let everything happen, and return what was sent."""
         self.feed(*messages)
-        await turns()
+        await settled()
         return self.take()
 
     async def asks(self, event: str, *args: Any, **options: Any) -> tuple[asyncio.Task[Any], int]:
         """Let the peer make a request; returns its task and its id; what was sent before is dropped."""
         task = start(self.peer.request(event, *args, **options))
-        await turns(2)
+        await settled()
         sent = self.take()[-1]
         assert sent["a"] == [event, *args]
         return task, sent["i"]
@@ -215,12 +216,12 @@ def redialing(**options: Any) -> Driven:
 async def idle(driven: Driven) -> None:
     """Until no handler runs any more, not even one in a thread."""
     while driven.peer.active:
-        await turns(1)
+        await settled()
 
 
 async def closes_with(driven: Driven, code: int) -> None:
     """Assert that the peer ends the connection with ``code``."""
-    await turns()
+    await settled()
     assert driven.close_code == code
     assert not driven.peer.connected
 

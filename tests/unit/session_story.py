@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from core_driver import Played, start, turns
-from leftovers import turns_until
 from stream_driver import control, hello
+from waiting import until
 
 from wsrpc import (
     AnonymousChannel,
@@ -70,13 +70,13 @@ class Story:
         """Cut the line, and keep the client from coming back."""
         self.line.down = True
         self.line.cut(half_open=half_open)
-        await turns_until(lambda: self.client.peer.detached)
+        await until(lambda: self.client.peer.detached)
 
     async def repair(self) -> None:
         self.line.down = False
         before = len(self.back)
         await self.client.wait_connected()
-        await turns_until(lambda: len(self.back) > before)
+        await until(lambda: len(self.back) > before)
 
 
 async def talk(channel: AnonymousChannel) -> None:

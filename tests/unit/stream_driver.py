@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, left_of_channels, turns
+from core_driver import Driven, left_of_channels
+from waiting import settled
 
 from wsrpc import Peer
 from wsrpc.testing import pair
@@ -89,11 +90,7 @@ def left_of(peer: Peer) -> tuple[object, ...]:
 
 async def emptied(*peers: Peer) -> None:
     """Let what was sent arrive, then assert that nothing is left at any of ``peers``."""
-    for _ in range(200):
-        if not any(any(left_of(peer)) for peer in peers):
-            break
-        await turns(1)
-    await turns()
+    await settled()
     left = {repr(peer): left_of(peer) for peer in peers if any(left_of(peer))}
     assert not left, f"(channels, pending, active, undelivered, read by credit, unread bytes) are left: {left}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from core_driver import Driven, start, turns
+from core_driver import Driven, start
 from stream_driver import Both, emptied, welcome
+from waiting import settled
 
 from wsrpc import AnonymousChannel, Context, Limits, Stream
 
@@ -13,10 +14,10 @@ from wsrpc import AnonymousChannel, Context, Limits, Stream
 async def requested(d: Driven, *with_it: Any) -> AnonymousChannel:
     """A channel that ``d`` asked for; ``with_it`` arrives in the same read as its creation (``{h}`` is filled in)."""
     task = start(d.peer.open_channel("c"))
-    await turns()
+    await settled()
     i = d.take()[-1]["i"]
     d.feed({"i": i, "h": 1}, *({**message, "h": i} for message in with_it))
-    await turns()
+    await settled()
     channel: AnonymousChannel = task.result()
     assert channel.id == i
     return channel
@@ -82,7 +83,7 @@ async def entered(d: Driven, **options: Any) -> tuple[Stream[Any], int]:
     """A stream that the peer has asked for and entered, and the channel's id."""
     stream = d.peer.stream("s", **options)
     entering = start(stream.__aenter__())
-    await turns()
+    await settled()
     i = d.take()[-1]["i"]
     d.feed({"i": i, "h": 1})
     await entering

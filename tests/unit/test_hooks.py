@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Context, Handshake, KeepLatest, Limits, Peer, Quotas, Reconnect, Server, Service, method
 from wsrpc.codecs import Codec, MsgpackCodec
@@ -439,10 +439,10 @@ async def test_nothing_is_left_between_two_states(
         for room in rooms:
             await client.room(room).join()
         parked = asyncio.ensure_future(client.request("park"))
-        await turns_until(lambda: scene.peers and scene.peers[0].active)
+        await until(lambda: scene.peers and scene.peers[0].active)
         scene.armed = True
         scene.line.connections[1][1].abort()
-        await turns_until(lambda: scene.done or client.state == "idle" or len(scene.line.connections) > 2)
+        await until(lambda: scene.done or client.state == "idle" or len(scene.line.connections) > 2)
         raised.append(await ended(client.request, "echo", 1))
         raised.append(await ended(client.request, "act"))
         for peer in scene.peers:
@@ -452,7 +452,7 @@ async def test_nothing_is_left_between_two_states(
         for room in (*rooms, *LATE, "unknown"):
             raised.append(await ended(client.room(room).join))
         if "on_presence" in name:
-            await turns_until(lambda: scene.done)
+            await until(lambda: scene.done)
         scene.go.set()
         raised.append(await ended(asyncio.wait_for, parked, 20))
         await asyncio.gather(*scene.closing, return_exceptions=True)

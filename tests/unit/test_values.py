@@ -24,9 +24,10 @@ import attrs
 import msgspec
 import pydantic
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
 from stream_driver import decoded
+from waiting import settled
 
 from wsrpc import AnonymousChannel, Client, Context, KeepLatest, Limits, Peer, Server
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
@@ -631,7 +632,7 @@ class Undecoded:
     async def asks(self, asking: Awaitable[Any]) -> tuple[asyncio.Future[Any], int]:
         """Begin a call of this side; return its task and the id of its request."""
         task = asyncio.ensure_future(asking)
-        await turns()
+        await settled()
         return task, decoded(self.d.take())[-1]["i"]
 
 

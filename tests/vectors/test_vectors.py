@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vectors.conformance.mirror import Mirror, idle
+from vectors.conformance.mirror import Mirror
 from vectors.conformance.replay import replay
 from vectors.conformance.scenario import Scenario, for_wsrpc, load, load_other_versions, parsed
+from waiting import settled
 
 DATA = Path(__file__).parent / "data"
 SCENARIOS = [*load(DATA), *load(DATA / "further")]
@@ -39,7 +40,7 @@ async def test_whatever_javascript_sends_is_a_message(scenario: Scenario) -> Non
     try:
         for text in messages:
             mirror.feed(None, text)
-        await idle()
+        await settled()
 
         assert mirror.peer.connected
         assert mirror.peer.ignored["foreign"] == 0

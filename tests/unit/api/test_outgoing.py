@@ -13,7 +13,7 @@ import pytest
 import tenacity
 from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import (
     AnonymousChannel,
@@ -156,7 +156,7 @@ async def run(world: World, case: str, *functions: Function) -> Any:
         result = CASES[case][2](world)
         if hasattr(result, "__await__"):
             result = await result
-        await turns_until(lambda: world.arrived)
+        await until(lambda: world.arrived)
         return result
 
 
@@ -282,7 +282,7 @@ async def test_what_was_opened_is_closed_if_a_function_then_fails(case: str, tim
         client.use_outgoing(forms(log)["generator"])
         with pytest.raises(RuntimeError if times == 2 else TypeError):
             await (client.stream("items", -1).__aenter__() if case == "stream" else client.open_channel("talk"))
-        await turns_until(lambda: client.peer.anonymous_channels == world.peer.anonymous_channels == 0)
+        await until(lambda: client.peer.anonymous_channels == world.peer.anonymous_channels == 0)
     assert log[1:] == ["end"]
 
 
@@ -369,7 +369,7 @@ async def test_calls_to_peers_of_a_cluster_run_the_functions_of_their_process_al
                 ada.emit_nowait("add")
                 said = [(call.kind, call.peer, call.address) for call in logs[number]]
                 assert said == [(kind, None, "ada") for kind in ("request", "event")]
-        await turns_until(lambda: len(world.arrived) == 4)
+        await until(lambda: len(world.arrived) == 4)
         assert logs[1] == [] and world.arrived == [{"form": "plain"}] * 4
 
 

@@ -13,13 +13,14 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, turns
+from core_driver import Blocked, Driven, messages
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
 from session_story import Visitor
 from stream_driver import CLOSED, Both, Feed, Log, control, emptied
 from stream_driver import both as both
 from stream_sides import opened
+from waiting import settled
 
 from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, Overloaded, RemoteError, RpcError
 from wsrpc._core.api.anonymous import core_of
@@ -99,7 +100,7 @@ async def test_events_that_wait_for_a_place_run_after_the_end_and_requests_do_no
     await end(d, "good")
     assert got == []
     blocked.go.set()
-    await turns(20)
+    await settled()
     assert got == [1, 3], "nobody waits for what was requested on a channel that is over"
     await emptied(d.peer)
 
@@ -175,9 +176,9 @@ async def test_a_body_gets_what_came_before_the_end(body: Any, expected: str, ho
     await d.fed({"i": 5, "a": ["talk"]})
     d.feed(*({"h": 5, "a": [*each]} for each in said))
     await end(d, how)
-    await turns(20)
+    await settled()
     talk.go.set()
-    await turns(20)
+    await settled()
     assert " ".join(talk.got) == expected
     await emptied(d.peer)
     assert d.clock.next_deadline is None, "nothing waits for a reader that cannot come"
@@ -191,12 +192,10 @@ async def test_a_body_that_does_not_read_what_came_before_the_end_is_cancelled_i
     await d.fed({"i": 5, "a": ["talk"]})
     d.feed({"h": 5, "a": ["line", "a"]}, {"h": 5, "a": ["line", "b"]})
     await end(d, "good")
-    await turns(20)
-    d.clock.advance(29.0)
-    await turns(20)
+    await settled()
+    await settled(29.0)
     assert talk.got == []
-    d.clock.advance(1.0)
-    await turns(20)
+    await settled(1.0)
     assert talk.got == ["cancelled"]
     await emptied(d.peer)
 
@@ -215,11 +214,11 @@ async def test_channels_that_keep_messages_beyond_their_end_are_bounded_as_open_
             await d.fed({"i": i, "a": ["talk"]})
             d.feed({"h": i, "a": ["line", "a"]})
             await end(d, "good", h=i)
-            await turns()
+            await settled()
         assert [talk.got for talk in talks[-2:]] == [[], []] and talks[0].got == ["cancelled"], "the oldest goes first"
         for talk in talks:
             talk.go.set()
-        await turns(20)
+        await settled()
         assert [talk.got for talk in talks[-2:]] == [["a", "cancelled"]] * 2
     await emptied(d.peer)
 
@@ -279,7 +278,7 @@ class Scene:
 
     async def open(self) -> None:
         self.go.set()
-        await turns()
+        await settled()
 
     async def note(self) -> None:
         """A message comes."""
@@ -383,7 +382,7 @@ async def test_a_mailbox_is_in_the_state_that_the_table_says(state: MailboxState
     with pytest.raises(ChannelClosed) if "raises" in action else nullcontext():
         await s.play(DO_MAILBOX[happened])
     assert mailbox.state is after
-    await turns()
+    await settled()
     comes = after in {MailboxState.DUE, MailboxState.LAST} or happened is MailboxInput.DELIVERED
     assert len(s.got) == max(handled, comes), "what is kept comes once something listens, unless this side has closed"
     await s.play("close open")
@@ -393,7 +392,7 @@ async def test_what_nobody_has_listened_to_in_time_after_the_end_is_dropped() ->
     s = Scene()
     await s.play("ask open note abort")
     assert unread_at(s.d.peer) > 0
-    s.d.clock.advance(Limits().unread_timeout)
+    await settled(Limits().unread_timeout)
     assert unread_at(s.d.peer) == 0 and core_of(s.channel).mailbox.state is MailboxState.OVER
 
 
@@ -411,7 +410,7 @@ async def test_a_stream_waits_for_what_its_reader_has_sent_on_a_connection_that_
     page.server.on("s", numbers)
     await page.begin("resume", "credit")
     page.line.feed({"i": 5, "a": ["s"]})
-    await turns()
+    await settled()
     [answer] = page.line.pop_sent()
     known = {"n": 1, "bytes": len(json.dumps(answer, separators=(",", ":")))}
     if acknowledged:
@@ -419,8 +418,7 @@ async def test_a_stream_waits_for_what_its_reader_has_sent_on_a_connection_that_
     page.line.lose()
     await asyncio.sleep(Limits().unread_timeout)
     await page.resume(rx=known["n"], bytes=known["bytes"])
-    await asyncio.sleep(Limits().unread_timeout)
-    await turns()
+    await settled(Limits().unread_timeout)
     [resumed] = page.line.pop_sent()
     assert resumed["wsrpc"]["t"] == "resumed"
     if arrives == "start":
@@ -429,8 +427,8 @@ async def test_a_stream_waits_for_what_its_reader_has_sent_on_a_connection_that_
         page.line.feed({"h": 5, "a": ["start"]})
     else:
         page.line.feed(*[control("ack", **known)] * (arrives == "acknowledgement"))
-        await asyncio.sleep(Limits().unread_timeout)
-    await turns()
+        await settled(Limits().unread_timeout)
+    await settled()
     [sent] = [message for message in page.line.pop_sent() if message.get("h") == 5]
     assert ("nobody has begun to read" in str(sent)) is (arrives != "start")
     await page.server.close()
@@ -449,7 +447,7 @@ async def test_a_stream_waits_so_long_for_its_reader_and_not_for_its_source() ->
         assert d.clock.next_deadline != before
         assert await d.fed(*starts) == []
         if starts:
-            d.clock.advance(2 * Limits().unread_timeout)
+            await settled(2 * Limits().unread_timeout)
             assert await d.fed() == [] and d.peer.anonymous_channels == 1
         await d.fed(ABORT)
         assert d.clock.next_deadline == before

@@ -8,10 +8,11 @@ from itertools import count
 from typing import Any
 
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, agreed, collect, control, credit, done, item, values
 from stream_sides import consuming
+from waiting import settled
 
 from wsrpc import Context
 from wsrpc.testing import pair
@@ -62,7 +63,7 @@ def as_single(sent: list[Any]) -> list[Any]:
 
 async def lost(d: Driven) -> None:
     d.transport.lose()
-    await turns()
+    await settled()
     d.assert_empty()
 
 
@@ -160,7 +161,7 @@ async def test_small_items_travel_together_and_large_ones_alone(kind: str, featu
 
     d = await producing(of_kind(kind, numbers), *features)
     sent = await started(d)
-    await turns(20)
+    await settled()
     sent += d.take()
     assert as_single(sent) == [*(item(5, n) for n in range(200)), done(5)]
     assert len(sent) < 10 if "batches" in features else len(sent) == 201
@@ -237,10 +238,10 @@ async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_cha
         d.feed({"h": 5, "x": None})
     elif end == "the connection ends":
         d.transport.lose()
-    await turns(20)
+    await settled()
     assert ended == ["cancelled", "rows", "handler"]
     d.transport.resume()
-    await turns()
+    await settled()
     d.assert_empty()
 
 
@@ -280,7 +281,7 @@ async def test_what_a_source_sends_keeps_its_place_among_the_items(script: str, 
     while more:
         sent += more
         d.transport.resume()
-        await turns(20)
+        await settled()
         size += granted
         more = d.take() + await d.fed(credit(5, 1000, min(size, PLENTY)))
     assert as_single(sent) == [*expected, done(5)]
@@ -311,7 +312,7 @@ async def test_items_before_an_end_that_the_source_itself_makes_are_sent(end: st
     d = await producing(closes if end == "close" else ends, *features)
     first = d.transport
     d.feed(credit(5, 1000), {"h": 5, "a": ["start"]})
-    await turns()
+    await settled()
     sent = as_single(first.pop_sent())
     assert sent == [*(item(5, n) for n in range(8)), *([{"h": 5, "x": "enough"}] if end == "abort" else [])]
     assert d.close_code == (1000 if end == "close it" else None)

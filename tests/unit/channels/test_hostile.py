@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import Driven, messages, rejection, start, turns
+from core_driver import Driven, messages, rejection, start
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
 from stream_driver import Feed, collect, done, emptied, hello, item, values
 from stream_sides import consuming, over, reading, requested, serving
+from waiting import settled
 
 from wsrpc import ChannelClosed, Context, Limits
 
@@ -72,7 +73,7 @@ async def test_items_that_were_requested_are_answered_though_the_end_has_come() 
     """A plain producer that does not wait for each answer: what is still to be read is not refused at a good end."""
     d, stream, h = await reading(limits=Limits(stream_window=2))
     read = start(collect(stream))
-    await turns()
+    await settled()
     d.take()
     sent = await d.fed(*(item(h, n, n) for n in range(1, 6)), done(h))
     assert await read == [1, 2, 3, 4, 5]
@@ -116,7 +117,7 @@ async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list
     assert await d.fed({"i": 5, "a": ["up"]}) == [{"i": 5, "h": 1}, {"h": 5, "a": ["start"]}]
     for fed, expected in steps:
         if not fed:
-            d.clock.advance(Limits().unread_timeout)
+            await settled(Limits().unread_timeout)
         sent = await d.fed(*fed)
         for message, wanted in zip(sent, expected, strict=True):
             if "x" in message:
@@ -136,10 +137,9 @@ async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says:
         await d.fed(hello("credit"))
     d.peer.on("s", Feed().__call__)
     await d.fed({"i": 5, "a": ["s"]})
-    d.clock.advance(Limits().unread_timeout - 1)
+    await settled(Limits().unread_timeout - 1)
     assert d.peer.anonymous_channels == 1
-    d.clock.advance(1)
-    await turns()
+    await settled(1)
     assert d.peer.anonymous_channels == 0
     abort, *rest = d.take() if says is None else d.take() + await d.fed({**says, "h": 5})
     assert abort["h"] == 5 and "within 30 s" in abort["x"]["message"]
@@ -155,8 +155,7 @@ async def test_many_streams_that_nobody_starts_are_not_all_remembered() -> None:
     for i in range(1, 1101):
         await d.fed({"i": i, "a": ["s"]})
         if i % 100 == 0:
-            d.clock.advance(Limits().unread_timeout)
-            await turns()
+            await settled(Limits().unread_timeout)
     [first] = await d.fed({"h": 1, "a": ["start"]})
     [last] = await d.fed({"h": 1100, "a": ["start"]})
     assert "does not exist" in first["x"]["message"] and "within 30 s" in last["x"]["message"]
@@ -187,7 +186,7 @@ async def test_what_arrives_with_the_creation_is_kept_for_the_first_handler_in_o
         seen.append((ctx.event, *ctx.args))
         return await call_next(ctx)
 
-    await turns()
+    await settled()
     assert seen == [], "middleware alone does not count as listening"
 
     def handle(n: int) -> None:
@@ -197,7 +196,7 @@ async def test_what_arrives_with_the_creation_is_kept_for_the_first_handler_in_o
     for name in ("e", "q"):
         channel.on(name, handle)
     d.feed({"h": channel.id, "a": ["e", 6]}, {"h": channel.id, "i": 11, "a": ["q", 7]})  # in the same turn
-    await turns()
+    await settled()
     assert seen[:5] == [("e", 1), ("q", 2), ("late",), ("e", 4), ("e", 6)]
     sent = d.take()
     assert {"i": 7, "d": None} in sent
@@ -210,12 +209,12 @@ async def test_what_nobody_reads_for_30_seconds_aborts_the_channel_and_no_other(
     silent, read = await requested(d), await requested(d, {"a": ["e"]})
     events = read.events("e")
     channel = await requested(d, {"i": 7, "a": ["q"]}, {"a": ["e"]})
-    d.clock.advance(UNREAD)
+    await settled(UNREAD)
     sent = await d.fed()
     assert [message["h"] for message in sent if "x" in message] == [channel.id] and rejection(sent, 7)
     with pytest.raises(ChannelClosed, match="30 s"):
         channel.events("e")
-    d.clock.advance(100 * UNREAD)
+    await settled(100 * UNREAD)
     assert not silent.closed and not read.closed
     await events.aclose()
     silent.close()
@@ -232,11 +231,11 @@ async def test_a_channel_in_use_goes_on_when_nobody_listens(how: str, caplog: py
     tick, requests = {"a": ["tick", 0]}, [{"i": i, "a": ["q"]} for i in (7, 9)]
     channel = await requested(d, tick, requests[0], tick, requests[1])
     using = start(channel.emit("start") if how == "emit" else channel.request("add", 1))
-    await turns()
+    await settled()
     d.feed(*({"i": message["i"], "d": 3} for message in d.take() if "i" in message))
     await using
     for number in range(2, 60):
-        d.clock.advance(1)
+        await settled(1)
         d.feed({"h": channel.id, "a": ["tick", number]})
     sent = await d.fed()
     assert [message["i"] for message in sent] == [7, 9]
@@ -287,7 +286,7 @@ async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
     events = busy.events("e")
     for number in range(20):
         reading = start(anext(events))
-        await turns()
+        await settled()
         d.feed({"h": busy.id, "a": ["e", "x" * 4000, number]})
         assert (await reading)[1] == number
     assert len(await anext(hoard.events("e"))) == 6000, "one that is larger than all may be is kept alone"
@@ -340,7 +339,7 @@ async def test_large_items_on_all_channels_take_no_more_than_may_be(features: An
     assert aborted(await d.fed(item(3, LARGE))) == [3]
     for _ in range(1 + len(before)):
         go[1].set()  # its handler asks for the next one
-        await turns()
+        await settled()
     assert aborted(await d.fed(item(1, LARGE))) == []
     await d.fed(*({"h": h, "x": "bye"} for h in (1, 2)))
     await emptied(d.peer)
@@ -366,12 +365,12 @@ async def test_after_an_item_larger_than_the_window_credit_waits_until_the_next_
     d, stream, h = await consuming(limits=Limits(stream_window=64))
     d.take()
     reading = start(anext(stream))
-    await turns()
+    await settled()
     d.feed(item(h, LARGE))
     assert await reading == LARGE
     d.expect()
     reading = start(anext(stream))
-    await turns()
+    await settled()
     [granted] = [message["wsrpc"] for message in d.take()]
     assert granted["t"] == "credit" and granted["bytes"] > len(LARGE)
     d.feed(item(h, 1), done(h))

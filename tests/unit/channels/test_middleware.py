@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, Feed, collect, emptied
 from stream_driver import both as both
+from waiting import settled
 
 from wsrpc import AnonymousChannel, Context, RemoteError, RpcError, current_context
 from wsrpc.testing import pair
@@ -72,7 +72,7 @@ async def test_middleware_encloses_the_whole_call(event: str, both: Both) -> Non
     right.on(event, talk if event == "conversation" else feed)
     if event == "conversation":
         async with await left.open_channel(event) as channel:
-            await turns()
+            await settled()
             assert steps == ["middleware in"]
             await channel.emit("bye")
             await channel.wait_closed()

@@ -8,14 +8,14 @@ from itertools import count, cycle
 from typing import Any
 
 import pytest
-from core_driver import Driven, redialing, rejection, start, turns
+from core_driver import Driven, redialing, rejection, start
 from hypothesis import given
 from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from peers_inside import out_of, reads_nothing
 from stream_driver import PLAIN, WINDOW, WSRPC, Both, Log, agreed, collect
 from stream_driver import both as both
+from waiting import settled, until
 
 from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Stream, StreamOverflow
 from wsrpc.testing import pair
@@ -315,7 +315,7 @@ async def test_a_cancellation_travels_with_the_end(raised: bool, at: str, caplog
     if at == "the connection is full":
         d.transport.pause()
     go.set()
-    await turns()
+    await settled()
     assert task.done()
     d.transport.resume()
     *_, last = await d.fed()
@@ -348,7 +348,7 @@ async def test_a_loop_that_begins_without_a_session_is_answered_in_the_next_one(
     d = redialing()
     d.transport.lose()
     reading = start(collect(d.peer.of("feed").items()))
-    await turns()
+    await settled()
     d.rebind()
     assert await d.fed() == [START]
     assert await d.fed(following(1, 7)) == [{"i": 7, "d": None}]
@@ -363,10 +363,10 @@ async def test_a_loop_that_was_left_does_not_start_a_producer_in_the_next_sessio
     d.transport.lose()
     async with d.peer.of("feed").items() as items:
         reading = start(anext(items))
-        await turns()
+        await settled()
         reading.cancel()
     again = start(collect(d.peer.of("feed").items()))
-    await turns()
+    await settled()
     d.rebind()
     assert await d.fed() == [START]
     await d.fed(following(1), end())
@@ -387,12 +387,12 @@ async def test_no_loop_gets_items_of_earlier_ones(producing: list[int], reading:
     async def feed() -> AsyncIterator[list[int]]:
         mine = next(starts)
         for number in range(4):
-            await turns(next(working))
+            await asyncio.sleep(next(working))
             yield [mine, number]
 
     async with pair() as (left, right):
         right.of("feed").on("start", feed)
-        await turns_until(lambda: not out_of(left).terms.plain)
+        await until(lambda: not out_of(left).terms.plain)
         for loop, most in enumerate(wanted, 1):
             got: list[Any] = []
             async with left.of("feed").items() as items:
@@ -400,10 +400,10 @@ async def test_no_loop_gets_items_of_earlier_ones(producing: list[int], reading:
                     got.append(item)
                     if len(got) == most:
                         break
-                    await turns(next(looking))
+                    await asyncio.sleep(next(looking))
             assert got == [[loop, number] for number in range(min(most, 4))]
-            await turns(2 * next(looking))
-        await turns_until(lambda: not (left.pending or right.pending or right.active))
+            await asyncio.sleep(2 * next(looking))
+        await until(lambda: not (left.pending or right.pending or right.active))
         assert reads_nothing(left) and reads_nothing(right)
 
 
@@ -413,7 +413,7 @@ async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:
     right.of("feed").on("start", lambda: made.numbers(10_000))
     async with left.of("feed").items(returns=int) as items:
         assert await anext(items) == 0
-        await turns(1000)
+        await settled()
         assert made.made <= WINDOW + 6  # Limits.stream_window, and one that is on its way
         assert [await anext(items) for _ in range(3 * WINDOW)] == list(range(1, 3 * WINDOW + 1))
-    await turns_until(lambda: not right.active and not left.pending)
+    await until(lambda: not right.active and not left.pending)

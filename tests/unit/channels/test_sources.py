@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from copy import deepcopy
@@ -12,11 +11,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from core_driver import messages, start, turns
+from core_driver import messages, start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from stream_driver import Both, Feed, Log, collect, emptied, total
 from stream_driver import both as both
+from waiting import settled
 
 from wsrpc import (
     BadArguments,
@@ -140,11 +139,6 @@ async def as_plain_stream(left: Peer, right: Peer, make: Any, n: int) -> list[An
     return await collect(left.stream("s"))
 
 
-async def as_stream_in_a_thread(left: Peer, right: Peer, make: Any, n: int) -> list[Any]:
-    right.on("s", lambda: make(n), thread=not inspect.isasyncgenfunction(make))
-    return await collect(left.stream("s"))
-
-
 class Reversed(JsonCodec):
     """A codec of a user's, of which a part of a message is not encoded like a message."""
 
@@ -168,7 +162,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     ("use", "encoding", "make"),
     [
         *((as_plain_stream, name, make) for name in ENCODINGS for make in CHANGING),
-        *((use, name, one_row) for use in (as_stream_in_a_thread, *USES[1:]) for name in ("negotiated", "JSON")),
+        *((use, name, one_row) for use in USES[1:] for name in ("negotiated", "JSON")),
     ],
     ids=lambda part: part if isinstance(part, str) else part.__name__,
 )
@@ -203,41 +197,6 @@ async def test_a_hook_of_the_users_own_decides_on_classes_of_the_users_own() -> 
     async with pair(codec=JsonCodec(enc_hook=lambda value: {"recent": list(value)})) as (left, right):
         right.on("recent", lambda: [Recent([1]), deque([2])])
         assert await left.request("recent") == [{"recent": [1]}, [2]]
-
-
-# ---------------------------------------------------------------- threads
-
-
-async def test_a_generator_in_a_thread_may_block(both: Both) -> None:
-    left, right = both
-    go, finished, threads = threading.Semaphore(0), threading.Event(), set[int]()
-
-    def blocking() -> Iterator[int]:
-        try:
-            for number in range(5):
-                if number:
-                    go.acquire()
-                threads.add(threading.get_ident())
-                assert current_context().event == "block"
-                yield number
-            raise ValueError("secret")
-        finally:
-            finished.set()
-
-    right.on("block", blocking, thread=True)
-    right.on("ping", lambda: "pong")
-    async with left.stream("block") as numbers:
-        assert await anext(numbers) == 0
-        assert await left.request("ping") == "pong", "the loop is free while the generator blocks"
-    await turns_until(lambda: not left.anonymous_channels)
-    assert not finished.is_set() and right.active, "what runs in a thread cannot be stopped there, and counts"
-    go.release()
-    await turns_until(lambda: finished.is_set() and not right.active)
-    go.release(4)
-    got: list[int] = []
-    with pytest.raises(RemoteError, match="internal error"):
-        await collect(left.stream("block"), got)
-    assert got == [0, 1, 2, 3, 4] and threading.get_ident() not in threads
 
 
 # ---------------------------------------------------------------- errors
@@ -358,7 +317,7 @@ async def test_an_upload_takes_no_place_that_a_request_needs() -> None:
         right.on("waits", waits)
         right.on("go", go.set)
         uploading = start(left.request("waits", send=[1, 2, 3]))
-        await turns(50)
+        await settled()
         await left.request("go")
         assert await uploading == 6
         await emptied(left, right)

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, messages, start, turns
+from core_driver import Driven, messages, start
 from leftovers import nothing_left as nothing_left
 from stream_driver import WINDOW, collect, emptied, item
 from stream_ends import AT_YIELD, BEGINS_LATE, DONE, NOTHING, OVERFLOWS, REJECTS, STREAM_ENDS
 from stream_sides import reading, serving
+from waiting import settled
 
 from wsrpc import Context, HandlerFailed, Limits, Peer, RemoteError, RpcError, StreamOverflow
 from wsrpc._core.api.peer import current_of
@@ -170,13 +171,13 @@ async def test_between_two_wsrpc_peers(how: str, play: Play, within: str, caplog
             s.reader_leaves = asyncio.get_running_loop().create_future()
         count = [2 * WINDOW] if how == AT_YIELD else []
         reading = start(s.read(left, *count, in_block="Python collects" not in how))
-        await turns(50)
+        await settled()
         assert s.made == (WINDOW if count else 1)
         sides = {"reader": channel_of(left), "handler": channel_of(right)}
         ends: dict[str, ChannelState] = {}
         play(s, left, right)
         for _ in range(20):
-            await turns(1)
+            await asyncio.sleep(0)
             ends |= {side: channel.state for side, channel in sides.items() if channel.over and side not in ends}
         await reading
         await emptied(left, right)
@@ -212,7 +213,7 @@ async def test_a_defect_in_a_generator_that_is_left_is_logged(defect: str, caplo
         with suppress(HandlerFailed):
             async with stream:
                 assert [await anext(stream) for _ in range(2)] == [0, 1]
-                await turns(50)
+                await settled()
         await emptied(left, right)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
@@ -246,8 +247,7 @@ async def stop(d: Driven) -> list[str]:
 
 
 async def begin_late(d: Driven) -> list[str]:
-    d.clock.advance(Limits().unread_timeout + 1)
-    await turns()
+    await settled(Limits().unread_timeout + 1)
     d.expect()
     return ends_in(await d.fed({"h": 5, "a": ["start"]}), "the reader")
 

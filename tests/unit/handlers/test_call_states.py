@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from core_driver import Driven, rejection, start, turns
+from core_driver import Driven, rejection, start
 from leftovers import nothing_left as nothing_left
 from stream_driver import control, welcome
+from waiting import settled
 
 from wsrpc import AnonymousChannel, CallNext, ConnectionLost, Context, Limits
 from wsrpc._core.handlers.invocation import CallState
@@ -101,7 +102,7 @@ class Scene:
 
     async def see_orphaned(self) -> None:
         await self.called(self.work)
-        self.driven.clock.advance(60)
+        await settled(60)
         assert rejection(await self.fed(), 1)["code"] == "wsrpc.handler_timeout"
 
     async def see_exited(self) -> None:
@@ -151,7 +152,7 @@ async def test_a_call_counts_and_is_answered_as_its_state_says(state: CallState,
     assert await ask(scene) == getattr(state, question)
     scene.emits.set()
     scene.returns.set()
-    await turns()
+    await settled()
     scene.driven.transport.lose()
-    await turns()
+    await settled()
     scene.driven.assert_empty()

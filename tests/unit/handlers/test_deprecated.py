@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
-from core_driver import Driven, idle, messages, turns
+from core_driver import Driven, idle, messages
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from stream_driver import agreed, control, welcome
+from waiting import settled, until
 
 from wsrpc import Client, Context, Router, Server, Service, method
 from wsrpc.testing import connect
@@ -33,7 +33,6 @@ def now(value: int) -> int:
 OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "def": (now, {}),
     "async def": (later, {}),
-    "thread": (now, {"thread": True}),
     "ordered": (later, {"ordered": True}),
     "time limit": (later, {"timeout": 5}),
 }
@@ -55,7 +54,7 @@ async def test_each_peer_is_warned_once(kind: str, middleware: bool, caplog: pyt
 
     d.feed({"i": 1, "a": ["report", 1]}, {"a": ["report", 2]}, {"i": 3, "a": ["measured", 3]})
     await idle(d)
-    await turns()
+    await settled()
     sent = d.take()
     assert [message for message in sent if "wsrpc" in message] == [TOLD]
     assert {message["i"]: message["d"] for message in sent if "i" in message} == {1: 1, 3: 3}
@@ -121,11 +120,11 @@ async def test_two_programs_see_each_other_in_the_log(register: Any, caplog: pyt
     async with connect(server, client=Client(program="station/1.0")) as client:
         for _ in range(3):
             assert await client.request("report", 1) == await client.of("old").request("report", 1) == 1
-        await turns_until(lambda: len(messages(caplog)) == 4)
+        await until(lambda: len(messages(caplog)) == 4)
         assert server.stats().deprecated == {"station/1.0": 6}
         [peer] = server.peers
         assert peer.stats().deprecated == {"report": 3, "old:report": 3}
-    await turns_until(lambda: not server.peers)
+    await until(lambda: not server.peers)
     assert server.stats().deprecated == {"station/1.0": 6}
     found = [(vars(each)["program"], "was called" in each.getMessage()) for each in caplog.records]
     assert sorted(found) == [("center/2.0", False)] * 2 + [("station/1.0", True)] * 2

@@ -117,7 +117,6 @@ def asked(event: str, *args: Any, **options: Any) -> Callable[[Client], Awaitabl
 
 CALLS: list[tuple[str, Callable[[Client], Awaitable[Any]], type[BaseException] | None, type[BaseException] | None]] = [
     ("plain", asked("plain"), None, None),
-    ("thread", asked("thread"), None, None),
     ("ordered", asked("ordered"), None, None),
     ("total", asked("total", send=[""]), None, None),
     ("talk", conversation, None, None),
@@ -142,7 +141,6 @@ async def test_it_sets_the_context_of_each_kind_of_handler_and_sees_the_outcome(
     for function in (waits, fails, rejects, in_group, typed, feed, endless, total, talk):
         server.on(function.__name__, function)
     server.on("plain", lambda: USER.get())
-    server.on("thread", lambda: USER.get(), thread=True)
     server.on("ordered", waits, ordered=True)
     server.on("too long", hangs, timeout=0.01)
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from core_driver import Driven, rejection, said_in, turns
+from core_driver import Driven, rejection, said_in
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 import wsrpc
 from wsrpc import AnonymousChannel, Context, HandlerTimeout, Limits, RemoteError, Router, Server, Service
@@ -24,8 +25,7 @@ async def hangs() -> None:
 
 async def advanced(driven: Driven, seconds: float) -> list[Any]:
     """What is sent within so many seconds."""
-    driven.clock.advance(seconds)
-    await turns()
+    await settled(seconds)
     return driven.take()
 
 
@@ -139,7 +139,7 @@ async def test_waiting_for_its_turn_and_middleware_are_not_the_handler_s_time() 
     for gate in gates.values():
         assert await advanced(driven, 4.0) == []
         gate.set()
-        await turns()
+        await settled()
     assert sorted(driven.take(), key=lambda answer: answer["i"]) == [{"i": 1, "d": "first"}, {"i": 2, "d": "second"}]
     assert await advanced(driven, 100.0) == [] and driven.clock.next_deadline is None
     driven.assert_empty()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, idle, messages, rejection, turns
+from core_driver import Blocked, Driven, messages, rejection
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
-from wsrpc import BadArguments, Context, Limits, RpcError, UnknownEvent
+from wsrpc import Context, RpcError
 from wsrpc.types import Message
 
 
@@ -43,144 +42,7 @@ async def test_the_last_registration_wins_and_one_from_elsewhere_is_logged(caplo
 # ---------------------------------------------------------------- arguments and results
 
 
-@pytest.mark.parametrize("place", ["plain", "thread", "ordered", "middleware"])
-async def test_an_event_with_too_many_arguments_reaches_its_handler_without_them(
-    place: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    d = Driven()
-    ran: list[Any] = []
-
-    def takes(a: int, ctx: Context, b: float = 7) -> None:
-        ran.append((a, b))
-
-    options: dict[str, Any] = {place: True} if place in ("ordered", "thread") else {}
-    d.peer.on("e", takes, **options)
-    if place == "middleware":
-        d.peer.use(pass_on)
-    message: dict[str, Any] = {"a": ["e", 1, 2.5, "x", {}]}
-    d.feed(message, message, {"i": 1, **message}, {"a": ["e", "x", 2, 3]})
-    await idle(d)
-    assert ran == [(1, 2.5)] * 2
-    assert "expected at most 2 arguments" in rejection(d.take(), 1)["message"], "who requests is told"
-    assert d.ignored == {"surplus arguments": 3, "wrong arguments": 1}
-    first, misfit = messages(caplog, logging.WARNING)
-    assert "came with 4 arguments and its handler takes 2" in first
-    assert "'e' was " in misfit
-    assert d.peer.stats().misfits == {"e: wrong arguments": 2}
-
-
 # ---------------------------------------------------------------- errors
-
-
-class Odd(BaseException):
-    """What is no Exception, as some libraries have it."""
-
-
-INTERNAL: dict[str, BaseException] = {
-    "exception": ValueError("the password is 1234"),
-    "no Exception": Odd("the password is 1234"),
-    "group of cancellations": BaseExceptionGroup("group", [asyncio.CancelledError()]),
-    "group with two errors for the caller": ExceptionGroup("group", [RpcError("one"), RpcError("two")]),
-    "group with a defect": ExceptionGroup("group", [RpcError("one"), ValueError("the password is 1234")]),
-    "group of a nested request": ExceptionGroup("group", [UnknownEvent("no event listener", "wsrpc.unknown_event")]),
-    "cancellation of its own": asyncio.CancelledError(),
-    "StopIteration": StopIteration(5),
-    "of wsrpc's own": BadArguments("you did it wrong", "wsrpc.bad_arguments"),
-}
-"""What a handler raises that its caller may not be told."""
-
-
-def failing(way: str, error: BaseException, layer: Any = pass_on) -> Driven:
-    """A peer whose handler of `work`, or middleware behind ``layer``, raises the error."""
-
-    def inline(*_: Any) -> None:
-        raise error
-
-    async def later(*_: Any) -> None:
-        raise error
-
-    d = Driven()
-    if way in ("middleware", "behind"):
-        d.peer.use(layer)
-        d.peer.use(later if way == "middleware" else pass_on)
-    handlers: dict[str, Any] = {"async": later, "awaitable": lambda: later()}
-    d.peer.on("work", handlers.get(way, inline), thread=way == "thread", ordered=way == "ordered")
-    d.feed({"i": 1, "a": ["work"]})
-    return d
-
-
-WAYS = ["inline", "async", "awaitable", "thread", "middleware", "behind", "ordered"]
-
-
-@pytest.mark.parametrize("outcome", INTERNAL)
-@pytest.mark.parametrize("way", WAYS)
-async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_has_too(
-    way: str, outcome: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    d = failing(way, INTERNAL[outcome])
-    await idle(d)
-    error = rejection(d.take(), 1)
-    assert set(error) == {"code", "message", "error_id"} and error["code"] == "wsrpc.internal"
-    assert error["message"] == "internal error"
-    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert error["error_id"] in record.getMessage() and "work" in record.getMessage()
-    assert record.exc_info is not None and record.__dict__["peer"] == d.peer.id
-    d.assert_empty()
-
-
-BANNED = RpcError("you are banned", "banned")
-WITH_OTHERS = BaseExceptionGroup("group", [asyncio.CancelledError(), BANNED, ExceptionGroup("inner", [BANNED])])
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_an_error_for_the_caller_that_is_alone_in_a_group_reaches_the_caller(
-    way: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What a task of a task group raised was an internal error to the caller, and to middleware."""
-    seen: list[BaseException] = []
-
-    async def sees(ctx: Context, call_next: Any) -> Any:
-        try:
-            return await call_next(ctx)
-        except RpcError as exc:
-            seen.append(exc)
-            raise
-
-    d = failing(way, WITH_OTHERS, sees)
-    await idle(d)
-    assert rejection(d.take(), 1) == {"message": "you are banned", "code": "banned"}
-    assert seen == [BANNED] * (way in ("middleware", "behind"))
-    assert messages(caplog) == []
-    d.assert_empty()
-
-
-@pytest.mark.parametrize("message", [{"i": 1, "a": ["work"]}, {"a": ["work"]}], ids=["request", "event"])
-@pytest.mark.parametrize("way", ["async", "not begun", "behind", "ordered", "thread"])
-async def test_a_handler_whose_task_the_application_cancels_answers_and_leaves_nothing(
-    way: str, message: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The request got no answer, and its place was taken until the connection ended."""
-    release = threading.Event()
-    d, thread = Driven(limits=Limits(running=1)), way == "thread"
-    d.peer.on("work", release.wait if thread else asyncio.Event().wait, ordered=way == "ordered", thread=thread)
-    d.peer.on("later", lambda: turns(1))
-    if way == "behind":
-        d.peer.use(pass_on)
-    before = asyncio.all_tasks()
-    d.feed(message, {"i": 2, "a": ["later"]})
-    if way != "not begun":
-        await turns()
-    assert d.take() == []
-    [task] = asyncio.all_tasks() - before
-    task.cancel("not for callers")
-    await asyncio.wait([task])
-    release.set()
-    await idle(d)
-    aborted = {"i": 1, "e": {"message": "Request aborted"}, "_": 1}
-    assert d.take() == [aborted, {"i": 2, "d": None}][0 if "i" in message else 1 :]
-    assert task.cancelled(), "the application may wait for it"
-    assert caplog.records == []
-    d.assert_empty()
 
 
 class Mute(Exception):
@@ -227,7 +89,7 @@ async def test_a_sync_handler_that_holds_the_loop_is_named(
     if way == "middleware":
         d.peer.use(pass_on)
     await d.fed({"i": 1, "a": ["sluggish"]})
-    d.clock.advance(5)  # the time between reads does not count
+    await settled(5)  # the time between reads does not count
     await d.fed({"i": 2, "a": ["nobody"]})
     texts = [text for text in messages(caplog) if "nobody" not in text]
     assert len(texts) == said
@@ -283,7 +145,7 @@ async def test_processed_ends_when_the_handler_is_done(way: str) -> None:
     d.peer.on("h", blocked)
     d.feed({"i": 1, "a": ["nobody" if way == "unknown" else "h"]})
     done = asyncio.ensure_future(seen[0].processed())
-    await turns()
+    await settled()
     assert done.done() == (way == "unknown")
     if way == "cancelled":
         d.feed({"i": 1, "x": 0})
@@ -318,7 +180,7 @@ async def test_once_stays_if_its_request_is_cancelled_before_the_handler_begins(
 
     async def coroutine(n: int) -> None:
         ran.append(n)
-        await turns(1)
+        await asyncio.sleep(0)
 
     def generator(n: int) -> Iterator[int]:
         ran.append(n)

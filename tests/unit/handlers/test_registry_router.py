@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import turns
+from waiting import settled
 
 from wsrpc import CallNext, Client, Context, Router, Server
 from wsrpc.testing import connect
@@ -61,7 +61,7 @@ async def test_a_channel_of_a_router_can_be_ordered() -> None:
     server.include(router)
     async with connect(server) as client:
         both = [asyncio.create_task(client.of("io").request("read", name)) for name in "xy"]
-        await turns(20)
+        await settled()
         assert begun == ["x"]
         go_on.set()
         await asyncio.gather(*both)

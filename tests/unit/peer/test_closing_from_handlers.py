@@ -11,10 +11,12 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import messages, turns
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
+from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -22,6 +24,7 @@ PATIENT = Limits(close_timeout=20.0, replay_bytes=0)  # sessions end with their 
 HASTY = Limits(close_timeout=0.05, replay_bytes=0)
 TARGETS = ["client", "server", "peer"]
 WHERE = ["request", "event", "open", "close"]
+URL = "ws://server/"
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
 # ---------------------------------------------------------------- the one that closes is a handler
@@ -47,9 +50,10 @@ async def test_a_handler_closes_without_waiting_for_itself(
         finally:  # the handler of a request is cancelled when its connection ends
             left.set()
 
-    async with asyncio.timeout(8), server.listen() as listener:
+    line = Line(server)
+    async with asyncio.timeout(8):
         serving = asyncio.create_task(server.serve_forever())
-        client = Client(listener.url, limits=PATIENT, reconnect=AT_ONCE if where == "on_reconnect" else None)
+        client = Client(URL, dial=line.dial, limits=PATIENT, reconnect=AT_ONCE if where == "on_reconnect" else None)
         here: Any = client if target == "client" else server
         if where == "on_reconnect":
             client.on_reconnect(stop)
@@ -62,7 +66,7 @@ async def test_a_handler_closes_without_waiting_for_itself(
             with suppress(ConnectionLost):
                 await (caller.request if where == "request" else caller.emit)("now")
         elif where in ("close", "on_reconnect"):
-            client.peer.info.underlying.transport.abort()
+            line.cut()
         await left.wait()
         assert after.is_set() or where == "request"
         if target == "server":
@@ -90,8 +94,8 @@ async def test_a_handler_that_will_not_stop_holds_up_closing_only_so_long(
             with suppress(asyncio.CancelledError):
                 await go.wait()
 
-    async with asyncio.timeout(8), server.listen() as listener:
-        async with Client(listener.url, limits=HASTY, reconnect=None) as client:
+    async with asyncio.timeout(8):
+        async with Client(URL, dial=Line(server).dial, limits=HASTY, reconnect=None) as client:
             target, caller = (client, server.peers[0]) if side == "client" else (server, client)
             target.on("stubborn", stubborn)
             await caller.emit("stubborn")
@@ -128,19 +132,20 @@ async def test_close_returns_when_the_close_handlers_have(target: str, by: str, 
         log.append("returned")
         returned.set()
 
-    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, limits=PATIENT) as client:
+    line = Line(server)
+    async with asyncio.timeout(8), Client(URL, dial=line.dial, limits=PATIENT) as client:
         [peer] = server.peers
         closes: Any = {"client": client, "server": server, "client's peer": client.peer, "server's peer": peer}[target]
         end: Any = client if target.startswith("client") else peer
 
         async def closed(*_: Any) -> None:
-            await turns(20)
+            await settled()
             log.append("closed")
 
         end.on("close", closed)
         end.on("slow", slow)
         server.on("kick", close)
-        async with Client(listener.url, limits=PATIENT) as other:
+        async with Client(URL, dial=line.dial, limits=PATIENT) as other:
             await (peer if end is client else client).emit("slow")
             await begun.wait()
             if by == "other code":
@@ -160,7 +165,7 @@ async def test_a_peer_s_close_waits_for_close_handlers_only_so_long(waits_for: s
         begun.set()
         await go.wait()
 
-    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, reconnect=None) as client:
+    async with asyncio.timeout(8), connect(server) as client:
         if waits_for == "event":
             await client.emit("event")
             await begun.wait()

@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from session_story import story
+from waiting import until
 
 from wsrpc import AnonymousChannel, Client, Peer, RequestTimeout, RpcError, Server
 from wsrpc.testing import connect
@@ -95,7 +95,6 @@ def serving() -> Server:
         server.on(handler.__name__, handler)
     server.of("behind").use(lambda ctx, call_next: call_next(ctx))
     server.of("behind").on("in_group", in_group)
-    server.on("in a thread", len, thread=True)
     server.on("in order", awaits, ordered=True)
     server.on("limited", long, timeout=0.01)
     return server
@@ -107,10 +106,10 @@ async def caught(call: Awaitable[object]) -> None:
         await call
 
 
-async def cancelled(call: Awaitable[object], until: Callable[[], object]) -> None:
+async def cancelled(call: Awaitable[object], begun: Callable[[], object]) -> None:
     """Cancel a call once that holds."""
     task = asyncio.ensure_future(call)
-    await turns_until(until)
+    await until(begun)
     task.cancel(big())
     await asyncio.wait([task])
 
@@ -147,7 +146,7 @@ def three() -> list[str]:
 Scenario = Callable[[Client, Peer], Awaitable[object]]
 
 ENDED: dict[str, Scenario] = {
-    **{f"answered: {event}": partial(request, event) for event in ("plain", "awaits", "in a thread", "in order")},
+    **{f"answered: {event}": partial(request, event) for event in ("plain", "awaits", "in order")},
     "rejected": lambda client, peer: caught(client.request("fails", big())),
     "rejected behind middleware": lambda client, peer: caught(client.of("behind").request("in_group", big())),
     "a handler that takes too long": lambda client, peer: caught(client.request("limited", big())),
@@ -173,7 +172,7 @@ async def test_what_has_ended_holds_no_messages(scenario: Scenario) -> None:
     async with connect(server) as client:
         (peer,) = server.peers
         await scenario(client, peer)
-        await turns_until(lambda: not (peer.active or peer.anonymous_channels) and memory() < MOST)
+        await until(lambda: not (peer.active or peer.anonymous_channels) and memory() < MOST)
 
 
 @pytest.mark.usefixtures("uncollected")
@@ -189,4 +188,4 @@ async def test_a_session_that_is_over_holds_no_messages(who: str) -> None:
         assert memory() > 2_000_000  # in parts
         await peer.close()
         await s.client.close()
-        await turns_until(lambda: memory() < MOST)
+        await until(lambda: memory() < MOST)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, idle, start, turns
+from core_driver import Blocked, Driven, start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import settled, until
 
 from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Limits, Peer, RpcError, Server, Service
 from wsrpc._base.closing import check_close, sendable
@@ -33,59 +32,39 @@ async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(
     d.transport.may_close = asyncio.Event()  # the remote peer does not answer the frame
     d.peer.on("work", work, ordered=waits == "order")
     d.feed({"a": ["work", 0]}, {"a": ["work", 1]}, {"i": 1, "a": ["work", 2]}, {"a": ["work", 3]})
-    await turns()
+    await settled()
     if how == "close":
         closing = start(d.peer.close(4001, "logged out"))
     else:
         d.feed(*['{"a":["work"'] * 12)
-    await turns()
+    await settled()
     work.go.set()
-    await turns(20)
+    await settled()
     d.transport.lose()
     d.transport.may_close.set()
     if how == "close":
         await closing
-    await turns()
+    await settled()
     assert work.started == [(0,)]
     assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
     assert d.peer.active == 0
-
-
-async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
-    d, go, started = Driven(limits=Limits(threads=1)), threading.Event(), list[int]()
-    d.transport.may_close = asyncio.Event()
-
-    def work(n: int) -> None:
-        started.append(n)
-        go.wait(8)
-
-    d.peer.on("work", work, thread=True)
-    d.feed({"a": ["work", 0]}, {"a": ["work", 1]})
-    await turns_until(lambda: started)
-    d.feed(*["{"] * 12)
-    go.set()
-    await turns_until(lambda: d.peer.active == 1)
-    d.transport.lose()
-    d.transport.may_close.set()
-    await idle(d)
-    assert started == [0]
 
 
 async def test_the_handlers_of_all_requests_are_cancelled_and_those_of_events_go_on() -> None:
     d, work = Driven(), Blocked()
     d.peer.on("work", work)
     d.feed({"i": 1, "a": ["work", 1]}, {"a": ["work", 2]}, {"i": 3, "a": ["work", 3]}, {"i": 4, "a": ["work", 4]})
-    await turns()
+    await settled()
     d.transport.lose()
-    await turns()
+    await settled()
     work.go.set()
-    await turns()
+    await settled()
     assert len(work.cancelled) == 3 and work.finished == [(2,)]
 
 
 @pytest.mark.parametrize(("code", "reason", "text"), [(1005, "", "may not be sent"), (1000, "ü" * 62, "123 bytes")])
 async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int, reason: str, text: str) -> None:
-    async with Server(limits=LIMITS).listen() as listener, Client(listener.url, limits=LIMITS) as client:
+    async with connect(Server()) as client:
         for closable in (client, client.peer, client.peer.transport):
             assert closable is not None
             with pytest.raises(ValueError, match=text):
@@ -153,7 +132,7 @@ async def test_a_connection_ends_although_its_transport_cannot_close(
     end, (code, reason) = ENDS[how]
     for transport in (ScriptedTransport(), Fails()):
         await end(transport)
-        await turns(20)
+        await settled()
         assert transport.closed is not None
         fails = isinstance(transport, Fails)
         assert (transport.closed.code, transport.closed.reason) == ((1006, "aborted") if fails else (code, reason))
@@ -167,10 +146,10 @@ async def test_another_connection_while_the_first_one_is_closed_without_a_code()
     other.start(Connection(other))
     d.peer.bind(first)
     closing = start(d.peer.close(None))
-    await turns(1)
+    await asyncio.sleep(0)
     d.peer.bind(ScriptedTransport())
     await closing
-    await turns()
+    await settled()
     assert d.peer.connected
 
 
@@ -249,14 +228,14 @@ async def test_a_part_that_is_kept_works_after_the_end(what: str, use: str) -> N
         (peer,) = server.peers
         beginning = asyncio.ensure_future(KEPT[what](peer))
         if what != "a channel":
-            await turns()
+            await settled()
             await client.emit("news", 0)
         kept = await beginning
         del beginning
     watched = weakref.ref(peer)
     del peer, client
-    await turns_until(lambda: gc.collect() >= 0 and watched() is None)
+    await until(lambda: gc.collect() >= 0 and watched() is None)
     await USES[use][1](kept)
     del kept
-    await turns()
+    await settled()
     assert not problems

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from core_driver import Driven, start, turns
+from core_driver import Driven, start
 from peers_inside import out_of
+from waiting import settled
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
 from wsrpc.codecs import JsonCodec
@@ -79,14 +80,14 @@ async def test_an_answer_is_received_alike(
         d = Driven(dialer=True, codec=OwnCodec() if general else None)
         requests = out_of(d.peer).requests
         task = start(d.peer.request("add", 1, 2))
-        await turns()
+        await settled()
         if cancelled:
             task.cancel()
-            await turns()
+            await settled()
         sent, flight = await d.fed(message), requests.flight
-        settled = repr(await asyncio.gather(task, return_exceptions=True)) if task.done() else ""
+        outcome = repr(await asyncio.gather(task, return_exceptions=True)) if task.done() else ""
         task.cancel()
-        return [settled, sent, d.ignored, d.close_code, len(requests), flight.requests, flight.bytes]
+        return [outcome, sent, d.ignored, d.close_code, len(requests), flight.requests, flight.bytes]
 
     assert await effect(general=False) == await effect(general=True)
 
@@ -97,7 +98,7 @@ async def test_an_answer_is_received_alike(
 async def read(d: Driven, *messages: Any) -> list[Any]:
     """One read that brings ``messages``, in a callback of the event loop, as from a socket. Return what was sent."""
     asyncio.get_running_loop().call_soon(lambda: d.feed(*messages))
-    await turns()
+    await settled()
     return d.take()
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from core_driver import turns
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 from wsrpc import Client, RpcError, Server
 from wsrpc.testing import ScriptedTransport, connect
@@ -124,7 +124,7 @@ async def test_a_line_is_bounded_and_one_line(caplog: pytest.LogCaptureFixture) 
             await client.request("echo", value)
         await client.emit("e" * 200, *["z" * 1000] * 50)
         await client.emit("line\nbreak")
-        await turns()
+        await settled()
     assert len(lines(caplog)) >= 2 * len(values) + 2
     assert all(len(line) < 800 and line.isprintable() for line in lines(caplog))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, closes_with, messages, rejection, turns
+from core_driver import Driven, closes_with, messages, rejection
+from waiting import settled
 
 from wsrpc.codecs import MsgpackCodec
 
@@ -127,12 +128,12 @@ async def test_the_minute_of_malformed_messages_slides_and_belongs_to_the_connec
     d = Driven()
     for _ in range(100):  # one each 6.01 s: never more than ten within a minute
         d.feed("{")
-        d.clock.advance(6.01)
-    await turns()
+        await settled(6.01)
+    await settled()
     assert d.close_code is None and d.ignored == {"malformed": 100}
     d.rebind()
     d.feed(*["{"] * 10)
-    await turns()
+    await settled()
     assert d.peer.connected
 
 
@@ -189,6 +190,6 @@ async def test_what_a_rejection_echoes_is_bounded_and_tells_no_address_in_memory
 async def test_bad_input_for_messagepack(payload: Any, ignored: str | None) -> None:
     d, ran = echoing(codec=MsgpackCodec())
     d.feed(payload)
-    await turns()
+    await settled()
     assert ran == [] and d.ignored == ({} if ignored is None else {ignored: 1})
     assert d.close_code == (1007 if ignored is None else None)

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, redialing, start, turns
+from core_driver import Blocked, Driven, redialing, start
+from waiting import settled
 
 from wsrpc import CloseInfo, Limits, Server
 from wsrpc._core.handlers.registry import Registry
@@ -29,7 +30,7 @@ async def test_what_is_held_runs_in_order_once_open_has_returned() -> None:
     await d.fed({"i": 4, "a": ["n", 4]}, {"i": 4, "x": "a request that is held is taken out"})
     assert ran == []
     gate.go.set()
-    await turns()
+    await settled()
     assert ran == [1, 2, 3]
     d.assert_empty()
 
@@ -44,7 +45,7 @@ async def test_an_end_while_open_runs_stops_its_handler_and_lets_waiters_go(refu
     await d.fed({"i": 1, "a": ["n", 1]}, {"a": ["n", 2]})
     d.transport.lose()
     await asyncio.wait([opened])
-    await turns()
+    await settled()
     assert gate.cancelled and d.clock.next_deadline is None
     assert ran == [], "the open handler might have refused the peer"
     assert d.peer.ignored == {"dropped at the end": 2}
@@ -107,7 +108,7 @@ async def test_nothing_of_an_old_connection_reaches_the_peer() -> None:
     old.feed({"a": ["n", 1]})
     old.pause()
     old.lose()
-    await turns()
+    await settled()
     assert ran == [] and d.peer.connected
     await d.peer.emit("still", "clear")
     d.expect({"a": ["still", "clear"]})
@@ -127,12 +128,12 @@ async def test_what_has_waited_is_handled_in_the_session_in_which_it_came() -> N
     await d.fed({"a": ["event"]}, {"c": "numbers", "a": ["start"]})
     d.transport.lose()
     d.rebind()
-    await turns()
+    await settled()
     event.go.set()
-    await turns()
+    await settled()
     assert d.take() == [] and begun == []
     await d.fed({"c": "numbers", "a": ["start"]})
     assert begun == ["numbers"]
     d.transport.lose()
-    await turns()
+    await settled()
     d.assert_empty()

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, rejection, turns
+from core_driver import Blocked, Driven, rejection
+from waiting import settled
 
 from wsrpc import Limits, RemoteError
 from wsrpc._core.sending.pending import FIRST_ID, LAST_ID
@@ -118,7 +119,7 @@ async def test_2_a_second_request_with_an_active_id_is_dropped_and_counted(secon
     assert await d.fed({"i": 5, "a": ["h", "first"]}, {"i": 5, **second}) == []  # a rejection would settle the first
     assert d.peer.ignored.total() >= 1
     blocked.go.set()
-    await turns()
+    await settled()
     assert d.take() == [{"i": 5, "d": ["first"]}] and ("second",) not in blocked.started
     # Free again afterwards.
     assert await d.fed({"i": 5, "a": ["h", "third"]}) == [{"i": 5, "d": ["third"]}]
@@ -152,7 +153,7 @@ async def test_14_the_memory_of_cancelled_ids_is_bounded() -> None:
     for _ in range(1100):
         task, i = await d.asks("q")
         task.cancel()
-        await turns(2)
+        await settled()
         ids.append(i)
     d.take()
     # The first ones are forgotten: what comes for them is only an answer to nothing.

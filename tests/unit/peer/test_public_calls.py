@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from task_factories import FACTORIES
+from waiting import settled, until
 
 from wsrpc import Client, Context, RemoteError, RpcError, Server, Stream, current_context
 from wsrpc.testing import connect
@@ -115,11 +115,11 @@ async def test_a_message_handler_sees_responses_cancellations_and_aborts() -> No
         with pytest.raises(RpcError, match="no tea"):
             await peer.request("fail")
         waiting = asyncio.create_task(client.request("wait"))
-        await turns_until(lambda: peer.active)
+        await until(lambda: peer.active)
         waiting.cancel("enough")
         await asyncio.wait({waiting})
         await (await client.open_channel("talk")).abort(RpcError("bye", code=7))
-        await turns_until(lambda: len(seen) == 6)
+        await until(lambda: len(seen) == 6)
     result, error, wait, cancellation, talk_message, abort = seen
     assert (result.result, result.error, result.event, result.cancel_reason) == (3, None, None, None)
     assert isinstance(error.error, RemoteError) and isinstance(abort.cancel_reason, RemoteError)
@@ -142,7 +142,7 @@ async def observed(*payloads: bytes | dict[str, Any]) -> list[Message]:
     d.peer.on("message", lambda peer, message: seen.append(message))
     for payload in payloads:
         d.raw(payload if isinstance(payload, bytes) else msgspec.json.encode(payload))
-    await turns()
+    await settled()
     return seen
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from core_driver import Blocked, Driven, turns
+from core_driver import Blocked, Driven
+from waiting import settled
 
 from wsrpc import AnonymousChannel, Limits
 
@@ -26,7 +27,7 @@ def limited(rate: int = 3, **options: Any) -> tuple[Driven, list[int]]:
 async def test_the_bucket_fills_with_the_peers_clock_and_holds_one_second() -> None:
     d, ran = limited(4)
     for seconds, more in ((0, 4), (0, 0), (0.2, 0), (0.05, 1), (0.5, 2), (1, 4), (3600, 4)):
-        d.clock.advance(seconds)
+        await settled(seconds)
         ran.clear()
         await d.fed(*({"a": ["say", number]} for number in range(10)))
         assert ran == list(range(more)), seconds
@@ -77,7 +78,7 @@ async def test_what_another_limit_refuses_counts_no_more() -> None:
     sent = await d.fed(*({"i": i, "a": ["wait"]} for i in range(3, 9)), *[{"a": ["wait"]}] * 3)
     assert ["wait already" in message["e"]["message"] for message in sent] == [True] * 6
     blocked.go.set()
-    await turns()
+    await settled()
     d.take()
     assert [message["i"] for message in await d.fed(*({"i": i, "a": ["wait"]} for i in (9, 10)))] == [9, 10]
     assert d.ignored == {"event dropped, too many wait": 3}
@@ -105,7 +106,7 @@ async def test_requests_and_events_count_however_they_arrive_and_nothing_else(ro
     assert d.ignored.get(ABOVE, 0) == row.refused
     assert d.ignored.keys() - {ABOVE} <= {*row.also}
     assert sum(message.get("e") == REFUSED for message in sent) == (row.refused if "i" in row.messages[-1] else 0)
-    d.clock.advance(1)
+    await settled(1)
     assert await d.fed({"i": 99, "a": ["say", 1]}) == [{"i": 99, "d": None}]
     blocked.go.set()
     await d.fed({"h": 1, "x": 0})

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven
+from waiting import settled
 
 from wsrpc import Peer
 from wsrpc._core.peer.admission import WAITING, ReceivingState
@@ -33,7 +34,7 @@ async def test_a_received_message_waits_where_the_table_says(state: ReceivingSta
     await d.fed({"i": asked["i"], "h": 1})
     if state in OPENED:
         go.set()
-        await turns()
+        await settled()
     if state is ReceivingState.STOPPED:
         d.transport.pause()
     fields = {MessageKind.ON_CHANNEL: {"h": asked["i"]}, MessageKind.REQUEST: {"i": 2}, MessageKind.EVENT: {}}
@@ -42,6 +43,6 @@ async def test_a_received_message_waits_where_the_table_says(state: ReceivingSta
     go.set()
     if state is ReceivingState.STOPPED:
         d.transport.resume()
-    await turns()
+    await settled()
     assert ran == [1]
     await d.peer.close()

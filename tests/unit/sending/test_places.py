@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, Played, redialing, start, turns
+from core_driver import Blocked, Driven, Played, redialing, start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from peers_inside import out_of
 from session_story import SMALL, Story, story, talk
 from stream_driver import control, resumable, welcome
 from stream_sides import requested
+from waiting import settled, until
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, RequestTimeout
 from wsrpc._core.api.peer import current_of
@@ -48,7 +48,7 @@ async def see(phase: Phase, scope: Scope) -> dict[Scope, Place | None]:
     await d.fed({"i": asked["i"], "h": 1})
     if phase not in (Phase.OPENING, Phase.AWAY_NOT_OPEN):
         go.set()
-        await turns()
+        await settled()
     if resumes or phase is Phase.EXPECTED:
         d.transport.lose()
     elif phase in (Phase.FINISHING, Phase.DRAINING):
@@ -100,20 +100,18 @@ async def test_a_request_counts_and_fails_as_its_state_says(state: RequestState)
     elif state is RequestState.WAITS:
         d.transport.pause()
     task = start(d.peer.request("work", timeout=5))
-    await turns()
+    await settled()
     sent = [message["i"] for message in d.take() if message.get("a") == ["work"]]
     assert bool(sent) is (state in (RequestState.SENT, RequestState.ABANDONED, RequestState.ENDED))
     if state is RequestState.ENDED:
         await d.fed({"i": sent[0], "d": 1})
         assert await task == 1
     elif state is RequestState.ABANDONED:
-        d.clock.advance(100)
-        await turns()
+        await settled(100)
     requests = out_of(d.peer).requests
     assert [pending.state for pending in requests.all()] == ([] if task.done() else [state])
     assert (requests.flight.requests, requests.flight.bytes > 0) == (state.counts, state.bytes_count)
-    d.clock.advance(100)
-    await turns()
+    await settled(100)
     error = task.exception()
     assert (error.outcome if isinstance(error, RequestTimeout) else None) == state.outcome
     left = (requests.flight.requests, requests.flight.bytes, requests.flight.waiting, d.peer.pending)
@@ -141,26 +139,26 @@ async def busy() -> tuple[Driven, int, asyncio.Task[Any]]:
 async def test_a_request_that_waits_for_capacity_and_for_room_comes_before_those_who_came_later() -> None:
     d, i, _ = await busy()
     asks = start(d.peer.request("asks", timeout=None))
-    await turns()
+    await settled()
     emits = start(d.peer.emit("emits"))
     d.transport.pause()  # before the event leaves
     await d.fed({"i": i})  # so there is capacity, and no room
     d.transport.resume()
-    await turns()
+    await settled()
     assert events(d) == ["asks", "emits"]
     await emits
     asks.cancel()
-    await turns()
+    await settled()
 
 
 async def test_a_request_that_waits_for_the_next_session_does_not_wait_for_the_capacity_of_this_one() -> None:
     d, _, runs = await busy()
     late = start(d.peer.request("late", timeout=None))
-    await turns()
+    await settled()
     assert d.peer.stats().kept_bytes == 0
     d.feed(control("drain", after_ms=0))
     asks = start(d.peer.request("asks", timeout=None))
-    await turns()
+    await settled()
     assert d.peer.stats().kept_bytes > 0
     await d.peer.close()
     await asyncio.gather(runs, late, asks, return_exceptions=True)
@@ -189,7 +187,7 @@ async def test_a_request_that_ends_while_its_session_is_away_makes_room_for_the_
         await s.cut()
         leaves = [start(s.client.request("work", n, timeout=None if cancelled else 0.05)) for n in range(3)]
         stays = [start(s.client.request("work", n, timeout=None)) for n in range(3, 10)]
-        await turns()
+        await settled()
         if cancelled:
             for task in leaves:
                 task.cancel()
@@ -217,9 +215,9 @@ async def test_a_request_that_waits_for_open_handlers_leaves_the_capacity_to_the
         await s.settled()
         await s.cut()
         work = start(s.client.request("work", timeout=None))
-        await turns()
+        await settled()
         s.line.down = False
-        await turns_until(lambda: not s.client.peer.detached)
+        await until(lambda: not s.client.peer.detached)
         go.set()
         assert await work == ["in"]
         await connecting
@@ -233,17 +231,17 @@ async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once
     d.transport.lose()
     assert d.peer.detached
     first = start(d.peer.request("first", timeout=None))
-    await turns()
+    await settled()
     d.rebind()  # the server has lost the session
     d.feed(welcome(**tight))
     second = start(d.peer.request("second", timeout=None))
-    await turns()
+    await settled()
     for task, name in ((first, "first"), (second, "second")):
         [asked] = [message for message in d.take() if "a" in message]
         assert asked["a"] == [name]
         d.feed({"i": asked["i"], "d": name})
         assert await task == name
-        await turns()
+        await settled()
 
 
 @pytest.mark.parametrize("ends", ["the greeting arrives", "the connection drops"])
@@ -253,20 +251,20 @@ async def test_a_call_with_a_key_does_not_overtake_those_that_have_just_stopped_
     """It was sent at once, because the connection was ready before those callers ran again."""
     d = redialing(extensions=True)
     asking = [start(d.peer.request("asks", n, key=f"k{n}", timeout=None)) for n in range(3)]
-    await turns()
+    await settled()
     assert events(d) == []
     asking += [start(d.peer.request("asks", n, key=f"k{n}", timeout=None)) for n in (3, 4)]  # they run in the same turn
     asking.append(start(d.peer.emit("without a key")))
     if ends == "the connection drops":
         d.transport.lose()
-        await turns()
+        await settled()
         d.rebind()
     asked = [message["a"] for message in await d.fed(welcome("context")) if "a" in message]
     assert [a for a in asked if a[0] == "asks"] == [["asks", n] for n in range(5)]
     assert ["without a key"] in asked
     for each in asking:
         each.cancel()
-    await turns()
+    await settled()
 
 
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
@@ -277,7 +275,7 @@ async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
         await s.cut()
         channel.emit_nowait("fills", "x" * SMALL)
         emits, on_channel = start(s.client.emit("note")), start(channel.emit("note"))
-        await turns()
+        await settled()
         assert (emits.done(), on_channel.done()) == (True, False)
         await s.repair()
         await on_channel
@@ -295,7 +293,7 @@ async def test_a_queued_message_does_not_keep_what_its_arguments_were_made_of() 
     del row
     assert left() is None
     d.rebind()
-    await turns()
+    await settled()
     d.expect({"a": ["note", "row"]})
 
 
@@ -304,7 +302,7 @@ async def test_a_caller_that_waits_for_room_learns_why_its_channel_has_ended() -
     channel = await requested(d)
     d.transport.pause()
     waits = start(channel.emit("note"))
-    await turns()
+    await settled()
     await d.fed({"h": channel.id, "x": "enough"})
     d.transport.resume()
     with pytest.raises(ChannelClosed, match="enough"):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from audience import Ear, audience, line_of
-from core_driver import messages, start, turns
+from core_driver import messages, start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from peers_inside import out_of, slow_reader_of
+from waiting import settled, until
 
 from wsrpc import KeepLatest, Limits, Peer, Server
 from wsrpc._core.sending.session_writer import SessionWriter
@@ -74,12 +74,12 @@ async def test_what_a_slow_reader_gets(slow: Any, sent: Any, heard: Any, caplog:
     async with one_slow() as (server, ear, peer, line):
         room = server.room("lobby", keep=60) if slow is None else server.room("lobby", slow=slow)
         room.add(peer)
-        await turns()
+        await settled()
         assert await numbers_sent(room.emit, 20) == sent
         assert {peer.skipped_broadcasts, server.stats().skipped_broadcasts} == {20 - len(heard)}
         assert peer.connected and peer.stats().slow
         line.release()
-        await turns_until(lambda: not line.unsent)
+        await until(lambda: not line.unsent)
         await (room if slow is None else peer).emit("say", "end")  # it follows what comes from the log
         words = [await ear.heard.get() for _ in range(len(heard) + 2)]
         assert words == ["x" * 2000, *map(word, heard), "end"]
@@ -97,7 +97,7 @@ async def test_what_waits_for_slow_readers_has_the_arguments_of_its_call(keep: f
     async with one_slow() as (server, ear, peer, line):
         room = server.room("lobby", keep=keep)
         room.add(peer)
-        await turns()
+        await settled()
         value = ["said"]
         emitting, wrong = start(room.emit("say", value)), start(room.emit("say", [object()]))
         await asyncio.sleep(0)
@@ -206,20 +206,20 @@ async def test_where_most_are_behind_the_sender_waits_each_time_rather_than_clos
         async def emit_three(text: str) -> list[int]:
             for _ in range(3):
                 await server.emit("say", text)
-                await turns_until(lambda: not lines[2].unsent)
+                await until(lambda: not lines[2].unsent)
             return drains
 
         monkeypatch.setattr(SessionWriter, "wait_room", counted)
         for line in lines[:2]:
             line.hold()
         await server.emit("say", "x" * 2000)
-        await turns_until(lambda: not lines[2].unsent)
+        await until(lambda: not lines[2].unsent)
         assert await emit_three("y") == [times, times, 0]
         lines[0].release()
-        await turns_until(lambda: not lines[0].unsent)
+        await until(lambda: not lines[0].unsent)
         assert await emit_three("z") == [times, times, 0], "one of three holds up nobody"
         lines[1].release()
-        await turns_until(lambda: not lines[1].unsent)
+        await until(lambda: not lines[1].unsent)
         lines[1].hold()
         assert await emit_three("x" * 2000) == [times, times + 1, 0], "it had drained: it gets its time again, once"
         lines[1].release()

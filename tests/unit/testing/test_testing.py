@@ -8,18 +8,15 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from core_driver import Blocked, start
+from core_driver import start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
-from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Reconnect, Retry, Server, local_client
-from wsrpc.errors import ConnectionLost, HandshakeRejected, RequestTimeout
+from wsrpc import Client, CloseInfo, Handshake, Key, Peer, Reconnect, Retry, Server, local_client
+from wsrpc.errors import ConnectionLost, HandshakeRejected
 from wsrpc.testing import Line, ScriptedTransport, connect, memory_transports
-from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-LIMITS = Limits(close_timeout=2.0)
 
 
 # ---------------------------------------------------------------- connect
@@ -68,48 +65,12 @@ async def test_a_client_that_gets_no_other_connection_gives_up(made: str, when: 
             await server.peers[0].close(code, "go away")
         calls = CALLS.values() if client.state == "connected" else ()
         waiting = [asyncio.ensure_future(call(client)) for call in calls]
-        await turns_until(lambda: client.state != "connected")
+        await until(lambda: client.state != "connected")
         assert client.state == "closed"
         for call in (*waiting, *(call(client) for call in CALLS.values())):
             with pytest.raises(ConnectionLost) as caught:
                 await call
             assert (caught.value.code, caught.value.reason) == (code, "go away")
-
-
-# What a real dial sends is compared, but for what differs from one connection to the next.
-CHANGING = {"host", "sec-websocket-key"}
-
-
-async def test_connect_asks_as_a_real_dial_does() -> None:
-    server, asked = Server(compression=True), list[Handshake]()
-
-    @server.on_handshake
-    async def gate(handshake: Handshake) -> None:
-        asked.append(handshake)
-        handshake.subprotocol = handshake.subprotocols[1]
-
-    async def token() -> str:
-        return "the token"
-
-    headers = {"X-Tenant": "blue", "User-Agent": "me"}
-    options: dict[str, Any] = {"auth": token, "headers": lambda: headers, "subprotocols": ["a", "b"]}
-    options |= {"compression": True, "limits": LIMITS}
-    target = "/ws?q=%20x&q=y&e="
-    async with server.listen() as listener:
-        url = listener.url.rstrip("/") + target
-        async with Client(url, **options) as client:
-            there, real_info = asked[-1], client.peer.info
-        for client, path in ((Client(**options), target), (Client(url, **options), None)):
-            async with connect(server, client=client, path=path):
-                here, info = asked[-1], client.peer.info
-            for name in ("path", "query", "origin", "secure", "subprotocols", "bearer_token", "compression"):
-                assert getattr(here, name) == getattr(there, name), name
-            assert here.headers.keys() == there.headers.keys()
-            assert [here.headers[name] for name in {*here.headers} - CHANGING] == [
-                there.headers[name] for name in {*here.headers} - CHANGING
-            ]
-            assert (info.path, info.query, info.subprotocol) == (real_info.path, real_info.query, real_info.subprotocol)
-    assert there.bearer_token == "the token" and there.headers["x-tenant"] == "blue"
 
 
 @pytest.mark.parametrize(
@@ -157,27 +118,6 @@ async def test_state_principal_and_certificate_are_there_in_on_handshake_and_aft
     assert seen == [({"user": "Ada", "plan": "pro"}, "ada", certificate), ({}, None, None)]
 
 
-async def test_a_clock_rules_the_deadlines_of_both_ends() -> None:
-    server, client, clock, parked = Server(), Client(), Clock(), Blocked()
-    for side in (server, client):
-        side.on("park", parked)
-    async with connect(server, client=client, clock=clock):
-        requests = [start(server.peers[0].request("park", timeout=30)), start(client.request("park", timeout=60))]
-        await turns_until(lambda: len(parked.started) == 2)
-        for request in requests:
-            clock.advance(29.9)
-            await asyncio.sleep(0)
-            assert not request.done()
-            clock.advance(0.1)
-            with pytest.raises(RequestTimeout):
-                await request
-    # Afterwards the client lives in real time again, as other connections do all the time.
-    async with connect(server, clock=clock), connect(server, client=client):
-        with pytest.raises(RequestTimeout):
-            await client.request("park", timeout=0.01)
-        assert clock.time() == pytest.approx(60)
-
-
 @pytest.mark.parametrize("half_open", [False, True])
 async def test_a_line_is_cut_and_half_open_where_only_the_client_notices(half_open: bool) -> None:
     server, ends = Server(), list[CloseInfo]()
@@ -188,7 +128,7 @@ async def test_a_line_is_cut_and_half_open_where_only_the_client_notices(half_op
         assert await client.request("add", 1, 2) == 3
         line.down = True
         line.cut(half_open=half_open)
-        await turns_until(lambda: client.state == "detached")
+        await until(lambda: client.state == "detached")
         assert [peer.detached for peer in server.peers] == [not half_open] and len(ends) == (not half_open)
         line.down = False
         assert await client.request("add", 3, 4) == 7
@@ -215,7 +155,7 @@ async def test_a_script_needs_no_turn_of_the_loop() -> None:
     assert transport.closed is None, "it refuses what may not be sent"
     transport.lose(CloseInfo(1001, "gone", was_clean=True))
     transport.abort()
-    await turns_until(lambda: infos)
+    await until(lambda: infos)
     assert [(info.code, info.reason) for info in infos] == [(1001, "gone")]
     with pytest.raises(ConnectionLost) as caught:
         transport.send(b"x")

@@ -7,25 +7,16 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
+from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._core.api.peer import core_of
 from wsrpc._core.handlers.lifecycle import Closers
 from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import ScriptedTransport
-from wsrpc.testing._clock import Clock
 
 from .calling import Calling
 from .iteration import Iterating
-
-TURNS = 25
-"""Turns of the event loop after which nothing is left to do: nothing here takes more than a few."""
-
-
-async def idle() -> None:
-    """Let the event loop run until all that was caused has happened; no time passes."""
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
 
 
 class Socket(ScriptedTransport):
@@ -101,12 +92,11 @@ class Mirror(Calling, Iterating):
     """
 
     def __init__(self, create: dict[str, Any], *, opens: Collection[str] = ()) -> None:
-        self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")
         limits = Limits(request_timeout=None if timeout is None else timeout / 1000)
         settings = Settings(codec, limits, expose_errors=True)
-        super().__init__(Peer(settings, dialer=True, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
+        super().__init__(Peer(settings, dialer=True, loop=LoopScheduler(), keeps_offline=True, owner=Stays()), opens)
         self.sent: list[tuple[str, str]] = []
         self.sockets: dict[str, Socket] = {}
         self.errors_with_props = create.get("error_to_json") == "message_and_props"
@@ -176,9 +166,6 @@ class Mirror(Calling, Iterating):
             active_requests=self.peer.active,
             is_connected=self.peer.connected,
         )
-
-    def _do_wait(self, ms: int) -> None:
-        self.clock.advance(ms / 1000)
 
     async def finish(self) -> None:
         """Leave nothing running."""

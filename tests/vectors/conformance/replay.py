@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
 from typing import Any
 
-from .mirror import Mirror, idle
+from waiting import settled
+
+from .mirror import Mirror
 from .scenario import Scenario, Step, parsed
 from .values import recorded, recorded_misuse, same
 
@@ -171,6 +174,8 @@ async def replay(scenario: Scenario) -> None:
     try:
         for number, stimulus in enumerate(scenario.stimuli):
             match stimulus.kind:
+                case "do" if stimulus.op == "wait":
+                    await asyncio.sleep(stimulus.value["ms"] / 1000)
                 case "do" if number:
                     mirror.do(stimulus.value)
                 case "feed":
@@ -179,7 +184,7 @@ async def replay(scenario: Scenario) -> None:
                     mirror.feed(stimulus.socket, *map(ids.to_feed, stimulus.value))
                 case "feed_binary":
                     mirror.feed(stimulus.socket, base64.b64decode(stimulus.value))
-            await idle()
+            await settled()
             if stimulus is scenario.stimuli[-1]:
                 mirror.log_pending()
             where = f"{scenario.name}, stimulus {number}, {stimulus.kind} {str(stimulus.value)[:120]}"

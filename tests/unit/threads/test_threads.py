@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from programs import printed_by, start
+from waiting import settled, until
 
 from wsrpc import Client, Limits, Peer, Server, current_context, current_peer
 from wsrpc.testing import connect, pair
@@ -46,7 +46,7 @@ async def test_what_a_thread_raises_late_is_nobodys_business(end: str, error: Ex
         await asyncio.gather(asking, return_exceptions=True)
         assert right.active == 1  # counted until it exits
         go_on.set()
-        await turns_until(lambda: not right.active)
+        await until(lambda: not right.active)
     gc.collect()  # and `nothing_left` sees what the loop says then
 
 
@@ -110,7 +110,7 @@ async def test_all_steps_of_a_stream_run_in_one_thread_and_one_context(end: str,
         await asyncio.wait_for(reading, 8)
         if end == "left":
             together.abort()
-        await turns_until(lambda: len(closed) == 2)
+        await until(lambda: len(closed) == 2)
     assert [len({*each}) for each in threads.values()] == [1, 1] and threads["a"][0] != threads["b"][0]
     assert STEP.get() == -1 and all(step >= (9 if end == "left" else 29) for step in closed)
 
@@ -126,7 +126,7 @@ async def test_handlers_that_block_leave_the_executor_of_the_event_loop_to_the_p
     async with asyncio.timeout(8), pair() as (left, right):
         right.on("block", go.wait, thread=True)
         asking = [asyncio.create_task(left.request("block")) for _ in range(20)]
-        await turns_until(lambda: right.active == 20)
+        await until(lambda: right.active == 20)
         assert await loop.getaddrinfo("localhost", 80)
         go.set()
         assert await asyncio.gather(*asking) == [True] * 20
@@ -153,9 +153,9 @@ async def test_threads_end_when_they_have_been_idle(gives_up: bool, monkeypatch:
             assert peer.transport is not None
             peer.transport.abort()
     await asyncio.gather(*asking, return_exceptions=True)
-    await turns_until(lambda: len(workers() - before) == 2)  # a handler that blocks holds up nothing
+    await until(lambda: len(workers() - before) == 2)  # a handler that blocks holds up nothing
     go.set()
-    await turns_until(lambda: not workers() - before)
+    await until(lambda: not workers() - before)
 
 
 async def test_calls_of_an_ended_event_loop_leave_the_threads_to_the_next_one() -> None:
@@ -177,7 +177,7 @@ async def test_calls_of_an_ended_event_loop_leave_the_threads_to_the_next_one() 
             asking = asyncio.create_task(server.peers[0].request(event, timeout=None))
             if event == "quick":
                 return await asking
-            await turns_until(begun.is_set)
+            await until(begun.is_set)
             begun.clear()
             asking.cancel()
 
@@ -254,9 +254,9 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
         for current in (current_peer, current_context):
             with pytest.raises(RuntimeError, match="no handler is running here"):
                 current()
-        await turns()
+        await settled()
         d.transport.lose()
-    await turns()
+    await settled()
     assert set(seen) == {"nobody"}
     assert user.get() == "nobody"
 
@@ -278,10 +278,10 @@ async def test_what_a_generator_raises_after_its_reader_has_left_is_logged(caplo
         right.on("count", lambda: right.active)
         async with left.stream("numbers") as stream:
             assert await anext(stream) == 1
-            await turns_until(begun.is_set)
+            await until(begun.is_set)
         assert await left.request("count") == 1  # by then, the generator's call is cancelled
         go_on.set()
-        await turns_until(lambda: not right.active)
+        await until(lambda: not right.active)
     (record,) = caplog.records
     assert record.levelname == "ERROR" and "numbers" in record.message and "after its reader had left" in record.message
     assert record.exc_info is not None and str(record.exc_info[1]) == "not closed"

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import turns
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 import wsrpc
 from wsrpc import Context, Peer, Server, Service, current_peer
@@ -83,6 +83,6 @@ async def test_nobody_keeps_a_server_that_is_closed() -> None:
         return weakref.ref(server), weakref.ref(peer)
 
     kept = await serve()
-    await turns()
+    await settled()
     gc.collect()
     assert [each() for each in kept] == [None, None]
