@@ -1,10 +1,10 @@
 """wsrpc in its simulated world, with ever new seeds on all cores, until it is stopped.
 
 Usage:
-    python scripts/simulate.py [--seed 17] [--first 1000000] [--count 20000] [--jobs 2] [--world boards]
+    python scripts/simulate.py [--seed 17] [--first 1000000] [--count 20000] [--jobs 2] [--world boards] [--stop]
 
-Each story of a failure is kept in ``build/simulation/SEED.txt``. With ``--seed``, one seed is played, and its story
-printed.
+Each story of a failure is kept in ``build/simulation/SEED.txt``. Every ten seconds, the number of seeds is printed.
+With ``--stop``, the first failure is the end. With ``--seed``, one seed is played, and its story printed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "simulation"
+REPORT = 10.0
+"""Seconds between two lines that say how many seeds were played."""
 sys.path.insert(0, str(ROOT / "tests" / "simulation"))
 
 
@@ -44,20 +46,24 @@ def play_one(seed: int, name: str) -> tuple[int, str]:
     return seed, play(seed, name)
 
 
-def search(first: int, number: int | None, jobs: int, name: str) -> int:
-    """Play seeds, and keep what fails. Returns how many failed."""
+def search(first: int, number: int | None, jobs: int, name: str, *, stop: bool) -> int:
+    """Play seeds, and keep what fails. ``stop``: end with the first failure. Returns how many failed."""
     began, failed, played = time.monotonic(), 0, 0
+    reported = began
     seeds = count(first) if number is None else range(first, first + number)
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for seed, story in pool.imap_unordered(partial(play_one, name=name), seeds, chunksize=10):
+        for seed, story in pool.imap_unordered(partial(play_one, name=name), seeds, chunksize=2):
             played += 1
             if story:
                 failed += 1
                 KEPT.mkdir(parents=True, exist_ok=True)
                 (KEPT / f"{seed}{'-boards' * (name == 'boards')}.txt").write_text(story, "utf-8")
                 print(f"seed {seed} fails: {story.splitlines()[-1][:150]}", flush=True)
-            if played % 1000 == 0:
-                print(f"{played} seeds in {time.monotonic() - began:.0f} s, {failed} failed", flush=True)
+                if stop:
+                    break
+            if (now := time.monotonic()) >= reported + REPORT:
+                reported = now
+                print(f"{played} seeds in {now - began:.0f} s, {failed} failed", flush=True)
     print(f"{played} seeds in {time.monotonic() - began:.0f} s, {failed} failed")
     return failed
 
@@ -69,13 +75,14 @@ def main() -> None:
     parser.add_argument("--count", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--world", choices=["world", "boards"], default="world")
+    parser.add_argument("--stop", action="store_true", help="end with the first failure")
     options = parser.parse_args()
     if options.seed is not None:
         story = play(options.seed, options.world)
         print(story or f"seed {options.seed} passes")
         sys.exit(bool(story))
     try:
-        sys.exit(bool(search(options.first, options.count, options.jobs, options.world)))
+        sys.exit(bool(search(options.first, options.count, options.jobs, options.world, stop=options.stop)))
     except KeyboardInterrupt:
         sys.exit(130)
 

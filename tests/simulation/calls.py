@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 from truth import Call, Truth
@@ -27,8 +29,8 @@ def serve(side: Registrar, truth: Truth) -> None:
 
     @side.on("later")
     async def later(number: int, seconds: float) -> int:
-        truth.begins(number)
-        await asyncio.sleep(seconds)
+        with truth.runs(number):
+            await asyncio.sleep(seconds)
         return number
 
     @side.on("echo")
@@ -48,26 +50,26 @@ def serve(side: Registrar, truth: Truth) -> None:
 
     @side.on("items")
     async def items(number: int, most: int, size: int, seconds: float) -> AsyncIterator[list[Any]]:
-        truth.begins(number)
         item: list[Any] = [0, "x" * size]
-        for each in range(most):
-            item[0] = each  # what was passed on before does not change
-            yield item
-            if each % 4 == 3:
-                await asyncio.sleep(seconds)
+        with truth.runs(number):
+            for each in range(most):
+                item[0] = each  # what was passed on before does not change
+                yield item
+                if each % 4 == 3:
+                    await asyncio.sleep(seconds)
 
     @side.on("take")
     async def take(number: int, pause: float, items: AsyncIterator[list[Any]]) -> int:
-        truth.begins(number)
-        expected, call = 0, truth.calls[number]
-        async for each, filling in items:
-            assert each == expected, f"item {each} of {call.name}, and not {expected}"
-            expected += 1
-            truth.holds(call.by, len(filling))
-            try:
-                await asyncio.sleep(pause)
-            finally:
-                truth.holds(call.by, -len(filling))
+        expected = 0
+        with truth.runs(number) as call:
+            async for each, filling in items:
+                assert each == expected, f"item {each} of {call.name}, and not {expected}"
+                expected += 1
+                truth.holds(call.by, len(filling))
+                try:
+                    await asyncio.sleep(pause)
+                finally:
+                    truth.holds(call.by, -len(filling))
         return expected
 
     @side.on("store")
@@ -77,15 +79,16 @@ def serve(side: Registrar, truth: Truth) -> None:
 
     @side.on("talk")
     async def talk(number: int, channel: AnonymousChannel) -> None:
-        truth.begins(number)
         heard = truth.talks[number]
-        try:
-            async for text in channel.events("say"):
-                assert text == len(heard) + 1, f"event {text} of {truth.calls[number].name}, and not {len(heard) + 1}"
-                heard.append(text)
-                await asyncio.sleep(0.01)
-        finally:
-            heard.append(0)
+        channel.on("count", lambda: len(heard))
+        with truth.runs(number) as call:
+            try:
+                async for text in channel.events("say"):
+                    assert text == len(heard) + 1, f"event {text} of {call.name}, and not {len(heard) + 1}"
+                    heard.append(text)
+                    await asyncio.sleep(0.01)
+            finally:
+                heard.append(0)
 
     @side.on("note", ordered=True)
     def note(sender: str, number: int, filling: str = "") -> None:
@@ -127,6 +130,7 @@ class Caller:
                 ) from exc
             raise
         finally:
+            call.ended = self.sim.now
             is_late = timeout is not None and self.sim.now > began + timeout + 0.6
             assert not is_late or not self.sim.is_well(here, since=began), (
                 f"{call.name} ends {self.sim.now - began:g} s after it began, with a timeout of {timeout}"
@@ -235,8 +239,7 @@ class Caller:
 
     async def conversation(self) -> None:
         number, call = self.truth.call("conversation")
-        heard: list[int] = []
-        self.truth.talks[number] = heard
+        self.truth.talks[number] = heard = list[int]()
         count = self.sim.random.randint(1, 10)
         began, limit = self.sim.now, self.sim.random.choice([None, None, 0.3, 2.0])
         try:
@@ -246,17 +249,65 @@ class Caller:
             if self.life:
                 await self.target.emit("left", number, began)
             return
-        async with opened as channel:
-            for each in range(1, count + 1):
-                await channel.emit("say", each)
-                if self.sim.random.random() < 0.5:
-                    await self.pause()
+        call.ended = inf
+        try:
+            async with opened as channel:
+                for each in range(1, count + 1):
+                    await channel.emit("say", each)
+                    if self.sim.random.random() < 0.5:
+                        await self.pause()
+        finally:
+            call.ended = self.sim.now
         if not self.life:
             return
         losses = self.truth.losses[self.life]
         await asyncio.sleep(30.0)
         is_lossy = losses != self.truth.losses[self.life] or self.truth.drops_events or not self.truth.is_mild
         assert heard == [*range(1, count + 1), 0] or is_lossy, f"{count} events were sent in a conversation: {heard}"
+
+    async def short_stream(self) -> None:
+        number, call = self.truth.call("short stream")
+        await self.told(call, self.read(self.target.stream("items", number, 9, 10, 0.5, returns=list[Any]), 9))
+
+    async def short_talk(self) -> None:
+        """A conversation in which the one who has begun it asks something."""
+        number, call = self.truth.call("short talk")
+        self.truth.talks[number] = list[int]()
+        async with await self.told(call, self.target.open_channel("talk", number)) as channel:
+            call.ended = inf
+            try:
+                await channel.emit("say", 1)
+                await asyncio.sleep(1.0)
+                assert await channel.request("count", returns=int) == 1 or self.truth.drops_events
+            finally:
+                call.ended = self.sim.now
+
+    async def brink(self) -> None:
+        """Calls that are given up at about the time of their answers."""
+        random, began = self.sim.random, self.sim.now
+        number, call = self.truth.call("request before the brink")
+        await self.told(call, self.target.request("later", number, 0.0))
+        there_and_back = self.sim.now - began
+
+        async def give_up(each: int) -> None:
+            number, call = self.truth.call("call on the brink")
+            self.truth.talks[number] = list[int]()
+            what: list[Callable[[], Any]] = [
+                lambda: self.target.request("later", number, 0.0),
+                lambda: self.target.open_channel("talk", number),
+                lambda: self.target.open_channel("talk", number),
+                lambda: self.read(self.target.stream("items", number, 6, 200_000, 0.0, returns=list[Any]), 6),
+            ]
+            answer: Any = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(there_and_back * random.uniform(0.0, 1.4)):
+                    answer = await self.told(call, what[each % 4]())
+            if isinstance(answer, AnonymousChannel):
+                await answer.abort()
+
+        for outcome in await asyncio.gather(*map(give_up, range(random.choice([4, 7, 11]))), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
 
 CALLS: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
@@ -269,5 +320,8 @@ CALLS: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
         Caller.stream,
         Caller.upload,
         Caller.conversation,
+        Caller.short_talk,
+        Caller.brink,
+        Caller.brink,
     )
 }

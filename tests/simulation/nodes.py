@@ -11,9 +11,10 @@ from math import inf
 from typing import Any
 
 from calls import CALLS, Caller, serve
+from stores import BROKEN, OddStore
 from truth import BUSY, DETACHED, NODES, Emission, Truth, check_counts
 
-from wsrpc import CloseInfo, Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
+from wsrpc import CloseInfo, ConnectionLost, Context, Handshake, Limits, Overloaded, Peer, Quotas, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound, WsrpcError
 from wsrpc.testing import Simulation
@@ -28,11 +29,22 @@ STAFF = "client-0"
 """The user who does not get what is not for the staff."""
 
 
+def quota_of(handshake: Handshake) -> str | None:
+    """A client that was killed, or has lost its session, comes again while the last one is still counted."""
+    who = handshake.query["who"]
+    return who if who.startswith("client") else None
+
+
 async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     shared: Any = {} if truth.is_alone else {"store": sim.store(), "cluster": Cluster(sim.engine())}
+    if truth.is_odd and shared:
+        shared["store"] = OddStore(sim.store(), sim)
+    if truth.quota:
+        shared["quotas"] = Quotas(by=quota_of, connections=truth.quota)
     server = Server(**shared, detached_timeout=DETACHED, limits=limits)
     serve(server, truth)
     here = sim.here.partition(" ")[0]
+    truth.lives[here] = sim.here
     truth.started = sim.now
     cluster: Any = None if truth.is_alone else server.cluster
 
@@ -63,6 +75,27 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         user = str(peer.principal)
         if user[0] == "c" and truth.at[user] == here and info.code != 4409:
             truth.check_drop(user, info)
+
+    @server.on_drain
+    async def begin_streams() -> None:
+        """What begins while the server drains, and does not take as long as it may, ends before the connections do."""
+
+        async def begin(peer: Peer) -> None:
+            caller, user, began = Caller(sim, truth, peer), str(peer.principal), sim.now
+            try:
+                await sim.random.choice([caller.short_stream, caller.short_talk])()
+            except WsrpcError as exc:
+                well = truth.is_well(user, since=began - 20.0, despite={"stop", "clock"}) and sim.now < began + 4.5
+                well = well and truth.resumed[user] < began - 2.0 and not (truth.may_be_late or truth.drops_events)
+                if well and getattr(exc, "code", 1000) != 1000 and user[0] == "c" and user not in known_kicks():
+                    raise AssertionError(f"a call to {user} that has begun during a drain ends: {exc!r}") from exc
+
+        async with asyncio.TaskGroup() as group:
+            for peer in [each for each in server.peers if each.connected]:
+                group.create_task(begin(peer))
+
+    def known_kicks() -> set[str]:
+        return {user for user, when, _ in truth.kicked.values() if when > sim.now - 60.0}
 
     @server.on("open")
     def welcome(peer: Peer) -> None:
@@ -111,7 +144,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
         try:
             await asyncio.gather(*map(emit, texts))
-        except Overloaded as exc:
+        except (Overloaded, *BROKEN) as exc:
             raise RpcError(f"perhaps not said: {exc}") from None
         return number
 
@@ -220,7 +253,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         """Call the staff, while the engine may be away, and those who are away. What they do not get takes no room."""
         while True:
             await asyncio.sleep(0.5)
-            report = await staff.emit("called")
+            report = await staff.emit("called")  # it is not kept, so this needs no store
             is_well = truth.is_well(STAFF, "broker", since=sim.now - 20.0)
             assert not report.missing_nodes or not is_well, f"{report.missing_nodes} miss an event, for no reason"
             for peer in [each for each in server.peers if each.detached]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager
 from itertools import count, pairwise
 from math import inf
 from typing import Any, NamedTuple
@@ -56,6 +57,10 @@ class Call:
         self.name, self.by = f"{name} of {by}", by
         self.runs = 0
         self.told = "nothing"
+        self.ended = inf
+        """When its caller was told, or has given up."""
+        self.running: tuple[str, str] | None = None
+        """The process, and its life, in which the handler runs."""
 
     def check(self) -> None:
         assert self.runs <= 1, f"{self.name} has run {self.runs} times"
@@ -141,6 +146,8 @@ def check_counts(peer: Peer) -> None:
     assert flight.requests == len(counted) + sum(flight.abandoned.values()), flight
     assert flight.bytes == sum(pending.size for pending in counted), flight
     assert flight.waiting == sum(pending.waiting_bytes for pending in table) >= 0, flight
+    replay = peer._core.current.session.replay
+    assert replay is None or replay.size == sum(map(len, replay._payloads)), f"{replay.size} bytes are kept"
 
 
 def _number(position: str) -> int:
@@ -161,6 +168,10 @@ class Truth:
         self.is_alone = draw.random() < 0.1
         """Whether there is one node, without a cluster, and with a store of its own."""
         self.nodes = NODES[:1] if self.is_alone else NODES
+        self.is_odd = draw.random() < 0.5
+        """Whether a store that fails also raises what it should not."""
+        self.quota = draw.choice([None, 3])
+        """How many connections each client may have."""
         self.keep = draw.choice([600.0, 15.0])
         """Seconds for which rooms keep their events."""
         self.strict_until = 300.0 if self.between and draw.random() < 0.1 else -inf
@@ -244,6 +255,8 @@ class Truth:
         self.leaving: set[str] = set()
         """The clients that have made all their checks. Others may still wait for an answer that a fault has delayed."""
         self.finished: set[str] = set()
+        self.lives: dict[str, str] = {}
+        """The present life of each process."""
         self.numbers = count(1)
         self.node_names: dict[str, tuple[str, ...]] = dict.fromkeys(NODES, ())
         """The name that the cluster has given each node, by its process."""
@@ -322,6 +335,24 @@ class Truth:
 
     def begins(self, number: int) -> None:
         self.calls[number].runs += 1
+
+    @contextmanager
+    def runs(self, number: int) -> Generator[Call]:
+        """Count a run of a handler, and note when it ends. A process that is killed notes nothing."""
+        self.begins(number)
+        call = self.calls[number]
+        call.running = self.sim.here.partition(" ")[0], self.sim.here
+        try:
+            yield call
+        finally:
+            call.running = None
+
+    def check_ends(self) -> None:
+        """See that no handler runs whose caller has got an error, or has given up, a minute ago."""
+        for call in self.calls.values():
+            if call.ended < self.sim.now - 60.0 and call.running is not None:
+                process, life = call.running
+                assert self.lives.get(process) != life, f"{call.name} has ended, and its handler at {life} runs on"
 
     def holds(self, caller: str, size: int) -> None:
         """A handler has got so many bytes of an upload of a caller, or is ready with them."""

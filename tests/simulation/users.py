@@ -146,6 +146,7 @@ class User(Caller):
 
     async def live(self) -> None:
         self.truth.finished.discard(self.name)
+        self.truth.lives[self.name] = self.life
         draw = self.sim.random_of("actions")  # the same few for all clients, so that they meet
         actions = draw.sample(ACTIONS, draw.choice([2, 3, 5, len(ACTIONS)]))
         actions += [User.visit, User.large_request] * self.truth.is_slow
@@ -192,7 +193,10 @@ class User(Caller):
             assert self.sim.now < began[-1] + 25.0 or not is_well, f"{self.life} waits for a room, for no reason"
 
     async def act(self, action: Callable[[User], Coroutine[Any, Any, None]]) -> None:
-        name = action.__name__.replace("_", " ")
+        name, now = action.__name__.replace("_", " "), self.sim.now
+        faults = [fault.when for fault in self.sim.faults if now < fault.when < now + 10.0]
+        if faults and self.sim.random.random() < 0.3:  # many mistakes need both at the same time
+            await asyncio.sleep(max(0.0, min(faults) - now - self.sim.random.uniform(-0.02, 0.2)))
         self.emits = self.emits or action in (User.note, User.conversation, User.feed, User.kick_other, User.watch)
         was_new, began = self.is_new, self.sim.now
         try:
@@ -215,11 +219,22 @@ class User(Caller):
             may_be = is_full or is_late or is_unanswered or is_early or not self.truth.must_go_on
             self.sim.note(f"{name} ends: {exc!r}")
             rule = "expired credentials end no session" if is_expired else ""
+            # What begins before a drain ends in it, if it takes less time.
+            is_cut = action is Caller.short_talk and isinstance(exc, ConnectionLost) and self.was_drained(began)
+            rule = rule or ("its node has drained" if is_cut else "")
             rule = rule or ("it has kept to the limits" if is_refused else "")
             rule = rule or ("" if may_be else "nothing has lasted long enough for that")
             if rule:
                 raise AssertionError(f"{name} of {self.life} ends with {exc!r}, although {rule}") from exc
         assert self.sim.now < began + 220.0, f"{name} takes {self.sim.now - began:g} s"
+
+    def was_drained(self, since: float) -> bool:
+        """Whether nothing has gone wrong but that a node has ended in an orderly way."""
+        truth = self.truth
+        is_well = truth.is_well(self.name, "broker", "store", since=since - 30.0, despite={"stop", "clock"})
+        is_well = is_well and self.sim.is_well("broker", "store", since=since - 30.0)
+        kicked = any(user == self.name and when > since - 30.0 for user, when, _ in truth.kicked.values())
+        return is_well and not (truth.expires or truth.between or truth.may_be_late or kicked or self.is_new)
 
     async def finish(self) -> None:
         """In the end, everybody is connected, hears everything, and is there."""
@@ -242,6 +257,7 @@ class User(Caller):
         assert not unheard or self.truth.drops_events, f"{self.name} has not heard the last words {unheard}"
         await asyncio.gather(*map(self.charge_finally, range(KEYS)))
         await asyncio.sleep(10.0)
+        self.truth.check_ends()
         ending.add(self.name)
 
     async def charge_finally(self, number: int) -> None:
@@ -461,6 +477,8 @@ class User(Caller):
                         await self.say_in(room, 2)
                 if room == "lobby":
                     after, heard.since = random.choice(self.lobby_heard.places or [("", inf)])
+                    if not self.truth.last_words and random.random() < 0.5:
+                        await self.leave_in_the_middle(guest, heard, after or None)
                     await self.join_soon(guest, after or None)
                 heard.until = self.sim.now
                 await asyncio.sleep(20.0)
@@ -484,6 +502,23 @@ class User(Caller):
         is_lost = self.truth.is_slow and not (was_well(despite={"clock"}) and was_well(self.name, despite=UNNOTICED))
         if is_held or is_lost:
             self.truth.sent.pop(sender, None)  # its connection was lost while it went, or a proxy held much of it
+
+    async def leave_in_the_middle(self, guest: Client, heard: Hearing, after: str | None) -> None:
+        """A guest falls behind: many large events come while it reads old ones. It leaves, and hears no more."""
+        loud = [asyncio.create_task(self.say_in("lobby", 20, 30_000)) for _ in range(3)]
+        try:
+            await asyncio.sleep(self.sim.random.choice([0.0, 0.1, 1.0]))
+            joining = asyncio.create_task(self.join_soon(guest, after))
+            await asyncio.wait((joining,), timeout=self.sim.random.choice([0.01, 0.1, 1.0, 30.0]))
+            await guest.room("lobby").leave()
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+            many = len(heard.heard)
+            await asyncio.sleep(3.0)
+            assert len(heard.heard) == many, f"{heard.name} has left the lobby, and hears {heard.heard[many:]}"
+            heard.missed()
+        finally:
+            await asyncio.gather(*loud, return_exceptions=True)
 
     async def move(self) -> None:
         """A guest goes, and comes back at once, perhaps at another node."""

@@ -12,11 +12,13 @@ Whatever happens:
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
 from nodes import node
 from proxy import proxy
+from stores import lower_level
 from truth import LEASE, Truth
 from users import CLIENTS, User
 
@@ -47,6 +49,8 @@ def world(sim: Simulation) -> Any:
     ]
     truth = Truth(sim, of_nodes, of_clients)
     sim.note(f"there are {CLIENTS} clients, {', '.join(truth.nodes)}{' behind a proxy' * len(truth.between)}")
+    if truth.quota:
+        sim.note(f"a user may have {truth.quota} connections")
     if truth.expires:
         sim.note(f"credentials expire after {truth.expires:g} s")
     if not truth.is_alone:
@@ -68,5 +72,10 @@ def world(sim: Simulation) -> Any:
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     sim.always(truth.forget_guests)
-    yield
+    log = logging.getLogger("wsrpc")
+    log.addFilter(lower_level)
+    try:
+        yield
+    finally:
+        log.removeFilter(lower_level)
     truth.check()

@@ -307,12 +307,12 @@ class ServerCore:
                 self._happened(ServerInput.DRAINED)
             self._stop_ports(draining=False)
             await self._close_connections()
+            for port in self.ports:
+                await port.wait_closed()  # a handshake may wait for the store
+            self.ports.clear()
             if self._quotas is not None:
                 await self._quotas.close()
             await self._runs.close(self._patience)
-            for port in self.ports:
-                await port.wait_closed()
-            self.ports.clear()
             self.peers.clear()  # some peers may remain, because closing their transport failed
             await self._rooms.presences.close(self._patience)
             await self._exit_cluster()

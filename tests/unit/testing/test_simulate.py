@@ -83,7 +83,7 @@ def test_a_handler_that_is_not_idempotent_is_found_and_its_story_is_short() -> N
     text = str(failed.value)
     assert text.startswith(f"seed {failed.value.seed} fails:")
     assert "an order was made twice" in text and "asks again after" in text
-    assert text.count("is killed") == 1 and text.count(": orders ") <= 2, text
+    assert text.count("is killed") <= 2 and text.count(": orders ") <= 2, text
     with pytest.raises(SimulationFailed) as again:
         simulate(shop, seed=failed.value.seed, faults=["kill", "reset", "pause"])
     story, _, _ = text.partition("Traceback")
@@ -140,6 +140,7 @@ def test_time_and_randomness_are_those_of_the_simulation_while_it_runs() -> None
     [
         ("raises", "LookupError: no"),
         ("waits for ever", "first has not ended:"),
+        ("is not answered", "first waits for send_request('wait'), test_simulate.py:"),
         ("leaves a task", "first: a task is left: <Task pending"),
         ("fails in a handler", "second logs: handling fail failed"),
         ("is always wrong", "AssertionError: wrong after"),
@@ -178,6 +179,8 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
                 time.sleep(1)
             await asyncio.sleep(10)
             async with Client("ws://second:80/", proxy=None) as client:
+                if mistake == "is not answered":
+                    await client.request("wait", timeout=None)
                 await client.emit("fail")
                 await client.request("fine")
 
@@ -185,6 +188,7 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
             server = Server()
             server.on("fail", lambda: 1 / 0 if mistake == "fails in a handler" else None)
             server.on("fine", lambda: None)
+            server.on("wait", asyncio.Event().wait)
             await serve(server)
 
         sim.process("first", first, serves=mistake == "adds only servers")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
 __all__ = ["NotSimulated", "ProcessLoop", "Sockets"]
 
+TIMERS_FIRST = 0.3
+"""How often what has arrived has to wait until timers, and what is ready, have run."""
 SOON = 0.01
 """Seconds after which a function runs that was given to a thread, at most."""
 
@@ -62,18 +64,24 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     """Event loop of one process. It runs one turn at a time, when the simulation says so, and time is virtual.
 
     Callbacks of one process run in the order in which asyncio promises to run them. What is random is when a process
-    gets a turn, how long that takes, and when something arrives.
+    gets a turn, how long that takes, when something arrives, and the order of what has arrived before the same turn: an
+    operating system reports sockets in any order. asyncio handles them before the timers that are due, uvloop after.
 
     Args:
         clock: returns the monotonic time of the process.
         wake: called when something is to be done in the next turn, from outside of a turn.
     """
 
+    _ready: Collection[asyncio.Handle]
+    _scheduled: Sequence[asyncio.TimerHandle]
+
     def __init__(self, clock: Callable[[], float], wake: Callable[[], None], random: Random, sockets: Sockets) -> None:
         self._clock, self._wake, self._random, self._sockets = clock, wake, random, sockets
         selector = _Timeouts()
         super().__init__(selector)
         selector.waits = self._waits
+        self._arrived: list[tuple[object, Callable[[], object]]] = []
+        """What has arrived since the last turn, each with the object that says what must keep its order."""
         self.set_debug(False)  # it would measure real time
         self.idle_until: float | None = 0.0
         """The time until which nothing is to be done, as of the last turn. None if there is no timer."""
@@ -84,12 +92,26 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     def turn(self) -> None:
         """Run what is ready, once."""
         self.run_forever()
+        if self._ready or self._arrived:
+            self.idle_until = self.time()
+        else:
+            self.idle_until = self._scheduled[0].when() if self._scheduled else None
 
     def _waits(self, timeout: float | None) -> None:
-        self.idle_until = None if timeout is None else self.time() + timeout
         self.stop()
+        if timeout == 0 and self._random.random() < TIMERS_FIRST:
+            return
+        while self._arrived:
+            source, _ = self._random.choice(self._arrived)
+            index = next(index for index, each in enumerate(self._arrived) if each[0] is source)
+            self.call_soon(self._arrived.pop(index)[1])
 
     # ------------------------------------------------------------ what comes from outside
+
+    def arrive(self, callback: Callable[[], object], source: object) -> None:
+        """Call a function in the next turn, after what has arrived from the same source before."""
+        self._arrived.append((source, callback))
+
     # In typeshed, the types of these functions and of their arguments belong together, which Any does not say.
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]

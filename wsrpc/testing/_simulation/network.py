@@ -209,7 +209,7 @@ class Network:
         self._connections[near.out] = self._connections[far.out] = None
         for pipe in (near.out, far.out):
             pipe.carries = self._weak.get(pipe.source.process.name, inf)
-        port.process.call(lambda: far.start(port.create()))
+        port.process.call(lambda: far.start(port.create()), source=far)
         return near
 
 

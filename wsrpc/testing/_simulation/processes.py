@@ -6,6 +6,7 @@ import asyncio
 import io
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
@@ -14,8 +15,13 @@ from .loops import ProcessLoop, Sockets
 
 __all__ = ["Problem", "Process", "Surroundings"]
 
-TURN = 0.0002
-"""Seconds that a turn of the event loop takes, at most."""
+TURN, LONG_TURN = 0.0002, 0.03
+"""Seconds that a turn of the event loop takes, at most, and one in `SELDOM`. What arrives then meets in the next."""
+SELDOM = 15
+
+
+LIBRARIES = str(Path(__file__).parents[2]), str(Path(asyncio.__file__).parent)
+"""The folders of wsrpc and asyncio."""
 
 
 class Problem(NamedTuple):
@@ -175,6 +181,23 @@ class Process:
             self._task.print_stack(file=text)
         return text.getvalue()
 
+    def calls(self) -> list[str]:
+        """Return the calls of wsrpc in which its tasks wait, each with its event and the line that made it."""
+        found: list[str] = []
+        for task in asyncio.all_tasks(self.loop) if self.alive else ():
+            waits: Any = task.get_coro()
+            place, call = "", ""
+            while (frame := getattr(waits, "cr_frame", None) or getattr(waits, "ag_frame", None)) is not None:
+                code, event = frame.f_code, frame.f_locals.get("event")
+                if not code.co_filename.startswith(LIBRARIES):
+                    place, call = f", {Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}", ""
+                elif not call and code.co_filename.startswith(LIBRARIES[0]) and (place or event):
+                    call = f"{code.co_name}({event!r})" if event else f"{code.co_name} of {frame.f_locals.get('self')}"
+                waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+            if call:
+                found.append(f"{self} waits for {call}{place}")
+        return sorted(found)
+
     def check_end(self) -> None:
         """See that nothing is left after its end. After another problem, much may be left."""
         if self.alive and self.ended and not self._around.problems:
@@ -206,10 +229,10 @@ class Process:
 
     # ------------------------------------------------------------ its turns
 
-    def call(self, callback: Callable[[], object], life: int = 0) -> None:
-        """Let it do something in its next turn, if it lives, and in the given life."""
+    def call(self, callback: Callable[[], object], life: int = 0, source: object = None) -> None:
+        """Let it do something in its next turn, if it lives, and in the given life, in the order of each ``source``."""
         if self.alive and life in (0, self.life):
-            self.loop.call_soon(callback)
+            self.loop.arrive(callback, source or callback)
             self.wake()
 
     def wake(self) -> None:
@@ -238,6 +261,7 @@ class Process:
             self.loop.turn()
         finally:
             self._around.running = None
-        self._busy_until = now + self._random.random() * TURN
+        most = TURN if self._random.randrange(SELDOM) else LONG_TURN
+        self._busy_until = now + self._random.random() * most
         if self.loop.idle_until is not None:
             self._turn_at(self.loop.idle_until - self._ahead + 1e-9)

@@ -195,7 +195,7 @@ class SimulatedEngineConnection:
 
     def send_back(self, act: Callable[[], object]) -> None:
         """Let something happen in the process, after all that was sent back before."""
-        arrive = partial(self._process.call, act, self._life)
+        arrive = partial(self._process.call, act, self._life, self)
         self._arrives_back = self._back.travel(arrive, not_before=self._arrives_back)
 
     async def ask(self, act: Callable[[], Any]) -> Any:

@@ -128,4 +128,5 @@ class _Failed:
         first = world.problems[0]
         what = world.named(first.what or first.text.partition("\n")[0])
         story = [*world.story, f"{world.events.now:9.3f}  this is wrong: {what}"]
-        return "\n".join([f"seed {self._seed} fails:", "", *story, "", *wrong])
+        unended = ["", "These calls have not ended:", *world.unended] if world.unended else []
+        return "\n".join([f"seed {self._seed} fails:", "", *story, *unended, "", *wrong])

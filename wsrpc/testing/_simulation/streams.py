@@ -179,13 +179,13 @@ class StreamTransport(asyncio.Transport):
         protocol.connection_made(self)
         early, self._early = self._early, []
         for callback in early:
-            self.process.call(callback)
+            self.process.call(callback, self._life, self)
 
     def _soon(self, callback: Callable[[], object]) -> None:
         if self._protocol is None:
             self._early.append(callback)
         else:
-            self.process.call(callback, self._life)
+            self.process.call(callback, self._life, self)
 
     # ------------------------------------------------------------ the network's side
 

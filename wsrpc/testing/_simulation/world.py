@@ -88,6 +88,8 @@ class World:
         self.engine: SimulatedEngine | None = None
         self.story: list[str] = []
         """What has happened."""
+        self.unended: list[str] = []
+        """The calls that had not ended when a problem was seen."""
         self.steps_done: dict[Step, float] = {}
         """When each step began."""
         self.checks: list[Callable[[], object]] = []
@@ -169,6 +171,7 @@ class World:
                 self.problems.append(Problem.of(exc))
             for process in self.processes:
                 process.check_end()
+                self.unended += process.calls() if self.problems else ()
             self._bury()
 
     def _run_application(self, application: Callable[[], object]) -> None:

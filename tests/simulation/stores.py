@@ -1,0 +1,62 @@
+"""A store that somebody has made who does not keep to the contract."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from wsrpc.errors import WsrpcError
+from wsrpc.store import StoreFull, StoreLost
+from wsrpc.testing import Simulation
+
+__all__ = ["BROKEN", "OddStore", "lower_level"]
+
+BROKEN = OSError, StoreFull
+"""What handlers get of such a store that call it, such as by `Room.emit`."""
+
+
+class DiskFull(StoreLost):
+    """As the store in a file raises."""
+
+
+class OddStore:
+    """The store of a simulation. While it is lossy, some calls also raise other exceptions, before or after their step.
+
+    The contract has `StoreLost` for that. What a process goes on with must survive other exceptions, too.
+    """
+
+    def __init__(self, store: Any, sim: Simulation) -> None:
+        self._store, self._sim, self._random = store, sim, sim.random_of(f"odd store of {sim.here}")
+        self._times = [(fault.when, fault.when + fault.seconds) for fault in sim.faults if fault.kind == "lossy store"]
+
+    @property
+    def lease(self) -> Any:
+        return self._store.lease
+
+    def __repr__(self) -> str:
+        return "<OddStore>"
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._ask, name, getattr(self._store, name))
+
+    async def _ask(self, name: str, method: Any, *args: Any, **options: Any) -> Any:
+        is_odd = any(begin <= self._sim.now < end for begin, end in self._times) and self._random.random() < 0.5
+        kinds: list[type[Exception]] = [OSError, DiskFull, *[StoreFull] * (name in ("open", "append"))]
+        error = self._random.choice(kinds)("odd")
+        if is_odd and self._random.random() < 0.5:
+            raise error
+        result = await method(*args, **options)
+        if is_odd and not isinstance(error, StoreFull):  # who reads that knows that nothing was done
+            raise error
+        return result
+
+
+def lower_level(record: logging.LogRecord) -> bool:
+    """Let an error in the log count as a warning if the store has raised it."""
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None and not isinstance(error, WsrpcError | OSError):
+        error = error.__cause__ or error.__context__
+    if record.levelno == logging.ERROR and error is not None and error.args == ("odd",):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+    return True
