@@ -14,7 +14,7 @@ from calls import CALLS, Caller, serve
 from stores import BROKEN, OddStore
 from truth import BUSY, DETACHED, NODES, Emission, Truth, check_counts
 
-from wsrpc import CloseInfo, ConnectionLost, Context, Handshake, Limits, Overloaded, Peer, Quotas, RpcError, Server
+from wsrpc import CloseInfo, Context, Handshake, Limits, Overloaded, Peer, Quotas, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound, WsrpcError
 from wsrpc.testing import Simulation

@@ -198,7 +198,8 @@ def _break(world: World, fault: PlannedFault) -> None:
     """Connections break in the middle of a message, or of their beginnings."""
     if (pipe := _some_connection(world, fault)) is not None:
         process, weaken = pipe.source.process, world.network.weaken
-        size = int(30 * 1000 ** (fault.strength * 101 % 1))
+        part = fault.strength * 101 % 1  # often that of a handshake and the first answer
+        size = int(30 * 1000**part if fault.which % 2 else 120 + 500 * part)
         world.note(
             f"{world.until(fault.seconds)}, each connection of {process} ends when {process} has sent {size} bytes"
         )

@@ -82,6 +82,8 @@ class Network:
         self._paths: dict[tuple[str, str], Path] = {}
         self._connections: dict[Pipe, None] = {}
         """Both directions of each connection."""
+        self._silent: list[object] = []
+        """What waits for a process that is gone without a word. Python must not collect it meanwhile."""
         self._weak: dict[str, float] = {}
         """By the name of a process: the bytes after which its connections break."""
         self._next_port = 40000
@@ -97,6 +99,7 @@ class Network:
         """Forget ports, connections and what is on its way."""
         self._ports.clear()
         self._connections.clear()
+        self._silent.clear()
         self._paths.clear()
         for process in self._processes.values():
             process.sockets.close()
@@ -134,6 +137,7 @@ class Network:
         for pipe in [each for each in self._connections if each.source.process is process]:
             self._connections.pop(pipe)
             self._connections.pop(pipe.sink.out, None)
+            self._silent.append(pipe)
             if not silently:
                 pipe.reset()
         process.sockets.close()
@@ -187,6 +191,7 @@ class Network:
 
         def ask() -> None:
             if target.powerless:
+                self._silent.append(answered)
                 return
             port = self._ports.get(address)
             result = None if port is None or not port.is_open else self._join(process, port, there, back)
