@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import NarrowEngine, Servers, servers, sessions_of
-from waiting import pause, until
+from waiting import pause, settled, until
 
 from wsrpc import (
     AnonymousChannel,
@@ -591,7 +591,8 @@ async def test_an_upload_that_is_cancelled_in_any_turn_ends_at_its_peer() -> Non
             uploading.cancel()
             await asyncio.wait((uploading,))
             assert await w.peer.request("echo", turn) == [turn]
-            await until(lambda: not w.callee.client.peer.active)
+            await settled()
+            assert not w.callee.client.peer.active
 
 
 async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
