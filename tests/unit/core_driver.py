@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import re
 from collections.abc import Callable, Coroutine
@@ -13,14 +12,13 @@ import pytest
 from waiting import settled
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
-from wsrpc._base.scheduler import Timer
+from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
 from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import ScriptedTransport
-from wsrpc.testing._clock import Clock
 from wsrpc.transport import ConnectionInfo
 
 ABORTED = {"message": "Request aborted"}
@@ -42,34 +40,12 @@ def left_of_channels(peer: Peer) -> tuple[object, object, int]:
     return channels.undelivered, channels.credited, current_of(peer).named_channels.unread_bytes
 
 
-class LoopClock(Clock):
-    """The event loop's time, which `advance` puts forward for one peer, for tests that do not let time pass yet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ahead = 0.0
-
-    def time(self) -> float:
-        return asyncio.get_running_loop().time() + self._ahead
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
-        timer = super().call_at(when, callback)
-        self._in_loop(when)
-        return timer
-
-    def _in_loop(self, when: float) -> None:
-        asyncio.get_running_loop().call_at(when - self._ahead, self._due, when, context=contextvars.Context())
-
-    def _due(self, when: float) -> None:
-        self._now = when
-        super().advance(0.0)
-
-    def advance(self, seconds: float) -> None:
-        self._now = self.time()
-        self._ahead += seconds
-        super().advance(seconds)
-        for when, _, _ in self._timers:
-            self._in_loop(when)
+def leaping(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that puts the event loop's time forward at once, for peers that are made afterwards."""
+    loop, leaps = asyncio.get_running_loop(), list[float]()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + sum(leaps))
+    return leaps.append
 
 
 class Played(ScriptedTransport):
@@ -117,7 +93,6 @@ class Driven:
         can_resume: bool = False,
         owner: PeerOwner | None = None,
     ) -> None:
-        self.clock = LoopClock()
         self.transport = Played()
         if extensions:
             settings = make_settings(limits, codec, expose_errors, extensions)
@@ -127,7 +102,7 @@ class Driven:
             settings,
             dialer=dialer,
             shared=shared,
-            loop=self.clock,
+            loop=LoopScheduler(),
             keeps_offline=keeps_offline,
             can_resume=can_resume,
             owner=owner,
