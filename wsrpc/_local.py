@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from ._base.scheduler import Scheduler
 from ._client.client import Client
 from ._client.client import core_of as client_core
 from ._core.api.peer import Peer, core_of
@@ -44,7 +43,7 @@ def local_client(
 
 @asynccontextmanager
 async def connect_in_memory(
-    server: Server, handshake: Handshake, client: Client | None = None, clock: Scheduler | None = None
+    server: Server, handshake: Handshake, client: Client | None = None
 ) -> AsyncGenerator[Client]:
     """Connect a client to ``server`` in memory, for one request of another protocol.
 
@@ -55,7 +54,6 @@ async def connect_in_memory(
         handshake: the request, which `Server.handshake` has checked.
         client: a client with your own handlers. It does not dial. By default, one with the codec of the server, and the
             limits of the connection, of which the log says little.
-        clock: a clock that controls the deadlines of the server's peer.
 
     Raises:
         ConnectionLost: the server is closed, or has refused the connection.
@@ -64,7 +62,7 @@ async def connect_in_memory(
         client = Client(codec=settings_of(server).codec, limits=handshake.limits)
         client_core(client).peer_core.log.quieten()
     ours, theirs = transports_for(handshake.connection_info(), client_core(client).limits, handshake.limits)
-    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock, is_own))
+    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, is_own))
     try:
         try:
             await client_core(client).bind(ours, is_last=True)

@@ -1,4 +1,4 @@
-"""`Scheduler`: the services of an event loop that the core needs. Tests replace it by a clock."""
+"""`Scheduler`: the services of an event loop that the core needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Timers(Protocol):
 
 
 class Scheduler(Timers, Protocol):
-    """The services of an event loop. `LoopScheduler` and `wsrpc.testing.Clock` provide them."""
+    """The services of an event loop. `LoopScheduler` provides them."""
 
     def call_soon(self, callback: Callable[[], object], /) -> None:
         """Schedule ``callback`` for the next turn. May be called in any thread."""
@@ -98,7 +98,6 @@ class LoopScheduler:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._clock: Scheduler | None = None
         # `renew` sets these four attributes.
         self.time: Callable[[], float]
         self.call_at: Callable[[float, Callable[[], object]], Timer]
@@ -141,23 +140,14 @@ class LoopScheduler:
         if loop is self._loop:
             return False
         self._loop = loop
-        self._set_clock_functions(self._clock or loop)
+        # asyncio's method only calls this function, and each message reads the time.
+        is_asyncio = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+        self.time = time.monotonic if is_asyncio else loop.time
+        # Otherwise a timer would refer to the handler that started it, even after it was cancelled.
+        self.call_at = partial(loop.call_at, context=contextvars.copy_context())
         self.create_future = partial(asyncio.Future, loop=loop)
         self.spawn = _spawn_in(loop)
         return True
-
-    def set_clock(self, clock: Scheduler | None) -> None:
-        """Set the source of time and timers. None is the event loop."""
-        self._clock = clock
-        self.renew()
-        self._set_clock_functions(clock or self._loop)
-
-    def _set_clock_functions(self, clock: Any) -> None:
-        # asyncio's method only calls this function, and each message reads the time.
-        is_asyncio = getattr(clock.time, "__func__", None) is asyncio.BaseEventLoop.time
-        self.time = time.monotonic if is_asyncio else clock.time
-        # Otherwise a timer would refer to the handler that started it, even after it was cancelled.
-        self.call_at = clock.call_at if self._clock else partial(clock.call_at, context=contextvars.copy_context())
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         loop = self._loop or asyncio.get_running_loop()

@@ -20,7 +20,6 @@ from .._base.logs import OF_ONE_SERVER, LogBudget, logger
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_channel
 from .._base.rooms import Present
-from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
 from .._core.api.outgoing import OutgoingRegistrar
@@ -673,9 +672,9 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return await self._accept(transport, handshake)
 
     async def _accept(
-        self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None, local: bool = False
+        self, transport: Transport, handshake: Handshake | None, local: bool = False
     ) -> Peer | RawConnection:
-        core, now = self._core, (clock or asyncio.get_running_loop()).time
+        core, now = self._core, asyncio.get_running_loop().time
         arrived = now()
         await core.check_open(transport)
         arrival = None
@@ -701,7 +700,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
                 code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
                 raise await refuse(transport, code, exc.body.strip()) from None
-        made = self._start_serving(core, transport, handshake, clock, local)
+        made = self._start_serving(core, transport, handshake, local)
         if isinstance(made, RawConnection):
             return made
         peer = made.peer  # nobody else may hold it when its connection ends meanwhile
@@ -740,7 +739,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         core = self._core
         if self._services.entries or not core.healthy or self._may_resume(handshake):
             return self._accept_later(transport, handshake)
-        made = self._start_serving(core, transport, handshake, None, local=False)
+        made = self._start_serving(core, transport, handshake, local=False)
         if not isinstance(made, RawConnection):
             if self._quotas is not None:
                 self._quotas.bind(made, handshake)
@@ -754,12 +753,12 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             await self.accept(transport, handshake)
 
     def _start_serving(
-        self, core: ServerCore, transport: Transport, handshake: Handshake | None, clock: Scheduler | None, local: bool
+        self, core: ServerCore, transport: Transport, handshake: Handshake | None, local: bool
     ) -> ServedPeer | RawConnection:
         """Make the peer of a connection, or begin to serve it without the protocol."""
         core.check_thread("server.accept(...)")
         core.enter_loop()
-        loop = clock or core.scheduler
+        loop = core.scheduler
         settings = self._settings
         if handshake is not None and (local or handshake.limits is not self.limits):
             settings = msgspec.structs.replace(settings, limits=handshake.limits, local=local)
@@ -1048,4 +1047,4 @@ settings_of: Callable[[Server], Settings] = attrgetter("_settings")
 """The settings of a server, for the modules of this package. Public classes have no public name for them."""
 
 accept_of: Callable[[Server], Callable[..., Coroutine[Any, Any, Peer | RawConnection]]] = attrgetter("_accept")
-"""`Server.accept` of a server, with a clock in place of the event loop's time, and `Settings.local`."""
+"""`Server.accept` of a server, with `Settings.local`."""

@@ -242,7 +242,7 @@ class NodeLinks:
     async def _accept(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         handshake = Handshake("/", headers, secure=False, limits=self._limits, compression=False)
         with suppress(ConnectionLost):  # the connection has ended already
-            peer = await accept_of(self._server)(transport, handshake, None)
+            peer = await accept_of(self._server)(transport, handshake)
             if isinstance(peer, Peer) and peer.connected:
                 node = transport.node
                 if self._peers.get(node, peer) is not peer:  # the node has given up the session before

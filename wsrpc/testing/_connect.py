@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .._base.names import StrPath
-from .._base.scheduler import LoopScheduler, Scheduler
+from .._base.scheduler import LoopScheduler
 from .._client.client import Client
 from .._client.client import core_of as client_core
 from .._client.client_core import ClientCore
@@ -27,7 +27,6 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..headers import any_case
 from ..limits import Limits
-from ._clock import Clock
 
 
 class Line:
@@ -39,14 +38,10 @@ class Line:
             await client.wait_connected()  # the client has dialed again, and its session has resumed
 
     Messages and handshakes are the same as on a real connection.
-
-    Args:
-        clock: a clock that controls the deadlines of the server's peers, such as ``Server(detached_timeout=)``.
     """
 
-    def __init__(self, server: Server, *, clock: Clock | None = None) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._clock = clock
         self._accepting: set[asyncio.Task[object]] = set()
         self.down = False
         """If true, no client can connect, and `dial` raises ConnectionRefusedError. You can set it."""
@@ -88,7 +83,7 @@ class Line:
 
     async def _accept(self, transport: MemoryTransport, asked: Handshake) -> None:
         try:
-            await accept_of(self._server)(transport, asked, self._clock)
+            await accept_of(self._server)(transport, asked)
         except ConnectionLost:
             return  # it was refused, or cut
 
@@ -124,7 +119,6 @@ async def pair(
     *,
     codec: Codec | None = None,
     limits: Limits | None = None,
-    clock: Clock | None = None,
     extensions: bool = True,
 ) -> AsyncGenerator[tuple[Peer, Peer]]:
     """Connect two peers in memory: ``async with pair() as (dialing, accepting)``.
@@ -133,7 +127,7 @@ async def pair(
     ``extensions=False``, the peers do not use wsrpc's extensions of the ws-wrapper protocol.
     """
     settings = make_settings(limits, codec, extensions=extensions)
-    scheduler: Scheduler = clock or LoopScheduler()
+    scheduler = LoopScheduler()
     left = Peer(settings, dialer=True, loop=scheduler)
     right = Peer(settings, dialer=False, loop=scheduler)
     ends = memory_transports(limits=settings.limits)
@@ -157,7 +151,6 @@ async def connect(
     state: Mapping[Any, Any] | None = None,
     principal: object = None,
     certificate: Mapping[str, Any] | None = None,
-    clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
     """Connect a client to ``server`` in memory: ``async with connect(server) as client``.
 
@@ -177,7 +170,6 @@ async def connect(
         state: the initial `Handshake.state`, which becomes `Peer.state`.
         principal: the initial `Handshake.principal`, which becomes `Peer.principal`.
         certificate: the client's certificate, which becomes `Handshake.certificate`.
-        clock: a clock that controls the deadlines of both sides, such as the timeouts of requests.
 
     Raises:
         HandshakeRejected: `on_handshake` or the origin check refused the connection. The status is 503 if the server is
@@ -192,12 +184,8 @@ async def connect(
     asked.principal = principal
     asked.certificate = certificate
     await server.handshake(asked)
-    core.scheduler.set_clock(clock)
-    try:
-        async with connect_in_memory(server, asked, client, clock):
-            yield client
-    finally:
-        core.scheduler.set_clock(None)
+    async with connect_in_memory(server, asked, client):
+        yield client
 
 
 async def _request(
