@@ -184,6 +184,8 @@ class Truth:
         """Whether handlers wait for others."""
         self.may_be_late = self.is_narrow or "slow" in {fault.kind for fault in sim.faults}
         """Whether answers may take as long as requests have by default."""
+        self.is_broken = self.is_odd and "lossy store" in {fault.kind for fault in sim.faults}
+        """Whether the store raises what it should not."""
         self.slowest = min((fault.strength for fault in sim.faults if fault.kind == "slow"), default=1.0)
         self.is_hasty = min(limits.ping_timeout or 20.0 for limits in (of_nodes, of_clients)) < 20.0
         """Whether an answer to a ping may not take as long as a part of a large message."""
