@@ -219,7 +219,12 @@ class Addresses:
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
         _log_replaced(address, peer)
-        self.closing.spawn(current_of(peer).close(CloseCode.REPLACED, REPLACED))
+        self.closing.spawn(_close(peer))
+
+
+async def _close(peer: Peer) -> None:
+    # Has the peer as its argument: it may lose its session, and nobody else may refer to it, before the task begins.
+    await current_of(peer).close(CloseCode.REPLACED, REPLACED)
 
 
 def _log_replaced(address: str, peer: Peer) -> None:
