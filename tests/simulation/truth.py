@@ -279,6 +279,8 @@ class Truth:
         # One loses at most two beats of a node in a row. Several may lose all that it says until it counts as ended.
         is_heard = all(after - before > NODE_TIMEOUT for before, after in pairwise(lossy))
         self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0 and is_heard
+        # Where the way to the broker is slow, a node that reaches nobody for a moment may lose its engine.
+        self.is_short = self.is_short and not (self.is_slow and "isolate" in kinds)
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
