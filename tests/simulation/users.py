@@ -336,7 +336,7 @@ class User(Caller):
             # Perhaps the store has forgotten that a node has withdrawn its claim.
             forgets = truth.kinds - {"restored store"}
             may_be = may_be or not self.sim.is_well("store", since=truth.asked[key], despite=forgets)
-            truth.loses_run(name, may_be)
+            truth.loses_run(name, may_be or truth.is_broken)
             raise
         except Overloaded as exc:
             asked = max(began, self.session_since)  # who was kicked waits for the next session
