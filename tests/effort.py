@@ -20,9 +20,18 @@ MAIN = os.environ.get("WSRPC_MAIN") == "1"
 LEFT_OUT = [
     str(Path(__file__).parent.parent / name)
     for name in (
+        "tests/adapters/test_cluster_workers.py",
+        "tests/adapters/test_dial_secrets.py",
+        "tests/adapters/test_host_fairness.py",
+        "tests/adapters/test_postgres_store.py",
+        "tests/adapters/test_sessions_any_worker.py",
+        "tests/adapters/test_uvicorn_serve.py",
         "tests/command",
         "tests/docs",
         "tests/faults",
+        "tests/property/test_contract_pairs.py",
+        "tests/property/test_contracts.py",
+        "tests/property/test_python_client_hostile.py",
         "tests/test_docs.py",
         "tests/test_page_modules.py",
         "tests/test_typing.py",

@@ -66,6 +66,8 @@ LONG_POLL = 20.0
 """Seconds for which a client of Durable Streams waits for an item."""
 LONGEST_WAIT = 60.0
 """Maximum of ``?wait=``, in seconds."""
+LATER = 2**53 - 1
+"""A position that no run reaches: the largest one."""
 MOST = 1 << 20
 """About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
 
@@ -506,7 +508,8 @@ async def stop_run(asked: Asked) -> Response:
             except ItemsGone as exc:
                 if exc.first is None:
                     raise
-                first = exc.first - 1
+                # A run may drop items faster than it is asked for them. Only one that has ended has no later items.
+                first = exc.first - 1 if first == LATER else LATER
 
 
 class Found(NamedTuple):
