@@ -66,7 +66,7 @@ LONG_POLL = 20.0
 """Seconds for which a client of Durable Streams waits for an item."""
 LONGEST_WAIT = 60.0
 """Maximum of ``?wait=``, in seconds."""
-LATER = 2**53 - 1
+LATER: int = 2**53 - 1
 """A position that no run reaches: the largest one."""
 MOST = 1 << 20
 """About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""

@@ -266,7 +266,8 @@ class World:
                         service.clear()
                 for process in self.processes:
                     process.bury()
-                gc.collect()
+                while gc.collect():
+                    pass  # what has just run to its end may have held more
         finally:
             sys.unraisablehook = hook
 
