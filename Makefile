@@ -4,7 +4,7 @@
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    the tests of what wsrpc does, those against Node and Go included, in three minutes on two idle cores
-#   make test-all   all tests but those of the next lines: also of pages, examples and the command, and every row of tables
+#   make test-all   also the tests of pages, examples, the command, killed processes and bad networks
 #   make test-tools   the tests of installing, of the benchmarks and of scripts/
 #   make test-pythons   the unit tests, on every other supported Python of the machine; on the newest, more
 #   make test-floors   those of the adapters and many unit tests with the lowest versions that pyproject.toml allows

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from effort import LEFT_OUT, MAIN, QUICK, SOAK, use_profile
+from effort import LEFT_OUT, QUICK, SOAK, use_profile
 
 from wsrpc._core.peer import dispatcher
 from wsrpc.testing import VirtualTimeLoop
@@ -28,10 +28,6 @@ TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
 REAL = ("sockets", "processes", "threads")
 """Folders of unit tests that wait for something outside of the event loop. The others run in virtual time."""
-NOT_YET = {
-    UNIT / "session/test_presence.py",
-}
-"""Files that have tests of both kinds."""
 ON_UVLOOP = os.environ.get("WSRPC_LOOP") == "uvloop"
 """Tests run on uvloop, except those marked ``asyncio_loop``: make test-uvloop."""
 SLOW = (TESTS / "simulation", TESTS / "property", TESTS / "faults", TESTS / "test_typing.py")
@@ -62,7 +58,7 @@ def pytest_configure() -> None:
 
 def is_virtual(path: Path) -> bool:
     """Whether the tests of a file run in virtual time."""
-    return UNIT in path.parents and path.relative_to(UNIT).parts[0] not in REAL and path not in NOT_YET
+    return UNIT in path.parents and path.relative_to(UNIT).parts[0] not in REAL
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -81,7 +77,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
-    runs = {"asyncio_loop": not ON_UVLOOP, "soak": SOAK, "thorough": not MAIN}
+    runs = {"asyncio_loop": not ON_UVLOOP, "soak": SOAK}
     left_out = [marker for marker in runs if not runs[marker]]
 
     def is_left_out(item: pytest.Item) -> bool:

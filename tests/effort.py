@@ -16,7 +16,7 @@ EXPLORE = SOAK or os.environ.get("WSRPC_EXPLORE") == "1"
 QUICK = os.environ.get("WSRPC_QUICK") == "1"
 """Without asyncio's debug mode: where the same tests also run with it, on another Python for instance."""
 MAIN = os.environ.get("WSRPC_MAIN") == "1"
-"""Without what only ``make test-all`` runs: `LEFT_OUT`, and tests with the mark ``thorough``."""
+"""Without what only ``make test-all`` runs: `LEFT_OUT`, and half of the seeds of the simulated world."""
 LEFT_OUT = [
     str(Path(__file__).parent.parent / name)
     for name in (

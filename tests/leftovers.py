@@ -10,9 +10,6 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from waiting import until
-
-turns_until = until
 
 NOT_OURS = ("SSL handshake failed", "Error on transport creation for incoming connection")
 """What asyncio itself says, in debug mode, of a TLS handshake that the other side refused."""

@@ -1,4 +1,4 @@
-"""What is over is forgotten: users, calls, rooms and processes that come and go take no memory for ever."""
+"""What is over is forgotten: users, calls, rooms and processes that come and go leave nothing in memory."""
 
 from __future__ import annotations
 

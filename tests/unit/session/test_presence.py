@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
-from session_story import SOON, Story, story
+from session_story import Story, story
+from waiting import until
 
-from wsrpc import Client, Limits, Reconnect, ReconnectInfo, Server, blocking
-from wsrpc.testing import FaultProxy
+from wsrpc import Limits, ReconnectInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -30,13 +28,13 @@ async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end() -> 
         s.client.on("disconnect", lambda peer, info: here.append("close"))
         for number in (1, 2):
             await s.cut()
-            await turns_until(lambda: there[-1:] == [1006])
+            await until(lambda: there[-1:] == [1006])
             assert there == [1006, "resume"] * (number - 1) + [1006]
             await s.repair()
             await turns(20)
             assert there == [1006, "resume"] * number and here == [(1006, True), "resume"] * number
         await s.client.close()
-        await turns_until(lambda: there[4:] == ["close"])
+        await until(lambda: there[4:] == ["close"])
         assert here[4:] == ["close"]
 
 
@@ -68,7 +66,7 @@ async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog:
         s.server.on_detach(never.wait)
         s.server.on("close", closed.set)
         await s.cut()
-        await turns_until(lambda: s.peer.detached)
+        await until(lambda: s.peer.detached)
         closing = asyncio.create_task(s.peer.close())
         await turns(20)
         assert not closed.is_set()
@@ -77,27 +75,6 @@ async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog:
         assert "'on_detach' have not finished within Limits.open_timeout=5 s" in caplog.text
         never.set()
         await closing
-
-
-async def test_a_client_of_threads_is_told_too() -> None:
-    server, loop = Server(), asyncio.get_running_loop()
-    server.on("echo", lambda value: value)
-
-    def main(url: str) -> list[Any]:
-        notified: list[Any] = []
-        with blocking.Client(url, reconnect=SOON) as client:
-            client.on_detach(lambda info: notified.append(int(info.code)))
-            client.on_reconnect(lambda info: notified.append(info.resumed))
-            client.request("echo", 1)  # now the session can go on
-            [transport] = [peer.transport for peer in server.peers]
-            assert transport is not None
-            loop.call_soon_threadsafe(transport.abort)
-            while len(notified) < 2:
-                time.sleep(0.001)
-        return notified
-
-    async with server.listen() as listener:
-        assert await asyncio.to_thread(main, listener.url) == [1006, True]
 
 
 # ---------------------------------------------------------------- while handlers still run
@@ -148,14 +125,14 @@ async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str, 
         assert client.state in ("detached", "resuming")
     scene.line.down = False
     if not scene.release.is_set():
-        await turns_until(lambda: client.state == "opening")
+        await until(lambda: client.state == "opening")
         await turns(20)
         assert not connecting.done() and client.state == "opening"
         assert scene.back == [], "what `open` prepares is not ready yet"
         assert scene.arrived == ["begins"]
         scene.release.set()
     await asyncio.gather(connecting, waiting)
-    await turns_until(lambda: scene.back and len(scene.arrived) >= len(expected))
+    await until(lambda: scene.back and len(scene.arrived) >= len(expected))
     assert scene.arrived == expected and [info.resumed for info in scene.back] == [True]
 
 
@@ -217,43 +194,14 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
     client.on_reconnect(lambda info: notified.append(("last", info.resumed)))
     await (await scene.connecting())
     await scene.server.peers[0].close(1012, "restart")
-    await turns_until(lambda: notified)
+    await until(lambda: notified)
     for _ in range(3):
         await turns(40)
         await scene.cut()
         scene.line.down = False
-        await turns_until(lambda: client.state == "opening")
+        await until(lambda: client.state == "opening")
     assert notified == [("slow", False)]
     scene.release.set()
-    await turns_until(lambda: len(notified) == 4)
+    await until(lambda: len(notified) == 4)
     assert notified == [("slow", False), ("last", False), ("slow", True), ("last", True)]
     assert [info.resumed for info in scene.back] == [False, True]
-
-
-# ---------------------------------------------------------------- large messages, which travel in parts
-
-CUT = 150_000
-"""Bytes after which each connection is cut: less than each message has."""
-TEXT = "é" * 250_000
-BYTES = bytes(range(256)) * 2_000
-AT_ONCE = Reconnect(initial=0.001, max=0.001)
-
-
-def echoing() -> Server:
-    server = Server()
-    server.on("echo", lambda value: value)
-    return server
-
-
-@pytest.mark.parametrize("direction", ["up", "down"])
-@pytest.mark.parametrize("value", [TEXT, BYTES], ids=["text", "bytes"])
-async def test_a_message_arrives_although_no_connection_lasts_as_long(value: Any, direction: Any) -> None:
-    async with echoing().listen() as listener, FaultProxy(listener.url) as proxy:
-        async with asyncio.timeout(20), Client(proxy.url, reconnect=AT_ONCE) as client:
-            await client.request("echo", 0)
-            before = proxy.bytes_up + proxy.bytes_down
-            async with proxy.cut_after(CUT, direction):
-                assert await client.request("echo", value) == value
-            passed = proxy.bytes_up + proxy.bytes_down - before
-    size = len(value.encode()) if isinstance(value, str) else len(value)
-    assert size * 2 < passed < size * 2 * 1.5, "nearly each byte went once up and once down"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Peer, Reconnect, Server
 from wsrpc.codecs import JsonCodec
@@ -44,7 +44,7 @@ async def test_both_sides_know_the_program_of_the_other_in_each_session(caplog: 
         assert await client.request("who") == "device/1.0"
         with caplog.at_level(logging.WARNING):
             await client.emit("unknown")
-            await turns_until(lambda: "No event listener" in caplog.text)
+            await until(lambda: "No event listener" in caplog.text)
         [record] = [record for record in caplog.records if "No event listener" in record.getMessage()]
         assert vars(record)["program"] == "device/1.0"
 

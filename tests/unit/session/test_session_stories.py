@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from core_driver import Played, start, turns
-from leftovers import living_objects, turns_until
+from leftovers import living_objects
 from leftovers import nothing_left as nothing_left
 from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from session_story import SMALL, SOON, Story, Visitor, story, talk
 from stream_driver import hello
+from waiting import until
 
 from wsrpc import (
     AnonymousChannel,
@@ -56,7 +57,7 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be() -> None:
         assert 100 < sent < 140 and peer.stats().kept_bytes < SMALL + 2000
         await s.repair()
         await sending
-        await turns_until(lambda: received == [*range(500)])
+        await until(lambda: received == [*range(500)])
 
 
 @pytest.mark.parametrize(("side", "how"), [("server", "cancelled"), ("client", "timed out")])
@@ -87,7 +88,7 @@ async def test_broadcasts_that_wait_count_while_there_is_no_connection() -> None
         busy, quiet = server.peers
         server.room("news").add(busy)
         await s.cut()
-        await turns_until(lambda: quiet.detached)
+        await until(lambda: quiet.detached)
         for _ in range(9):
             report = await server.room("news").emit("n", "x" * 100_000)
             assert (report.sent, report.skipped) == (1, 0) and busy.detached
@@ -152,20 +153,20 @@ async def test_what_ended_sessions_still_hold_counts(kind: str, running: int, bo
             for _ in range(4):
                 await to.emit(kind, "x" * 75_000)
             await turns(20)
-        await turns_until(lambda: not server.peers)
+        await until(lambda: not server.peers)
 
     for _ in range(3):
         await visit()
         assert ends == []
         go.set()
-        await turns_until(lambda: len(ends) == 4)
+        await until(lambda: len(ends) == 4)
         assert ends == ["done"] * 4, "what was handled and read counts no more"
         ends.clear()
         go.clear()
     for _ in range(2):
         await visit()
     go.set()
-    await turns_until(lambda: len(ends) == len(lost) + 4)
+    await until(lambda: len(ends) == len(lost) + 4)
     assert Counter(ends) == Counter(lost + ["done"] * 4), "the oldest of two that take as much"
     await server.close()
     await asyncio.gather(*readers)
@@ -177,7 +178,7 @@ async def test_counting_a_message_that_waits_does_not_look_at_each_handler() -> 
     server.on("wait", lambda data: asyncio.Event().wait())
     async with story(server=server) as s:
         calls = [start(s.client.request("wait", "x" * 100)) for _ in range(200)]
-        await turns_until(lambda: s.peer.active == 200)
+        await until(lambda: s.peer.active == 200)
         peer = s.peer
         await s.cut()
         peer.emit_nowait("first")
@@ -192,7 +193,7 @@ async def test_counting_a_message_that_waits_does_not_look_at_each_handler() -> 
             call.cancel()
         await asyncio.wait(calls)
         await s.repair()
-        await turns_until(lambda: peer.active == 0)
+        await until(lambda: peer.active == 0)
 
 
 # ---------------------------------------------------------------- a connection that is to resume a session
@@ -240,7 +241,7 @@ async def test_a_session_whose_hello_has_not_arrived_begins_by_its_resume(is_los
     await page.resume()
     assert [each["wsrpc"]["t"] for each in page.line.pop_sent()] == ["resumed", "welcome"]
     page.line.feed(run)
-    await turns_until(lambda: ran)
+    await until(lambda: ran)
     if not is_lost:
         silent.feed(hello("resume"), run)
     await peer.wait_closed()
@@ -268,7 +269,7 @@ async def test_a_client_comes_back_with_fresh_credentials_and_its_session_goes_o
         await asyncio.sleep(1.0)
         await peer.emit("n", 1)
         assert await anext(received) == 1
-        await turns_until(lambda: s.back)
+        await until(lambda: s.back)
         assert s.back[0].resumed and tokens == ["0", "1"] and server.peers == (peer,)
         assert dict(peer.state) == {"token": "1", "had 0": True, "had 1": True}
 
@@ -305,7 +306,7 @@ async def test_nothing_grows_from_cut_to_cut(replay_bytes: int) -> None:
             await turns(number % 12)
             s.line.cut()
             s.line.connections.clear()
-            await turns_until(lambda: [peer.connected for peer in s.server.peers] == [True] and len(s.back) == number)
+            await until(lambda: [peer.connected for peer in s.server.peers] == [True] and len(s.back) == number)
             await asyncio.gather(*calling, return_exceptions=True)
 
         async def cut_often(count: int) -> Counter[str]:
@@ -315,7 +316,7 @@ async def test_nothing_grows_from_cut_to_cut(replay_bytes: int) -> None:
             s.back.clear()
             s.closed.clear()
             s.notified.clear()
-            await turns_until(lambda: not (s.client.peer.pending or s.peer.active or s.peer.anonymous_channels))
+            await until(lambda: not (s.client.peer.pending or s.peer.active or s.peer.anonymous_channels))
             await turns(20)
             return await living_objects()
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from session_alone import SIDES, SMALL, Alone, expected
 from stream_driver import control, resumable
+from waiting import until
 
 from wsrpc import CloseInfo, ConnectionLost, SessionLost
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
@@ -269,5 +269,5 @@ async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_close
     await driven.peer.close(4000, "enough")
     assert notified == []
     go.set()
-    await turns_until(lambda: notified)
+    await until(lambda: notified)
     assert [(info.user_closed, info.will_reconnect) for info in notified] == [(True, False)]
