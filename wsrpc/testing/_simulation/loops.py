@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Protocol
 
@@ -72,9 +72,6 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         wake: called when something is to be done in the next turn, from outside of a turn.
     """
 
-    _ready: Collection[asyncio.Handle]
-    _scheduled: Sequence[asyncio.TimerHandle]
-
     def __init__(self, clock: Callable[[], float], wake: Callable[[], None], random: Random, sockets: Sockets) -> None:
         self._clock, self._wake, self._random, self._sockets = clock, wake, random, sockets
         selector = _Timeouts()
@@ -92,13 +89,11 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     def turn(self) -> None:
         """Run what is ready, once."""
         self.run_forever()
-        if self._ready or self._arrived:
-            self.idle_until = self.time()
-        else:
-            self.idle_until = self._scheduled[0].when() if self._scheduled else None
 
     def _waits(self, timeout: float | None) -> None:
         self.stop()
+        waits = 0.0 if self._arrived else timeout  # after a turn in which something runs, there is another one
+        self.idle_until = None if waits is None else self.time() + waits
         if timeout == 0 and self._random.random() < TIMERS_FIRST:
             return
         while self._arrived:
