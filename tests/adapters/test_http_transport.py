@@ -260,6 +260,7 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
                 yield number
 
         await until(lambda: client.transport == "http")
+        assert await client.request("double", 4) == 8  # the server has accepted the transport, and infos tells it
         infos.clear()
         monkeypatch.setattr(chosen_transport, "MUTE", 60.0)
         stream, got = client.stream("count", returns=int), list[int]()
