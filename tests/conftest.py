@@ -12,7 +12,7 @@ import os
 import signal
 import traceback
 from asyncio import constants
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -61,8 +61,18 @@ def is_virtual(path: Path) -> bool:
     return UNIT in path.parents and path.relative_to(UNIT).parts[0] not in REAL
 
 
+class TimeOfATest(VirtualTimeLoop):
+    """The loop of a test in virtual time: one that waits for a socket, a process or a thread depends on the machine."""
+
+    def close(self) -> None:
+        super().close()
+        assert not self.waited, f"this test belongs in one of the folders {', '.join(REAL)} of tests/unit"
+
+
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if is_virtual(item.path) or item.path.name in ("test_docs.py", "test_vectors.py"):  # pages may use sockets
+    if is_virtual(item.path):
+        return {"virtual": TimeOfATest}
+    if item.path.name in ("test_docs.py", "test_vectors.py"):  # pages may use sockets
         return {"virtual": VirtualTimeLoop}
     if ON_UVLOOP:
         return {"uvloop": import_module("uvloop").new_event_loop}
@@ -128,24 +138,14 @@ def slow_handlers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "SLOW_HANDLER", SLOW_HANDLER)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=not QUICK)
 async def asyncio_debug(request: pytest.FixtureRequest) -> None:
     """Run unit tests in asyncio's debug mode, which notices calls from the wrong thread and forgotten tasks.
 
-    Not the others: debug mode would slow real traffic for no gain. Nor where the same tests run in full on another
-    Python. The fixture is async to reach the test's loop, which pytest-asyncio makes with debug mode off, whatever the
-    environment says.
+    Not the others: debug mode would slow real traffic for no gain. The fixture is async to reach the test's loop, which
+    pytest-asyncio makes with debug mode off, whatever the environment says.
     """
-    if UNIT in request.path.parents and not QUICK:
+    if UNIT in request.path.parents:
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
         loop.slow_callback_duration = math.inf  # its warnings of slow turns tell of the machine, and tests read the log
-
-
-@pytest.fixture(autouse=True)
-async def virtual_time(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """Fail if a test that runs in virtual time waits for a socket, a process or a thread: it depends on the machine."""
-    yield
-    loop = asyncio.get_running_loop()
-    if isinstance(loop, VirtualTimeLoop) and is_virtual(request.path):
-        assert not loop.waited, f"this test belongs in one of the folders {', '.join(REAL)} of tests/unit"

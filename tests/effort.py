@@ -13,10 +13,10 @@ SOAK = os.environ.get("WSRPC_SOAK") == "1"
 """The long form of the stress tests, see ``make soak``."""
 EXPLORE = SOAK or os.environ.get("WSRPC_EXPLORE") == "1"
 """Random examples, see ``make explore``."""
-QUICK = os.environ.get("WSRPC_QUICK") == "1"
-"""Without asyncio's debug mode: where the same tests also run with it, on another Python for instance."""
 MAIN = os.environ.get("WSRPC_MAIN") == "1"
-"""Without what only ``make test-all`` runs: `LEFT_OUT`, and half of the seeds of the simulated world."""
+"""Without what only ``make test-all`` runs: `LEFT_OUT`, and three quarters of the seeds of the simulated world."""
+QUICK = MAIN or os.environ.get("WSRPC_QUICK") == "1"
+"""Without asyncio's debug mode: where the same tests also run with it, in ``make test-all`` or on another Python."""
 LEFT_OUT = [
     str(Path(__file__).parent.parent / name)
     for name in (
