@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from interop import autobahn, matrix
+from interop import matrix
 from wsrpc import errors
 from wsrpc._client import client_states
 from wsrpc._core.channels import channel_states
@@ -209,6 +209,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "changes of types": lambda: changes(of_types=True),
     "supported versions": supported_versions,
     "compatibility": lambda: matrix.table(matrix.load()),
-    "results of Autobahn": lambda: autobahn.RESULTS.read_text("utf-8"),
 }
 """The tables by their names, which pages say in ``<!-- made by make tables: NAME -->``."""

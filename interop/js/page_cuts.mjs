@@ -13,7 +13,6 @@ import { WebSocket } from "ws"
 import { Client } from "../../wsrpc/browser/client.js"
 import { msgpack } from "../../wsrpc/browser/msgpack.js"
 import { Dice } from "./page_cuts_dice.mjs"
-import { Load } from "./page_cuts_load.mjs"
 import { Callers, Handled, turns } from "./page_cuts_traffic.mjs"
 
 const [url, codec, seed] = process.argv.slice(2)
@@ -55,7 +54,6 @@ client.status.subscribe((status) => say({ status }))
 const handled = new Handled(client, dice)
 const callers = new Callers(client, dice, () => attempts)
 
-let load
 let ticks = 0
 client.on("echo", (text) => text)
 client.on("tick", () => void ticks++)
@@ -110,13 +108,6 @@ const commands = {
     }
     return callers.alive() + handled.alive() + online.size
   },
-  /** Calls the server that is killed. */
-  load() {
-    load = new Load(client, dice)
-  },
-  more: () => load.more(),
-  hold: () => load.hold(),
-  stop: () => load.stop(),
   flood: ({ messages, per_second }) => flood(messages, per_second),
   ticks: () => ticks,
   /** Bytes of the heap, without garbage. */
