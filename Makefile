@@ -95,7 +95,7 @@ test-pythons: $(STAMPS)/npm engines
 # dependencies are left out.
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
-	  $(addprefix tests/unit/,_client _net _schema _server _values handlers sockets threads wire test_calls.py test_values.py) \
+	  $(addprefix tests/unit/,_client _net _schema _values handlers sockets wire test_values.py) \
 	  tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
 # In a dry run of pip, a quarter of a minute: nothing is installed. Some SDKs: make test-beside ARGS=supabase
@@ -113,7 +113,7 @@ test-uvloop: $(STAMPS)/dev engines
 
 # Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm engines
-	$(WITH_BROWSERS) && $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
+	$(WITH_BROWSERS) && $(WITH_VENV) $(BIN)/python -m pytest -n 3 --dist=worksteal tests/browser $(ARGS)
 
 pictures: test-browser
 	for picture in docs/images/*.png; do cp "build/screenshots/$${picture##*/}" docs/images/ || exit 1; done

@@ -1,5 +1,5 @@
 """Runs the unit tests on every supported Python but the one that ``make test`` uses, free-threaded builds among them,
-and on the newest that has the GIL the adapter tests, too.
+and on the newest that has the GIL also what each host has to pass.
 
 Each gets an environment of its own, ``.venv-3.12`` and so on, with all extras and the dependency groups ``test`` and
 ``frameworks``; it is made anew when pyproject.toml has changed. Nothing is left out for any version: a dependency that
@@ -15,7 +15,6 @@ With ``--newest`` only the newest that has the GIL is tested.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +23,7 @@ from interop.pythons import HERE, OLDEST, environment, find
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["tests/unit"]
-STORED = re.compile(r"test_.*_?(stores?|stores_lost|engines|engines_lost|room_logs)\.py")
-"""The adapter tests of stores and engines. They ask other servers, and little of the version of Python."""
-ADAPTERS = [path for path in sorted((ROOT / "tests/adapters").glob("test_*.py")) if not STORED.fullmatch(path.name)]
-NEWEST = [*TESTS, *(str(path.relative_to(ROOT)) for path in ADAPTERS)]
+NEWEST = [*TESTS, *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/adapters/test_contract_*.py")))]
 """What differs on a version between the oldest and the newest shows in the unit tests."""
 
 
