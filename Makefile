@@ -156,7 +156,6 @@ fmt: $(STAMPS)/dev
 
 EXPLORED := tests/property interop/test_typescript_property.py
 SOAKED := tests/faults/test_memory.py tests/faults/test_durability.py tests/faults/test_floods.py \
-  tests/adapters/test_sessions_any_worker.py \
   interop/test_page_networks.py interop/test_page_cuts.py interop/test_page_cuts_memory.py
 
 # A property test that has failed begins with the example that failed. The stories of simulations that fail are kept in

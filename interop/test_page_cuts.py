@@ -14,9 +14,10 @@ from itertools import product
 from typing import Any, Literal
 
 import pytest
+from core_driver import turns
 from effort import SEED, SOAK
 from leftovers import nothing_left as nothing_left
-from traffic import WAYS, Ledger, Notes, in_order, turns
+from traffic import WAYS, Ledger, Notes, in_order
 from waiting import until
 
 from interop.page_client import Page as ClientPage

@@ -24,7 +24,6 @@ LEFT_OUT = [
         "tests/adapters/test_dial_secrets.py",
         "tests/adapters/test_host_fairness.py",
         "tests/adapters/test_postgres_store.py",
-        "tests/adapters/test_sessions_any_worker.py",
         "tests/adapters/test_uvicorn_serve.py",
         "tests/command",
         "tests/docs",

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from itertools import count, pairwise
 
+from core_driver import turns
+
 from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Context, Peer, RpcError, Server
 
 MANY = 1_000_000
@@ -24,11 +26,6 @@ WAYS = (*("request",) * 4, "park", "download", "break_off", "upload", "converse"
 """To call what ends by itself, or is left."""
 End = tuple[str, str]
 """What was called, and how it ended: ``"value"``, ``"cancelled"``, ``"not_sent"`` or ``"unknown"``."""
-
-
-async def turns(number: int) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 async def in_order(items: AsyncIterator[int]) -> AsyncIterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -52,12 +51,6 @@ class Chat:
     async def logged(self, pattern: str) -> str:
         """Wait until a pattern stands in the log. Return what it found."""
         return await self._command.logged(pattern)
-
-    async def deploy(self) -> None:
-        """Replace all workers, as after a new version was installed."""
-        begun, count = self._command.log.count(STARTED), len(self.workers())
-        self._command.process.send_signal(signal.SIGHUP)
-        await self._command.logged(STARTED, begun + count)
 
     def workers(self) -> set[int]:
         return {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self._command.log)}
@@ -305,20 +298,6 @@ async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: 
         await expect(answers(second).first).not_to_contain_text("a second or so.", timeout=20_000)
 
 
-async def test_an_answer_is_stopped_by_a_tab_that_leaves_at_once(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
-        page, _, second, other = tabs
-        await say_at(page, "Good morning!", other, answers(page))
-        await expect(second.get_by_role("button", name="Stop")).to_be_enabled()
-        with stopped({other}):  # so that it reads "stop" and the end of the connection together
-            await second.get_by_role("button", name="Stop").click()
-            await second.close()
-        await expect(page.locator(".note")).to_have_text("(stopped)")
-        await say(page, "And again!")  # at whose end the first answer would have ended, too
-        await expect(answers(page).last).to_contain_text("a second or so.", timeout=20_000)
-        await expect(answers(page).first).not_to_contain_text("a second or so.")
-
-
 @pytest.mark.parametrize("happens", ["stop", "kill", "a new tab"])
 async def test_an_answer_that_is_too_long_to_be_kept(happens: str, browser: Browser, tmp_path: Path) -> None:
     long = serving_chat(tmp_path, app="long_chat:app", app_folder=HERE)
@@ -366,60 +345,6 @@ async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(brow
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
 
 
-async def test_a_question_stays_open_in_a_deploy_that_does_not_wait_for_it(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path, 2, "--drain-timeout", "1") as chat, two_tabs(browser, chat) as tabs:
-        page, _, second, other = tabs
-        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
-        for tab in (page, second):
-            await tab.locator(".question").evaluate("form => form.classList.add('first')")
-        await chat.deploy()
-        for tab in (page, second):
-            await expect(tab.locator(".note")).to_have_text(re.compile("goes on"))
-            await expect(tab.locator(".question.first")).to_be_visible()
-        await second.get_by_role("button", name="Yes").click()
-        for tab in (page, second):
-            await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
-            await expect(tab.locator(".question")).to_have_count(0)
-
-
-async def test_of_two_answers_the_first_that_is_stored_is_given_to_the_next_attempt(
-    browser: Browser, tmp_path: Path
-) -> None:
-    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
-        page, worker, second, other = tabs
-        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
-        await expect(second.locator(".question")).to_be_visible()
-        with stopped({worker}):
-            await page.get_by_role("button", name="No").click()
-            await second.get_by_role("button", name="Yes").click()
-            await expect(second.locator(".question")).to_have_count(0)
-            await expect(page.locator(".question")).to_be_visible()  # nobody got its answer
-            os.kill(worker, signal.SIGKILL)
-        for tab in (page, second):
-            await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
-            await expect(tab.locator(".question")).to_have_count(0)
-
-
-QUESTION_CLOSED = """() => new Promise((done) => {
-  const look = () => document.querySelector(".question") ?? done()
-  new MutationObserver(look).observe(document, { childList: true, subtree: true })
-})"""
-
-
-async def test_a_question_that_was_answered_is_not_asked_again(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
-        page, worker, second, other = tabs
-        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
-        await expect(second.locator(".question")).to_be_visible()
-        closed = asyncio.ensure_future(second.evaluate(QUESTION_CLOSED))
-        await page.get_by_role("button", name="Yes").click()
-        await closed
-        os.kill(worker, signal.SIGKILL)  # before it has written the five words that follow
-        await page.close()  # only this tab had the answer
-        await expect(answers(second)).to_contain_text("You said: yes. Thank you!")
-        await expect(second.locator(".question")).to_have_count(0)
-
-
 async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat, browsing(browser) as context:
         page = await opened(context, chat.url)
@@ -434,36 +359,6 @@ async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: P
         await expect(answers(page).last).to_contain_text("You said: yes. Thank you!")
         await expect(page.get_by_label("Message")).to_have_value("")
         await expect(answers(page).first).to_contain_text("a second or so.", timeout=20_000)
-
-
-async def test_an_end_that_was_stored_while_redis_was_away_is_shown(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
-        page = await opened(context, chat.url)
-        await say(page, "Good morning!")
-        second = await opened(context, page.url)
-        for tab in (page, second):
-            await expect(answers(tab)).to_contain_text("Reload this page")
-        chat.redis.freeze()
-        await chat.logged("is stored, but was not emitted")
-        chat.redis.thaw()
-        await all_is_shown(page, second)
-
-
-async def test_an_end_that_was_stored_by_a_process_that_died_is_shown(browser: Browser, tmp_path: Path) -> None:
-    driven = serving_chat(tmp_path, app="driven_chat:app", app_folder=HERE)
-    async with driven as chat, browsing(browser) as context:
-        page = await opened(context, chat.url)
-        await say(page, "An email to one who dies")
-        second = await opened(context, page.url)
-        await second.get_by_role("button", name="Yes").click()
-        await all_is_shown(page, second, end="Thank you!")
-
-
-async def all_is_shown(*tabs: Page, end: str = "a second or so.") -> None:
-    for tab in tabs:
-        await expect(answers(tab)).to_contain_text(end)
-        await expect(tab.locator(".note")).to_have_count(0)
-        await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
 
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:

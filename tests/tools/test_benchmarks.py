@@ -9,24 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from benchmarks import results
 from benchmarks.__main__ import anything_wrong
-from benchmarks.clients.tasks import TASKS, Task
-from benchmarks.cuts.ends import on_wsrpc
-from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, run_load
 from benchmarks.measure import Sample
-from benchmarks.page_clients import run_page_clients
 from benchmarks.processes import Child, start
-from benchmarks.protocols import ADD, BROADCAST, Call, Echo, Texts, echo, echo_bytes
+from benchmarks.protocols import ADD, Echo, Texts
 from benchmarks.report import analysis, pages, tables
-from benchmarks.runner import Cores
-from benchmarks.subjects import SUBJECTS, WSRPC, Subject
+from benchmarks.subjects import SUBJECTS, Subject
 
 ROOT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
@@ -131,42 +125,3 @@ def test_at_a_fixed_rate_a_server_that_stands_still_is_charged_with_every_reques
     # A hundred of five hundred requests were to be sent meanwhile: the slowest five are in its first tenth.
     assert sample.latency.p50 <= sample.latency.p99 <= sample.latency.p999 <= sample.latency.longest
     assert sample.latency.p99 > 0.8 * PAUSE
-
-
-@needs_linux
-def test_wsrpc_is_measured_in_every_way() -> None:
-    with _server(BY_KEY["wsrpc"]) as (server, port):
-        ways: list[tuple[Call, dict[str, Any]]] = [(echo(size), {"pending": 3}) for size in (125, 126, 65535, 65536)]
-        ways += [(ADD, {"pending": 2, "connections": 20}), (ADD, {"pending": 5, "separate": True})]
-        ways += [(echo_bytes(70_000), {}), (BROADCAST, {"mode": "broadcast", "connections": 5})]
-        for call, options in ways:
-            sample = _load(server, port, WSRPC.texts(call), **options)
-            assert sample.checked > 0 and sample.wrong == sample.unanswered == 0
-
-
-@needs_linux
-@pytest.mark.parametrize("key", ["by-hand", "wsrpc", "wsrpc-off"])
-def test_the_python_clients_do_every_task(key: str) -> None:
-    subject = BY_KEY[key]
-    with _server(subject) as (server, port):
-        command: list[str | Path] = [sys.executable, "-m", "benchmarks.clients", key, str(port), str(server.pid)]
-        with start("client", command, LOAD_CORE) as client:
-            assert client.read_line(30) == "ready"
-            for task in TASKS:
-                wanted = Task(task, 0.01, 0.05, 2**20)
-                client.write_line(msgspec.json.encode(wanted).decode())
-                sample = msgspec.json.decode(client.read_line(30), type=Sample)
-                assert sample.wrong == 0, task
-
-
-@needs_linux
-def test_the_clients_for_pages_answer_rightly(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_page_clients(Cores(SERVER_CORE, LOAD_CORE), quick=True)
-    assert "| `Client`, MessagePack " in capsys.readouterr().out
-
-
-async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:
-    async with on_wsrpc() as ends:
-        outcome = await cut(ends, 20)
-    assert outcome.cuts == {"before any event": 2, "half open": 2, "in a flow": 16} and outcome.faultless
-    assert outcome.up.sent and outcome.down.sent

@@ -40,14 +40,6 @@ def left_of_channels(peer: Peer) -> tuple[object, object, int]:
     return channels.undelivered, channels.credited, current_of(peer).named_channels.unread_bytes
 
 
-def leaping(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that puts the event loop's time forward at once, for peers that are made afterwards."""
-    loop, leaps = asyncio.get_running_loop(), list[float]()
-    time = loop.time
-    monkeypatch.setattr(loop, "time", lambda: time() + sum(leaps))
-    return leaps.append
-
-
 class Played(ScriptedTransport):
     """A transport that takes so many messages, and that closes when the test says so.
 

@@ -42,8 +42,6 @@ CALLERS = {
     "plain client": "not connected, opening, full line, waits there, runs, between",
     # A server's peer begins with its connection, and the `open` handlers of its side do not hold back its requests.
     "peer": "detached, full line, waits there, runs, between, parked",
-    # Its connection is a socket, which cannot be held back. What waits is a client's: threads only wait for it.
-    "blocking": "not connected, opening, runs, between, parked",
     # It has no connection of its own. What happens between the processes has tests in `cluster`.
     "cluster": "waits there, runs, between, parked",
 }
@@ -121,13 +119,6 @@ CANNOT = {
     ("", "stream", "parked", "timeout"): "the same",
     ("", "conversation", "runs", "timeout"): "the time limit is over when the channel is open",
     ("", "conversation", "between", "timeout"): "the same",
-    ("blocking", "", "", "cancel"): "a thread cannot be cancelled; Ctrl-C has tests in `blocking`",
-    ("blocking", "", "opening", "timeout"): "its time is that of the machine",
-    ("blocking", "", "runs", "timeout"): "the same",
-    ("blocking", "upload", "between", "timeout"): "the same",
-    ("blocking", "upload", "parked", "timeout"): "the same",
-    ("blocking", "upload", "between", "close"): "a source that blocks its thread then is not waited for, nor closed",
-    ("blocking", "", "", "bind"): "it has no `bind`",
     ("cluster", "", "", "bind"): "as for a peer",
     ("plain client", "", "", "resume"): "no session",
     ("plain client", "", "", "lost"): "no session",
@@ -191,8 +182,6 @@ class ByClient:
     """One call at its place: a client calls its server. Subclasses have other callers."""
 
     extensions = True
-    event: type[Any] = asyncio.Event
-    timeout = 7.0
 
     caller: Any
     client: Any
@@ -208,7 +197,7 @@ class ByClient:
         self.detached = 0.05 if self.ending == "lost" else 60.0
         self.options: dict[str, Any] = {}
         if self.ending == "timeout":
-            self.options["timeout"] = self.timeout
+            self.options["timeout"] = 7.0
         # What the other side does and sees.
         self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.seen = "-"
@@ -218,7 +207,7 @@ class ByClient:
         self.occupied = asyncio.Event()
         self.vacate = asyncio.Event()
         # What this side does.
-        self.opened, self.read_on, self.source_goes_on = self.event(), self.event(), self.event()
+        self.opened, self.read_on, self.source_goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
         if self.place != "parked" or self.kind == "upload":
             self.read_on.set()
         if self.place != "between" or self.kind != "upload":
@@ -372,17 +361,14 @@ class ByClient:
         """Let everything go on that the place holds back."""
         for held_back in (self.opened, self.vacate, self.read_on, self.source_goes_on):
             held_back.set()
-        self.let_dial(True)
+        self.line.down = False
         if self.place == "not connected" and self.ending != "close":
             await self.connect()
         if self.place == "full line":
             self.held.release()
-        await self.some_time()
+        await settled(0.05)
         if not self.answer.done():
             self.answer.set_result(None)
-
-    async def some_time(self) -> None:
-        await settled(0.05)
 
     # ------------------------------------------------ endings
 
@@ -401,21 +387,21 @@ class ByClient:
                 if self.task is not None:
                     self.stop_handler()
             case "timeout":
-                await self.time_is_over(task)
+                await settled(6.9)
+                assert not task.done()
+                await settled(0.1)
             case "cancel":
                 task.cancel("bored")
             case "drop" | "resume" | "lost":
                 await self.cut()
                 if self.ending == "lost":
                     await until(lambda: not self.server.peers)
-                self.let_dial(True)
+                self.line.down = False
                 await until(lambda: self.client.state in ("opening", "connected"))
             case "close" | "closed":
                 closing = start(self.close_near() if self.ending == "close" else self.close_far())
                 self.others.append(closing)
-                if self.place == "not connected":  # `let_go` lets it dial, and a thread may not have closed it yet
-                    await until(lambda: self.client.state == "closed")
-                else:
+                if self.place != "not connected":
                     await until(lambda: closing.done() or self.server_peer.transport is None)
             case "bind":
                 await self.connect()
@@ -424,27 +410,19 @@ class ByClient:
             case "leave" if self.kind == "upload":
                 self.answer.set_result(None)
             case _:
-                await self.leave_channel()
-        await self.some_time()
+                await self.channel.abort("bored")
+        await settled(0.05)
 
     def stop_handler(self) -> None:
         assert self.task is not None
         self.task.cancel("not for callers")
 
-    async def time_is_over(self, task: asyncio.Task[Any]) -> None:
-        await settled(self.timeout - 0.1)
-        assert not task.done()
-        await settled(0.1)
-
     async def cut(self) -> None:
-        self.let_dial(False)
+        self.line.down = True
         if self.server_peer.transport is not None:
             self.server_peer.transport.abort()
         await until(lambda: self.client.state not in ("opening", "connected"))
         await settled()  # who waits for room in the connection sees its end before that of the session
-
-    async def leave_channel(self) -> None:
-        await self.channel.abort("bored")
 
     # ------------------------------------------------ the connection
 
@@ -480,9 +458,6 @@ class ByClient:
         await settled()
         self.server_peer = self.server.peers[0]
 
-    def let_dial(self, may: bool) -> None:
-        self.line.down = not may
-
     async def close_near(self) -> None:
         await self.client.close(CODES["close"], "enough")
 
@@ -508,7 +483,7 @@ class ByClient:
             ended_here = self.ending in ("timeout", "cancel", "close", "closed")
             assert {name for peer in self.peers for name in peer.ignored} <= (late if ended_here else set())
             if self.ending not in ("drop", "lost", "close", "closed", "bind"):
-                await self.check_connection()
+                assert await self.caller.request("noise", "still here") == "still here"
             await asyncio.gather(*self.others, return_exceptions=True)
 
     def check_caller(self, task: asyncio.Task[Any], expected: str) -> None:
@@ -533,9 +508,6 @@ class ByClient:
         assert error.code == CODES[self.ending]
         if self.ending in ("close", "closed"):
             assert error.reason.endswith("enough")
-
-    async def check_connection(self) -> None:
-        assert await self.caller.request("noise", "still here") == "still here"
 
 
 class ByPlainClient(ByClient):

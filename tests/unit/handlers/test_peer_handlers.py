@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, leaping, messages, rejection
+from core_driver import Blocked, Driven, messages, rejection
 from leftovers import nothing_left as nothing_left
-from waiting import settled
+from waiting import pause, settled
 
 from wsrpc import Context, RpcError
 from wsrpc.types import Message
@@ -82,11 +82,10 @@ async def test_expose_errors_sends_the_text(expose: Any, error: Exception, expec
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, 1), (0.09, 0)])
 @pytest.mark.parametrize("way", ["inline", "middleware", "ordered"])
 async def test_a_sync_handler_that_holds_the_loop_is_named(
-    way: str, seconds: float, said: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    way: str, seconds: float, said: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    leap = leaping(monkeypatch)
     d = Driven()
-    d.peer.on("sluggish", lambda: leap(seconds), ordered=way == "ordered")
+    d.peer.on("sluggish", lambda: pause(seconds), ordered=way == "ordered")
     if way == "middleware":
         d.peer.use(pass_on)
     await d.fed({"i": 1, "a": ["sluggish"]})

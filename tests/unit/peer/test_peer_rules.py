@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, leaping, rejection
-from waiting import settled
+from core_driver import Blocked, Driven, rejection
+from waiting import pause, settled
 
 from wsrpc import Limits, RemoteError
 from wsrpc._core.sending.pending import FIRST_ID, LAST_ID
@@ -173,11 +173,10 @@ async def test_17_the_memory_of_unknown_channels_is_bounded_and_ends_with_the_co
 
 
 @pytest.mark.parametrize("steps", ["answer cancel", "answer expire", "answer drop", "drop cancel"])
-async def test_a_cancellation_wins_and_otherwise_what_came_first(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    leap = leaping(monkeypatch)
+async def test_a_cancellation_wins_and_otherwise_what_came_first(steps: str) -> None:
     d = Driven(dialer=True)
     task, i = await d.asks("q", timeout=1)
-    do: dict[str, Any] = {"cancel": task.cancel, "expire": lambda: leap(2), "drop": d.transport.lose}
+    do: dict[str, Any] = {"cancel": task.cancel, "expire": lambda: pause(2), "drop": d.transport.lose}
     do["answer"] = lambda: d.feed({"i": i, "d": "in time"})
     for step in steps.split():
         do[step]()

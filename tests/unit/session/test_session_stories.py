@@ -16,7 +16,6 @@ from leftovers import living_objects
 from leftovers import nothing_left as nothing_left
 from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from session_story import SMALL, SOON, Story, Visitor, story, talk
-from stream_driver import hello
 from waiting import until
 
 from wsrpc import (
@@ -225,29 +224,6 @@ async def test_a_client_that_names_its_session_as_its_time_ends_has_named_it(mon
     monkeypatch.setattr(Played, "feed", late)
     assert await page.resume() is peer and not peer.detached
     monkeypatch.undo()
-    await page.server.close()
-
-
-@pytest.mark.parametrize("is_lost", [True, False])
-async def test_a_session_whose_hello_has_not_arrived_begins_by_its_resume(is_lost: bool) -> None:
-    page, ran = Visitor(), list[int]()
-    page.server.on("run", ran.append)
-    peer = await page.connect(**{"sec-websocket-key": "mine"})
-    silent, run = page.line, {"i": 1, "a": ["run", 1]}
-    await asyncio.sleep(2.0)
-    if is_lost:
-        silent.lose()
-    page.session = {"sid": "mine", "token": "secret"}
-    await page.resume()
-    assert [each["wsrpc"]["t"] for each in page.line.pop_sent()] == ["resumed", "welcome"]
-    page.line.feed(run)
-    await until(lambda: ran)
-    if not is_lost:
-        silent.feed(hello("resume"), run)
-    await peer.wait_closed()
-    page.line.lose()
-    await page.resume(gen=2)
-    assert page.line.pop_sent()[0]["wsrpc"]["t"] == "resumed" and ran == [1]
     await page.server.close()
 
 

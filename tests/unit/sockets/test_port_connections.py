@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import logging
 import re
 import socket
-import weakref
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -17,11 +16,12 @@ import pytest
 from attacks import opening
 from core_driver import start
 from leftovers import nothing_left as nothing_left
-from raw_websocket import ask
+from raw_websocket import CLOSE as CLOSE_FRAME
+from raw_websocket import TEXT, ask, build_frame, raw_client
 from waiting import until
 from websockets.utils import accept_key
 
-from wsrpc import Client, Handshake, Limits, Peer, Server
+from wsrpc import Handshake, Limits, Peer, Server
 from wsrpc._net.listener import listen
 from wsrpc._net.loop_budget import AT_ONCE
 from wsrpc._net.port_connections import HANDSHAKE
@@ -204,21 +204,40 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
         await until(lambda: not server.peers)
 
 
-async def test_a_connection_that_is_over_goes_without_the_garbage_collector() -> None:
-    server = Server(limits=Limits(close_timeout=2.0))
-    async with server.listen() as listener:
-        async with Client(listener.url):
-            await until(lambda: len(server.peers) == 1)
-            (peer,) = server.peers
-            kept = [weakref.ref(peer.transport), weakref.ref(peer.info.underlying)]
-            del peer
-            gc.collect()
-            gc.disable()
-        try:
-            await until(lambda: not server.peers)
-            await until(lambda: not any(each() for each in kept))
-        finally:
-            gc.enable()
+@pytest.mark.asyncio_loop
+async def test_an_opening_handshake_that_takes_too_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    real_time = loop.time
+    async with Server(limits=Limits(open_timeout=0.1)).listen() as listener:
+        with socket.socket() as slow, socket.socket() as later:
+            for connecting, sent in ((slow, b""), (later, b"GET / HTTP/1.1\r\nHost:")):
+                began = loop.time()
+                connecting.setblocking(False)
+                await loop.sock_connect(connecting, ("127.0.0.1", listener.port))
+                await loop.sock_sendall(connecting, sent)
+                await ask(listener.port, b"no handshake\r\n\r\n")
+                monkeypatch.setattr(loop, "time", lambda: real_time() + 0.05)  # the time of the other one begins later
+            for connecting in (slow, later):
+                while await loop.sock_recv(connecting, 1000):
+                    pass
+            assert loop.time() - began > 0.099, "each has its whole time"
+
+
+squeeze = zlib.compressobj(wbits=-15)
+SQUEEZED = (squeeze.compress(b"x" * 2000) + squeeze.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.mark.parametrize(("compression", "code"), [(True, 1009), (False, 1002)])
+async def test_a_compressed_message_counts_with_what_it_becomes_and_is_refused_by_default(
+    compression: bool, code: int
+) -> None:
+    offer = "Sec-WebSocket-Extensions: permessage-deflate"
+    limits = LIMITS.replace(message_bytes=1000)
+    async with (Server(limits=limits, compression=True) if compression else Server(limits=limits)).listen() as listener:
+        async with raw_client(listener.port, "/", offer) as raw:
+            await raw.send(build_frame(TEXT, SQUEEZED, masked=True, rsv=4))
+            assert (await raw.next_of(CLOSE_FRAME)).code == code
+            raw.drop()
 
 
 @pytest.mark.asyncio_loop

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from client_driver import leap
@@ -16,7 +16,7 @@ from leftovers import nothing_left as nothing_left
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer, raw_client, raw_server
 from waiting import until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
 from wsrpc._core.wire.control import Ack, write_control
 from wsrpc.testing import FaultProxy
 
@@ -112,16 +112,6 @@ async def watched() -> AsyncGenerator[tuple[Server, Client, FaultProxy]]:
             assert dropped == []
 
 
-async def test_a_message_that_takes_longer_than_an_answer_may_take_arrives() -> None:
-    """Neither its sender nor its receiver takes the connection for dead."""
-    async with watched() as (server, client, proxy):
-        server.on("echo", lambda value: value)
-        await client.request("echo", "")
-        async with proxy.slow(rate=100_000, buffer=8192):
-            assert len(await client.request("echo", "x" * 500_000, returns=str)) == 500_000
-            assert await client.request("echo", "xy") == "xy"
-
-
 async def test_acknowledgements_keep_a_connection_whose_bytes_are_in_the_buffer_of_a_proxy() -> None:
     """The sender has got rid of them all, and its ping is behind them."""
     async with watched() as (server, client, proxy):
@@ -131,27 +121,6 @@ async def test_acknowledgements_keep_a_connection_whose_bytes_are_in_the_buffer_
             for number in range(30):
                 await server.emit("event", number, "x" * 20_000)
             assert [await arrived.get() for _ in range(30)] == list(range(30))
-
-
-@pytest.mark.parametrize("direction", ["up", "down", None])
-async def test_a_dead_connection_is_found_although_small_events_go_both_ways(
-    direction: Literal["up", "down"] | None,
-) -> None:
-    limits = Limits(ping_interval=0.2, ping_timeout=0.3)
-    server = Server(limits=limits)
-    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
-        async with Client(proxy.url, limits=limits, reconnect=None) as client:
-            [peer] = server.peers
-            found: list[Peer] = []
-            for side in (client, server):
-                side.on("close", found.append)
-            async with proxy.silence(direction):
-                with suppress(ConnectionLost):  # one side finds it first
-                    while len(found) < 2:
-                        peer.emit_nowait("tick", "x" * 50)
-                        client.emit_nowait("tick", "x" * 50)
-                        await asyncio.sleep(0.01)
-                await until(lambda: len(found) == 2)
 
 
 # ---------------------------------------------------------------- closing while bytes leave

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from core_driver import Driven, leaping, redialing, start
+from core_driver import Driven, redialing, start
 from leftovers import nothing_left as nothing_left
 from stream_driver import decoded, hello, welcome
-from waiting import settled
+from waiting import pause, settled
 
 from wsrpc import Context, HandlerTimeout, Limits, RequestTimeout, Server, WsrpcError
 from wsrpc.testing import connect
@@ -275,13 +275,12 @@ async def test_a_handler_ends_when_the_time_of_its_caller_is_over() -> None:
     assert [remaining for remaining, _ in ends] == pytest.approx([2.0, 0.0], abs=0.05) and "caller" in ends[1][1]
 
 
-async def test_a_rejection_after_the_deadline_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rejection_after_the_deadline_is_a_timeout() -> None:
     """The remote peer may be the first to notice that the time is over."""
-    leap = leaping(monkeypatch)
     d = await greeted("context")
     late, in_time = start(d.peer.request("q", timeout=1)), start(d.peer.request("q", timeout=9))
     await settled()
-    leap(1.0)  # the timers have not run yet
+    pause(1.0)  # the timers have not run yet
     rejection = {"message": "too late", "code": "wsrpc.handler_timeout"}
     await d.fed(*({"i": message["i"], "e": rejection, "_": 1} for message in decoded(d.take())))
     with pytest.raises(RequestTimeout):
