@@ -26,8 +26,7 @@
 #   make explore   the property tests with other examples, and then wsrpc in its simulated world with ever new seeds,
 #                until it is stopped; one seed again: make explore SEED=17
 #   make soak    5,000 examples for each property test, and the long form of the stress tests: 6,000 cuts of a
-#                page's connection, ten minutes of its messages, 21 bad networks with the sizes that people have, and a
-#                Redis that fails in twelve ways under 900 calls
+#                page's connection, ten minutes of its messages, and 21 bad networks with the sizes that people have
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make clean   remove all that the other targets made
 #

@@ -9,61 +9,19 @@ import pytest
 
 from interop.peers import (
     COMBINATIONS,
-    COMBINATIONS_4,
     Agents,
     Link,
     Role,
-    closed_with,
     named,
     nothing_open,
     until,
 )
-from wsrpc import AnonymousChannel, Context, Limits, StreamOverflow
+from wsrpc import Limits
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CLOSED = "channel closed before iteration completed"
 """What JavaScript's iterator says of any end that is no good one; the reason stands in ``closeSignal``."""
-
-
-@pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
-async def test_javascript_starts_too_late(agents: Agents, library: str, role: Role) -> None:
-    """It gets an error, and not a stream without items."""
-    async with agents.link(library, role, limits=Limits(unread_timeout=0.1)) as link:
-        begun: list[int] = []
-
-        @link.app.on("numbers")
-        async def numbers(n: int) -> AsyncIterator[int]:
-            begun.append(n)
-            yield n
-
-        channels = [await link.ask("numbers", 3) for _ in range(2)]
-        await until(lambda: link.peer.anonymous_channels == 0)
-        got = await link.call("iterate", channel=channels[0])
-        assert (got["items"], got["rejected"]["message"]) == ([], CLOSED)
-        assert "nobody has begun to read the stream of 'numbers' within 0.1 s" in (await closed_with(link))["message"]
-        refused = await link.ask_in_vain("start", channel=channels[1])
-        assert "nobody has begun to read the stream of 'numbers'" in refused["message"]
-        assert begun == [], "no generator has begun"
-        await nothing_open(link)
-
-
-@pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
-async def test_javascript_cancels_a_request_whose_channel_is_on_its_way(
-    agents: Agents, library: str, role: Role
-) -> None:
-    """It drops the channel without a word, which then stayed open here until the connection ended."""
-    async with agents.link(library, role) as link:
-
-        @link.app.on("channel")
-        def channel(ctx: Context) -> AnonymousChannel:
-            made = ctx.channel()
-            made.on("ask", lambda: 1)
-            return made
-
-        for _ in range(3):
-            await link.ask_in_vain("channel", cancel="enough")
-        await nothing_open(link)
 
 
 OLD = [(library, role) for library, role in COMBINATIONS if library != "ws-wrapper-4"]
@@ -114,27 +72,6 @@ async def test_a_listener_gets_the_next_item_when_it_has_handled_the_one_before(
 
 
 # ---------------------------------------------------------------- JavaScript produces
-
-
-@pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
-async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, role: Role) -> None:
-    """What JavaScript sends without waiting is kept up to a bound; then the stream ends, and says so."""
-    async with agents.link(library, role, limits=Limits(hard_cap_bytes=160_000)) as link:
-        async with link.peer.stream("count", 1000) as items:
-            got = [await anext(items)]
-            await link.journal("stream_ended")
-            assert await link.peer.request("echo", "all is here") == "all is here"
-            assert link.peer.anonymous_channels == 0
-
-            async def read() -> None:
-                async for item in items:
-                    got.append(item)
-
-            with pytest.raises(StreamOverflow, match="stream_queue_bytes"):
-                await read()
-        assert got == list(range(len(got)))
-        assert 100 < len(got) < 300
-        await nothing_open(link)
 
 
 # ---------------------------------------------------------------- on a named channel

@@ -6,7 +6,6 @@ import asyncio
 import os
 import pwd
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -63,7 +62,6 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            restore_signals=False,  # a file that may not grow is an error for it, see `fill_disk`
             **options,
         )
         assert self._process.stdout is not None
@@ -85,11 +83,6 @@ class ServerProcess:
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
-
-    def fill_disk(self, full: bool = True) -> None:
-        """Let each write to a file fail, as if the disk was full, or no longer. Only on Linux."""
-        _, most = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0 if full else most, most))
 
     def end(self) -> None:
         """Let it end, with the processes that it has started. Idempotent."""

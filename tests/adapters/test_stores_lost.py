@@ -399,6 +399,17 @@ async def test_an_add_whose_answer_is_lost_is_repeated(impatient: None, mortal: 
     assert await entries_of(store) == [b"x", b"y", b"z", b"o"]
 
 
+async def test_a_server_without_memory_refuses_and_has_nothing_of_it(store: RedisStore, client: Any) -> None:
+    await add(store, "w", 1, b"x")
+    await client.config_set("maxmemory", 1)
+    for call in (store.open("new", new_log("a")), add(store, "w", 2, b"y")):
+        with pytest.raises(StoreLost, match="OOM"):
+            await call
+    assert await entries_of(store) == [b"x"]
+    await client.config_set("maxmemory", 0)
+    assert (await add(store, "w", 2, b"y")).number == 2 and await store.read("new", 0) is None
+
+
 async def test_a_log_whose_entries_were_evicted_is_gone(store: RedisStore, client: Any) -> None:
     await store.open("k", new_log("a"))
     await add_own(store, 1, b"x", b"y")

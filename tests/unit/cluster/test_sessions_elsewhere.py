@@ -196,17 +196,6 @@ async def test_a_process_that_has_just_started_waits_until_it_knows_the_others()
         w.at = 0
 
 
-async def test_an_engine_that_loses_messages_loses_no_session() -> None:
-    async with world() as w:
-        await w.drop()
-        w.made.engine.loss = 0.05
-        w.gate.set()
-        for number in range(40):
-            assert await w.client.request("echo", number, timeout=None) == number
-        w.made.engine.loss = 0.0
-        assert all(back.resumed for back in w.backs) and w.made[0].peers == (w.peer,)
-
-
 async def test_the_clients_for_which_a_process_asks_at_the_same_time_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

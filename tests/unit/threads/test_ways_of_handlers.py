@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from core_driver import Driven, idle, messages, rejection
 from leftovers import nothing_left as nothing_left
-from stream_driver import Both, agreed, collect, control
+from stream_driver import Both, collect
 from stream_driver import both as both
 from waiting import until
 
@@ -181,16 +181,6 @@ async def test_a_handler_whose_task_the_application_cancels_answers_and_leaves_n
 # ---------------------------------------------------------------- only in threads
 
 
-async def test_a_peer_is_warned_once_of_a_deprecated_handler() -> None:
-    d = Driven(extensions=True)
-    await agreed(d, "credit")
-    d.peer.on("report", lambda value: value, deprecated="use 'measured'", thread=True)
-    d.feed({"i": 1, "a": ["report", 1]}, {"a": ["report", 2]})
-    await idle(d)
-    assert d.take() == [control("deprecated", event="report", why="use 'measured'"), {"i": 1, "d": 1}]
-    assert d.peer.stats().deprecated == {"report": 2}
-
-
 async def test_generator_middleware_sets_the_context() -> None:
     user: ContextVar[str] = ContextVar("user")
     server = Server()
@@ -204,17 +194,6 @@ async def test_generator_middleware_sets_the_context() -> None:
     server.on("user", lambda: user.get(), thread=True)
     async with connect(server) as client:
         assert await client.request("user") == "ada"
-
-
-async def test_an_item_is_sent_as_it_was_when_its_source_yielded_it(both: Both) -> None:
-    def rows() -> Iterator[dict[str, int]]:
-        row = {"id": 0}
-        for row["id"] in range(40):
-            yield row
-
-    left, right = both
-    right.on("rows", rows, thread=True)
-    assert await collect(left.stream("rows")) == [{"id": number} for number in range(40)]
 
 
 class Row(msgspec.Struct, weakref=True):
