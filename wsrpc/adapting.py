@@ -18,7 +18,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `use_passing_on` runs a function around the calls that a server passes on for other nodes of its cluster.
 - `serve_nodes` and `ask_node` let an adapter ask the same adapter at another node of a cluster.
 - `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
-  `refuse_request` counts and logs those that do not.
+  `refuse_request` counts and logs those that do not. `by_position` takes arguments by name.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
   does not try again.
@@ -26,14 +26,15 @@ server also closes the port. On the dialing side, an adapter is a function like 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ._base.closing import check_close
 from ._base.request_headers import address, joined_headers
 from ._core.api.outgoing import OutgoingCall
 from ._core.api.outgoing_functions import read_function
 from ._core.api.registration import registry_of
+from ._core.handlers.arguments import placed
 from ._core.handlers.introspection import Role
 from ._core.handlers.method import Keep
 from ._local import connect_in_memory
@@ -59,6 +60,7 @@ __all__ = [
     "accept_at_once",
     "address",
     "ask_node",
+    "by_position",
     "check_close",
     "connect_in_memory",
     "dial_within",
@@ -92,6 +94,19 @@ class KeptHandler(NamedTuple):
 
     keep: Keep
     streams: bool
+
+
+def by_position(server: Server, channel: str | None, event: str, named: Mapping[str, Any]) -> list[Any] | None:
+    """Return arguments that are given by name in the order of the handler's parameters. None if there is no handler.
+
+    Before an argument that is given, a default stands for one that is not. A parameter ``*args`` takes a list.
+
+    Raises:
+        BadArguments: a name is unknown, a required one is missing, or ``*args`` is no list. ``data`` names it.
+    """
+    scope = registry_of(server).scopes.get(channel)
+    handler = None if scope is None else scope.handlers.get(event) or scope.once.get(event)
+    return None if handler is None else placed(event, handler.facts.parameters, named)
 
 
 def kept_handler(server: Server, channel: str | None, event: str) -> KeptHandler | None:

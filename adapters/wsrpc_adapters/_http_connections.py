@@ -200,7 +200,7 @@ class HttpConnections:
 
     async def respond(self, request: Request) -> Response:
         """Return the response to a request. Cancelling is safe, and ends the connection."""
-        return await answered(self.server, request, self._respond(request))
+        return await answered(self.server, request, self._respond(request), text_refusal)
 
     async def _respond(self, request: Request) -> Response:
         check_coding(request)
@@ -359,17 +359,20 @@ def _decode_response(answer: bytes | None) -> Response:
     return Response(*msgspec.msgpack.decode(answer, type=tuple[int, HeaderList, bytes]))
 
 
-async def answered(server: Server, request: Request, responding: Awaitable[Response]) -> Response:
-    """Return a response as it is sent: with the headers that all have, and a refusal in place of an error."""
+async def answered(
+    server: Server, request: Request, responding: Awaitable[Response], refused: Callable[[HandshakeRejected], Response]
+) -> Response:
+    """Return a response as it is sent: with the headers that all have, and in place of an error, what ``refused`` makes
+    of it.
+    """
     try:
         response = await responding
     except HandshakeRejected as exc:
-        response = Response(exc.status, refusal_headers(exc.headers), exc.body.encode())
+        response = refused(exc)
     except OSError:  # the client has left, so nobody gets this
         response = refusal(400, "the request is not complete")
     except Exception as exc:
-        failed = refuse_request(server, request.handshake(server), exc, "a request over HTTP")
-        response = Response(failed.status, refusal_headers(failed.headers), failed.body.encode())
+        response = refused(refuse_request(server, request.handshake(server), exc, "a request over HTTP"))
     headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
     return response._replace(headers=[*headers, *readable_by(request.header("origin"))])
 
@@ -437,6 +440,10 @@ async def read_body(request: Request, feed: Callable[[bytes], object], most: int
 
 
 BYTES: HeaderList = [("content-type", "application/octet-stream"), ("x-content-type-options", "nosniff")]
+
+
+def text_refusal(exc: HandshakeRejected) -> Response:
+    return Response(exc.status, refusal_headers(exc.headers), exc.body.encode())
 
 
 def refusal(status: int, why: str, headers: HeaderList | None = None) -> Response:

@@ -51,12 +51,22 @@ from wsrpc import (
     UnknownEvent,
     WsrpcError,
 )
-from wsrpc.adapting import connect_in_memory, kept_handler, refuse_request
+from wsrpc._base.request_headers import refusal_headers
+from wsrpc.adapting import by_position, connect_in_memory, kept_handler, refuse_request
 from wsrpc.codecs import JsonCodec
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.types import Middleware
 
-from ._http_connections import HeaderList, Request, Response, answered, check_coding, read_body, until_left
+from ._http_connections import (
+    HeaderList,
+    Request,
+    Response,
+    answered,
+    check_coding,
+    read_body,
+    text_refusal,
+    until_left,
+)
 
 PULSE = 15.0
 """Seconds without an item after which a stream sends a comment: proxies end a response that is quiet for longer."""
@@ -84,6 +94,9 @@ END = "end"
 
 EVENTS: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
 COMMENT = b":\n\n"
+
+CHALLENGE = ("www-authenticate", "Bearer")
+"""What RFC 9110 requires of each response with the status 401."""
 
 STATUSES: dict[type[WsrpcError], int] = {
     BadArguments: 400,
@@ -115,6 +128,16 @@ CODES: dict[str | int | None, int] = {
     "deadline_exceeded": 504,
 }
 """The status for the code of an `RpcError`, by the names of HTTP and of gRPC."""
+
+REFUSED = {status: code for code, status in reversed(CODES.items())} | {
+    400: "bad_request",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "content_too_large",
+    415: "unsupported_media_type",
+    431: "headers_too_large",
+}
+"""The code for the status of a refusal: that of an `RpcError` with this status."""
 
 CLOSED: dict[int, int] = {
     CloseCode.UNAUTHORIZED: 401,
@@ -148,7 +171,7 @@ class HttpRoutes:
 
     async def respond(self, request: Request, path: str) -> Response:
         """Return the response to a request whose path is ``path`` below the URL of the routes. Cancelling is safe."""
-        return await answered(self.server, request, self._respond(request, path))
+        return await answered(self.server, request, self._respond(request, path), json_refusal)
 
     async def _respond(self, request: Request, path: str) -> Response:
         if request.method == "OPTIONS":  # the origin is checked with the request itself
@@ -161,7 +184,7 @@ class HttpRoutes:
             serve, name, key = self._find(request, handshake, path)
         except HandshakeRejected as exc:
             return self._refuse(handshake, exc)
-        await self.server.handshake(handshake)  # the application itself words its refusal
+        await self.server.handshake(handshake)
         handshake.address = None  # a call to this address is for a connection that lasts
         asked = Asked(self.server, request, handshake, name, key)
         try:
@@ -175,8 +198,8 @@ class HttpRoutes:
 
     def _refuse(self, handshake: Handshake, exc: HandshakeRejected) -> Response:
         """Count a refusal, of which the first line is the reason, and return its response."""
-        error = {"message": exc.body.replace("\n", ": "), **({"code": BadArguments.code} if exc.status == 400 else {})}
-        response = answer(exc.status, {"error": error}, exc.headers.pairs())
+        known = exc.__cause__ if isinstance(exc.__cause__, BadArguments) else BadArguments(reason(exc))
+        response = failure(known) if exc.status == 400 else json_refusal(exc)
         refuse_request(self.server, handshake, exc, "routes()")
         return response
 
@@ -254,10 +277,17 @@ class Asked:
             if (why := CODEC.objection(body, self.handshake.limits.values)) is not None:
                 raise HandshakeRejected(400, f"the arguments have {why}")
             try:
-                found = msgspec.json.decode(body)
+                found: Any = msgspec.json.decode(body)
             except (ValueError, RecursionError) as exc:
                 raise HandshakeRejected(400, f"the arguments are not JSON\n{exc}") from None
-            self.args = found if isinstance(found, list) else [found]
+            named = self._by_name(found) if found.__class__ is dict else None
+            self.args = named if named is not None else found if isinstance(found, list) else [found]
+
+    def _by_name(self, found: dict[str, Any]) -> list[Any] | None:
+        try:
+            return by_position(self.server, self.channel, self.event, found)
+        except BadArguments as exc:
+            raise HandshakeRejected(400, f"the names of the arguments do not fit\n{exc}") from exc
 
     def _read_options(self) -> None:
         if keys := self.handshake.headers.get_all(KEY):
@@ -696,7 +726,25 @@ def encode(value: object) -> bytes:
 
 def answer(status: int, value: Any, more: Iterable[tuple[str, str]] = ()) -> Response:
     headers = [("content-type", "application/json"), ("x-content-type-options", "nosniff"), *more]
+    if status == 401 and all(name != CHALLENGE[0] for name, _ in headers):
+        headers.append(CHALLENGE)
     return Response(status, headers, encode(value))
+
+
+def json_refusal(exc: HandshakeRejected) -> Response:
+    """Return a refusal as JSON, whatever the client accepts: most clients accept anything, or do not say what.
+
+    If the application has set the type of its body, that is sent as it is.
+    """
+    if "content-type" in exc.headers:
+        return text_refusal(exc)
+    code = REFUSED.get(exc.status, f"status_{exc.status}")
+    more = [pair for pair in refusal_headers(exc.headers) if pair[0] != "content-type"]
+    return answer(exc.status, {"error": {"message": reason(exc) or code, "code": code}}, more)
+
+
+def reason(exc: HandshakeRejected) -> str:
+    return exc.body.strip().replace("\n", ": ")
 
 
 def failure(error: WsrpcError) -> Response:

@@ -1,4 +1,4 @@
-"""Calls, runs and rooms as URLs, for programs that speak only HTTP. docs/how-to/http.md shows them with curl and Go."""
+"""Calls, runs and rooms as URLs, for programs that speak only HTTP: see docs/how-to/http.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import date
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,13 +33,28 @@ from wsrpc_adapters.asgi import lifespan, routes
 
 ADA = {"Authorization": "Bearer ada"}
 JSON = {"Content-Type": "application/json"}
+NOBODY = {"Authorization": "Bearer nobody"}
 STREAM = {"Accept": "text/event-stream"}
 FOREIGN = {"Origin": "https://evil.example"}
+MAY_DAY = date(2026, 5, 1)
 SOON = {"Authorization": "Bearer soon"}
 KEYED = {**ADA, "Idempotency-Key": "o"}
 H2C = {"Connection": "Upgrade", "Upgrade": "h2c"}
 SERVED: dict[str, Any] = {
-    "calls": ["add", "files:size", "refuse", "fail", "context", "charge", "count", "bytes", "long", "table"],
+    "calls": [
+        "add",
+        "order",
+        "nothing",
+        "files:size",
+        "refuse",
+        "fail",
+        "context",
+        "charge",
+        "count",
+        "bytes",
+        "long",
+        "table",
+    ],
     "runs": ["count", "count/s", "charge", "shared", "forever", "tables"],
     "rooms": ["lobby", "public-*", "cards"],
 }
@@ -52,7 +68,17 @@ class Application:
         self.released = asyncio.Event()
         self.seen: list[str] = []
         self.address: str | None = None
-        for function in (self.add, self.refuse, self.fail, self.context, self.wait, self.bytes, self.long, self.table):
+        for function in (
+            self.add,
+            self.order,
+            self.refuse,
+            self.fail,
+            self.context,
+            self.wait,
+            self.bytes,
+            self.long,
+            self.table,
+        ):
             server.on(function.__name__, function)
         server.of("files").on("size", len)
         for kept in (self.charge, self.count, self.forever, self.tables):
@@ -67,12 +93,19 @@ class Application:
     def log_in(self, handshake: Handshake) -> None:
         handshake.principal, handshake.address = handshake.bearer_token, self.address
         if handshake.bearer_token == "nobody":
-            handshake.reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+            handshake.reject(401, "who are you?\n")
+        if handshake.bearer_token == "poor":
+            handshake.reject(402)
+        if handshake.bearer_token == "own words":
+            handshake.reject(403, "<p>", {"Content-Type": "text/html"})
         if handshake.bearer_token == "soon":
             handshake.expires = time.time() + 0.1
 
     def add(self, a: int, b: int = 1) -> int:
         return a + b
+
+    def order(self, ctx: Context, item: str, note: str | None = None, on: date = MAY_DAY, *tags: str) -> Any:
+        return [item, note, on, *tags]
 
     def refuse(self, code: str) -> None:
         raise RpcError("no", code=code, data={"why": 1}, fields={"more": 2})
@@ -206,11 +239,50 @@ hosts = pytest.mark.parametrize("host", ["uvicorn", "hypercorn", "aiohttp"])
 # ---------------------------------------------------------------- what is answered
 
 Row = tuple[str, str, Any, dict[str, str], int, Any]
+ORDERED, TAGGED = ["x", None, "2026-06-01"], ["x", None, "2026-05-01", "a", "b"]
+TAGS = "order(): argument 'tags': expected array"
 
 ANSWERS: dict[str, Row] = {
     "arguments": ("POST", "/call/add", [2, 3], {}, 200, 5),
     "the only argument": ("POST", "/call/add", 2, {}, 200, 3),
     "a result that is too large": ("POST", "/call/long", None, {}, 500, "wsrpc.result_too_big"),
+    "arguments by name": ("POST", "/call/add", {"b": 3, "a": 2}, {}, 200, 5),
+    "names, without what has a default": ("POST", "/call/add", {"a": 2}, {}, 200, 3),
+    "a name after those with defaults": ("POST", "/call/order", {"on": "2026-06-01", "item": "x"}, {}, 200, ORDERED),
+    "further arguments by name": ("POST", "/call/order", {"item": "x", "tags": ["a", "b"]}, {}, 200, TAGGED),
+    "no further arguments": ("POST", "/call/order", {"item": "x", "tags": []}, {}, 200, TAGGED[:3]),
+    "further arguments that are no array": ("POST", "/call/order", {"item": "x", "tags": "a"}, {}, 400, TAGS),
+    "a name that is unknown": (
+        "POST",
+        "/call/add",
+        {"a": 2, "c": 3},
+        {},
+        400,
+        "add(): no argument 'c': the names are 'a'",
+    ),
+    "a name of what the server passes": (
+        "POST",
+        "/call/order",
+        {"item": "x", "ctx": 1},
+        {},
+        400,
+        "order(): no argument",
+    ),
+    "a name that is missing": ("POST", "/call/add", {"b": 3}, {}, 400, "add(): missing argument 'a'"),
+    "a value that does not fit its name": ("POST", "/call/add", {"b": "x", "a": 2}, {}, 400, "add(): argument 'b'"),
+    "no names where there are none": ("POST", "/call/fail", {}, {}, 500, "wsrpc.internal"),
+    "a name where there are none": (
+        "POST",
+        "/call/fail",
+        {"a": 1},
+        {},
+        400,
+        "fail(): no argument 'a': the names are none",
+    ),
+    "an object that is the only argument": ("POST", "/call/files:size", [{"a": 1}], {}, 200, 1),
+    "names of nothing": ("POST", "/call/nothing", {"a": 1}, {}, 404, "wsrpc.unknown_event"),
+    "the names of a run": ("POST", "/runs/count/k?wait=9", {"last": 3}, ADA, 200, {"items": [1, 2, 3]}),
+    "the names of a scope": ("GET", '/runs/shared/s?wait=0&args={"other":1}', None, {}, 400, "shared(): no argument"),
     "no argument": ("POST", "/call/bytes", None, {}, 200, ["AAE=", None]),
     "an event of a channel": ("POST", "/call/files:size", ["abc"], {}, 200, 3),
     "arguments that do not fit": ("POST", "/call/add", ["x"], {}, 400, "wsrpc.bad_arguments"),
@@ -237,7 +309,11 @@ ANSWERS: dict[str, Row] = {
     "another method": ("GET", "/call/add", None, {}, 405, "this URL has POST"),
     "a page of another site": ("POST", "/call/add", [1], FOREIGN, 403, "this origin is not allowed"),
     "an image of another site": ("GET", "/rooms/lobby?wait=0", None, {"Sec-Fetch-Site": "cross-site"}, 403, "a GET"),
-    "a refusal": ("POST", "/call/add", [1], {"Authorization": "Bearer nobody"}, 401, "who are you?"),
+    "a refusal": ("POST", "/call/add", [1], NOBODY, 401, "who are you?"),
+    "a refusal in text": ("POST", "/call/add", [1], {**NOBODY, "Accept": "text/plain"}, 401, "unauthorized"),
+    "a refusal without words": ("POST", "/call/add", [1], {"Authorization": "Bearer poor"}, 402, "status_402"),
+    "a refusal in own words": ("POST", "/call/add", [1], {"Authorization": "Bearer own words"}, 403, "<p>"),
+    "an error that says who are you": ("POST", "/call/refuse", ["unauthorized"], {}, 401, "unauthorized"),
     "a run of nobody": ("POST", "/runs/count/k", [1], {}, 403, "a key needs a principal"),
     "a run of others": ("GET", "/runs/count/k?wait=0", None, {"Authorization": "Bearer bob"}, 404, "wsrpc.items_gone"),
     "a run that nobody has started": ("GET", "/runs/count/other", None, ADA, 404, "wsrpc.items_gone"),
@@ -269,7 +345,7 @@ ANSWERS: dict[str, Row] = {
     "no arguments where there were some": ("POST", "/runs/charge/k", [], ADA, 422, "wsrpc.key_reused"),
     "a preflight request": ("OPTIONS", "/call/add", None, {"Origin": "https://page.example"}, 204, ""),
 }
-"""Method, path, body, headers, the status, and the result, the code of the error, or how the text begins."""
+"""Method, path, body, headers, the status, and the result, the code of the error, or how its text begins."""
 
 
 @pytest.mark.parametrize("case", ANSWERS)
@@ -283,13 +359,14 @@ async def test_what_is_answered(case: str) -> None:
         assert answer.status == status, answer.text
         if status == 405:
             assert answer.headers["Allow"] == "POST"
+        assert answer.headers.get("WWW-Authenticate") == ("Bearer" if status == 401 else None)
         if isinstance(expected, dict):
             assert expected.items() <= answer.json.items()
         elif answer.headers.get("Content-Type", "") != "application/json":
             assert answer.text.startswith(expected)
         elif status >= 400:
             error = answer.json["error"]
-            assert (error.get("code") or error["message"]).startswith(expected) and "secret" not in answer.text
+            assert expected in (error["code"], error["message"][: len(expected)]) and "secret" not in answer.text
         else:
             assert answer.json == expected
 
@@ -433,7 +510,7 @@ class FailingCodec(JsonCodec):
 async def test_an_error_of_which_nobody_knows_is_a_response(host: str, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(host, codec=FailingCodec()) as (app, browser):
         answer = await browser.ask("POST", "/call/add", ["unknown"])
-        assert (answer.status, answer.text) == (500, "internal error\n")
+        assert (answer.status, answer.json["error"]["code"]) == (500, "internal")
         [failure] = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert failure.name == "wsrpc" and failure.exc_info is not None
         assert app.server.stats().refusals == {"500 internal error": 1}

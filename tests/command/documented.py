@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from wsrpc import AnonymousChannel, Handshake, Peer, RpcError, Server
+from wsrpc import AnonymousChannel, Handshake, Limits, Peer, RpcError, Server
 from wsrpc_adapters.aiohttp import routes as aiohttp_routes
 from wsrpc_adapters.asgi import routes
 
 
 class Cup(msgspec.Struct):
     drink: str
-    size: int = 200
+    size: Annotated[int, msgspec.Meta(extra_json_schema={"unit": "ml"})] = 200
 
 
 class Cat(msgspec.Struct, tag=True):
@@ -37,6 +37,8 @@ def fill(server: Server) -> None:
 
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
+        if handshake.bearer_token == "wrong":
+            handshake.reject(401, "who are you?")
         handshake.principal = "ada"
 
     @server.on("brew")
@@ -71,8 +73,8 @@ def fill(server: Server) -> None:
             yield number
 
     @server.on("price", keep=600)
-    async def price(drink: str) -> int:
-        return len(drink)
+    async def price(drink: str, size: int = 200, currency: str = "EUR") -> int:
+        return len(drink) * (1 if currency == "EUR" else 2)
 
     @server.on("fails")
     def fails() -> Iterator[Cup]:
@@ -102,10 +104,10 @@ def fill(server: Server) -> None:
         await channel.request("why")
 
 
-server = Server()
+server = Server(limits=Limits(message_bytes=100_000))
 fill(server)
 SERVED: dict[str, Any] = {
-    "calls": ["brew", "adopt", "pair", "nothing", "refuse", "price", "total", "nobody", "rooms:leave"],
+    "calls": ["brew", "adopt", "pair", "nothing", "refuse", "price", "hang", "total", "nobody", "rooms:leave"],
     "runs": ["count", "price", "hang"],
     "rooms": ["lobby"],
 }

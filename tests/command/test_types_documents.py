@@ -19,10 +19,12 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from openapi_spec_validator import validate
 from programs import PYTHON, ROOT, start
 
-from interop.node import JS, find_node
+from interop.node import JS, OPENAPI, find_node
 from wsrpc import Client, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc._schema.openapi import STATUSES
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import connect
+from wsrpc_adapters import _http_routes
 
 FOLDER = Path(__file__).parent
 
@@ -73,9 +75,13 @@ async def documents_of_examples(folder: Path, kind: str) -> list[Path]:
     return written
 
 
-async def test_an_official_validator_of_openapi_has_nothing_to_say_of_the_examples(tmp_path: Path) -> None:
-    for file in await documents_of_examples(tmp_path, "openapi"):
+async def test_validators_of_openapi_have_nothing_to_say_of_the_examples(tmp_path: Path) -> None:
+    written = [*await documents_of_examples(tmp_path, "openapi"), tmp_path / "documented.json"]
+    await run("types", "documented:api", "--openapi", "--app-dir", str(FOLDER), "-o", str(written[-1]))
+    for file in written:
         validate(json.loads(file.read_text("utf-8")))
+    said = json.loads(await output_of(find_node(), str(OPENAPI / "lint.mjs"), *map(str, written)))
+    assert said == {str(file): [] for file in written}
 
 
 async def test_the_official_validator_of_asyncapi_has_nothing_to_say_of_the_examples(tmp_path: Path) -> None:
@@ -94,22 +100,28 @@ async def test_the_official_validator_of_asyncapi_has_nothing_to_say_of_the_exam
 USES_CLIENT = """
     import sys
     import httpx
-    from made.api.calls import call_brew, call_refuse
+    from made.api.calls import call_brew, call_nothing, call_price, call_refuse
     from made.api.runs import read_count, start_count, start_price, stop_count
-    from made.client import Client
-    from made.models import Cup, CupInput
+    from made.client import AuthenticatedClient, Client
+    from made.models import BrewArguments, CountArguments, Cup, CupInput, PriceArguments, RefuseArguments
 
     client = Client(sys.argv[1])
-    answered = call_brew.sync_detailed(client=client, body=[CupInput("tea"), "Ada", "Bob"])
+    answered = call_brew.sync_detailed(client=client, body=BrewArguments(CupInput("tea"), names=["Ada", "Bob"]))
     assert answered.status_code == 200 and answered.parsed == [Cup("tea", 200), Cup("tea", 200)], answered
-    failed = call_refuse.sync_detailed(client=client, body=[5])
+    assert call_price.sync(client=client, body=PriceArguments("tea", currency="USD")) == 6
+    assert call_nothing.sync_detailed(client=client).status_code == 200
+    failed = call_refuse.sync_detailed(client=client, body=RefuseArguments(5))
     assert failed.status_code == 403 and failed.parsed.error.message == "too much"
     assert failed.parsed.error.code == "forbidden" and failed.parsed.error.data == {"most": 4}
-    started = start_count.sync(client=client, key="a/b c", body=[3], wait=60)
+    stranger = AuthenticatedClient(sys.argv[1], token="wrong")
+    refused = call_refuse.sync_detailed(client=stranger, body=RefuseArguments(5))
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert (refused.parsed.error.code, refused.parsed.error.message) == ("unauthorized", "who are you?")
+    started = start_count.sync(client=client, key="a/b c", body=CountArguments(stop=3), wait=60)
     assert (started.state, started.items) == ("ended", [0, 1, 2]), started
     again = read_count.sync(client=client, key="a/b c", after="1", wait=60)
     assert (again.state, again.items, again.position) == ("ended", [1, 2], started.position), again
-    assert start_price.sync(client=client, key="p", body=["tea"]).items == [3]
+    assert start_price.sync(client=client, key="p", body=PriceArguments("tea")).items == [3]
     assert stop_count.sync_detailed(client=client, key="none").status_code == 404
 """
 
@@ -129,6 +141,35 @@ async def test_a_client_made_by_a_public_generator_calls_the_server(tmp_path: Pa
         await output_of(*PYTHON, "-c", dedent(USES_CLIENT), url, cwd=tmp_path)
 
 
+USES_TYPES = """
+import type { paths } from "./made"
+
+type Call<Path extends keyof paths> = paths[Path]["post"]
+type Body<Path extends keyof paths> =
+  Call<Path> extends { requestBody: { content: { "application/json": infer Sent } } } ? Sent : never
+const price: Body<"/call/price"> = { drink: "tea", currency: "USD" }
+const brew: Body<"/call/brew"> = { cup: { drink: "tea" }, names: ["Ada"] }
+const count: Body<"/runs/count/{key}"> = { stop: 3 }
+// @ts-expect-error: a name that the handler does not have
+const unknown: Body<"/call/price"> = { drink: "tea", curency: "USD" }
+// @ts-expect-error: a name that is missing
+const missing: Body<"/call/price"> = { currency: "USD" }
+declare const failed: paths["/call/price"]["post"]["responses"][401]["content"]["application/json"]
+const why: string = failed.error.message
+export { price, brew, count, unknown, missing, why }
+"""
+
+
+async def test_openapi_typescript_makes_types_that_know_names_and_errors(tmp_path: Path) -> None:
+    await run("types", "documented:api", "--openapi", "--app-dir", str(FOLDER), "-o", str(tmp_path / "openapi.json"))
+    (tmp_path / "use.ts").write_text(USES_TYPES, "utf-8")
+    tools = OPENAPI / "node_modules"
+    generator = str(tools / "openapi-typescript" / "bin" / "cli.js")
+    await output_of(find_node(), generator, "openapi.json", "-o", "made.ts", cwd=tmp_path)
+    compiler = str(tools / "typescript" / "bin" / "tsc")
+    await output_of(find_node(), compiler, "--strict", "--noEmit", "--skipLibCheck", "false", "use.ts", cwd=tmp_path)
+
+
 @asynccontextmanager
 async def http_api() -> AsyncGenerator[str]:
     """Serve the application of `documented`."""
@@ -137,24 +178,28 @@ async def http_api() -> AsyncGenerator[str]:
 
 
 REQUESTS: list[tuple[str, str, Any, dict[str, str], int]] = [
-    ("post", "/call/brew", [{"drink": "tea"}, "Ada"], {"Wsrpc-Timeout": "9"}, 200),
-    ("post", "/call/brew", [{"drink": 1}], {}, 400),
-    ("post", "/call/adopt", [{"type": "Cat", "lives": 9}], {}, 200),
-    ("post", "/call/pair", [[2, "b"]], {}, 200),
-    ("post", "/call/nothing", [], {}, 200),
-    ("post", "/call/refuse", [5], {}, 403),
-    ("post", "/call/price", ["tea"], {"Idempotency-Key": "k"}, 200),
-    ("post", "/call/price", ["water"], {"Idempotency-Key": "k"}, 422),
-    ("post", "/runs/count/r1?wait=60", [3], {}, 200),
+    ("post", "/call/brew", {"cup": {"drink": "tea"}, "names": ["Ada"]}, {"Wsrpc-Timeout": "9"}, 200),
+    ("post", "/call/brew", {"cup": {"drink": 1}}, {}, 400),
+    ("post", "/call/adopt", {"pet": {"type": "Cat", "lives": 9}}, {}, 200),
+    ("post", "/call/pair", {"at": [2, "b"]}, {}, 200),
+    ("post", "/call/nothing", None, {}, 200),
+    ("post", "/call/refuse", {"amount": 5}, {}, 403),
+    ("post", "/call/price", {"drink": "tea"}, {"Authorization": "Bearer wrong"}, 401),
+    ("post", "/call/price", {"drink": "tea"}, {"Content-Type": "text/plain"}, 415),
+    ("post", "/call/price", {"drink": "tea" * 100_000}, {}, 413),
+    ("post", "/call/hang", None, {"Wsrpc-Timeout": "0"}, 504),
+    ("post", "/call/price", {"drink": "tea"}, {"Idempotency-Key": "k"}, 200),
+    ("post", "/call/price", {"drink": "water"}, {"Idempotency-Key": "k"}, 422),
+    ("post", "/runs/count/r1?wait=60", {"stop": 3}, {}, 200),
     ("get", "/runs/count/r1", None, {}, 200),
     ("get", "/runs/count/r1?after=1&wait=60", None, {}, 200),
     ("get", "/runs/count/r1?after=end", None, {}, 204),
     ("get", "/runs/count/none?wait=0", None, {}, 404),
     ("delete", "/runs/count/r1", None, {}, 204),
-    ("post", "/runs/price/r2", ["tea"], {}, 200),
-    ("post", "/runs/hang/r3?wait=0", [], {}, 202),
+    ("post", "/runs/price/r2", {"drink": "tea"}, {}, 200),
+    ("post", "/runs/hang/r3?wait=0", None, {}, 202),
     ("delete", "/runs/hang/r3", None, {}, 204),
-    ("post", "/call/rooms:leave", ["lobby"], {}, 200),
+    ("post", "/call/rooms:leave", {"room": "lobby"}, {}, 200),
     ("get", "/rooms/lobby?last=9", None, {"Accept": "application/json"}, 200),
 ]
 
@@ -168,17 +213,22 @@ async def test_each_body_fits_the_document() -> None:
             operation = document["paths"][path][method]
             found = await client.request(method, target, json=arguments, headers=headers)
             assert found.status_code == status, (target, found.text)
+            assert ("requestBody" in operation) == (arguments is not None)
             if arguments is not None and status != 400:
                 check(document, operation["requestBody"], "application/json", arguments)
-            shown = operation["responses"]
-            response = shown.get(str(status)) or shown[f"{status // 100}XX"]
+            response = operation["responses"][str(status)]
             if "$ref" in response:
-                response = document["components"]["responses"]["Failure"]
+                response = document["components"]["responses"][str(status)]
             if status == 204:
                 assert "content" not in response and found.content == b""
                 continue
             kind = found.headers["content-type"].partition(";")[0]
             check(document, response, kind, found.json() if kind == "application/json" else found.text)
+
+
+def test_each_status_of_an_error_is_in_the_document() -> None:
+    routes = (_http_routes.CODES, _http_routes.STATUSES, _http_routes.CLOSED)
+    assert {*_http_routes.REFUSED, *(status for table in routes for status in table.values())} == {405, *STATUSES}
 
 
 PLACES = {"/room": "{room}", "/runs": "{key}"}

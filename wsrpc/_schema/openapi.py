@@ -6,25 +6,26 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import msgspec
+
 from .components import (
     ERROR,
     ERROR_NAME,
     STRING,
     Info,
     about,
-    arguments_of,
     deprecation,
     legal_name,
     object_of,
     schema_ref,
     with_components,
 )
-from .definitions import Schema, rebuilt
+from .definitions import UNIT, Schema, objects
 from .description import Description, EventSchema, Kind
 
 ABOUT = """\
-The body of a request is an array of the arguments. Headers that begin with `Wsrpc-Meta-` become metadata. The status of
-an error depends on its code. The response to a request that is refused before it is read may be text."""
+The body of a request has the arguments by name, or is an array of them in order. Headers that begin with `Wsrpc-Meta-`
+become metadata. The status of an error depends on its code."""
 NUMBER: Schema = {"type": "number", "minimum": 0}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 POSITION: Schema = {"type": ["string", "null"]}
@@ -48,7 +49,7 @@ PARAMETERS = {
     "once": _parameter("header", "Idempotency-Key", "The handler runs once for all requests with this key."),
     "timeout": _parameter("header", "Wsrpc-Timeout", "Seconds until the response.", NUMBER),
     "key": _parameter("path", "key", "The key of the run."),
-    "args": _parameter("query", "args", "The arguments, as a JSON array, if the key has a scope that depends on them."),
+    "args": _parameter("query", "args", "The arguments, as JSON, if the key has a scope that depends on them."),
     "after": _parameter("query", "after", "Continue after this position."),
     "last_id": _parameter("header", "Last-Event-ID", "Continue after this server-sent event. It overrides `after`."),
     "wait": _parameter("query", "wait", "Respond with JSON, after at most so many seconds.", NUMBER),
@@ -67,11 +68,33 @@ OWN: dict[str, Schema] = {
     ),
 }
 """The schemas that do not depend on the events."""
-FAILURE = {
-    "description": "The request has failed. With `Retry-After`, it has not run.",
-    "headers": {"Retry-After": {"schema": COUNT}},
-    "content": {"application/json": {"schema": schema_ref(FAILED)}, "text/plain": {"schema": STRING}},
+STATUSES = {
+    400: "The arguments or the request are not valid, or the error has no status of its own.",
+    401: "The credentials are missing, not valid, or expired.",
+    403: "The user, or the page, may not do this.",
+    404: "There is no such handler, run or object.",
+    408: "The body took too long.",
+    409: "The request conflicts with what is there.",
+    410: "The items are kept no more, or the object is gone.",
+    413: "The body is too large.",
+    415: "The body is not uncompressed JSON.",
+    422: "The key was used with other arguments.",
+    429: "Too many requests.",
+    431: "Too many headers.",
+    500: "The handler has failed, or the connection has ended and it may have run.",
+    501: "Not implemented.",
+    503: "The server is busy or restarting. With `Retry-After`, nothing has run.",
+    504: "The time is over.",
 }
+"""The statuses of errors. Only an application that chooses another one for its own refusals sends others."""
+DATA = ("const", "default", "enum", "examples")
+"""Keywords of a schema whose values are no schemas."""
+NAMES = ("$defs", "patternProperties", "paths", "properties", "schemas")
+"""Keywords for objects whose keys are names."""
+OF_BODIES = (408, 413)
+"""Those of requests that have a body."""
+RETRIED = (429, 503)
+"""Those that may have ``Retry-After``."""
 
 
 def openapi(description: Description, served: Served, info: Info, leave_out: Callable[[str], None]) -> dict[str, Any]:
@@ -84,6 +107,7 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
     found = {(event.channel, event.event): event for event in description.events}
     schemas = {**description.definitions, **OWN}
     paths: dict[str, Any] = {}
+    bodies: dict[str, Any] = {}
 
     def event_of(name: str, kinds: tuple[Kind, ...]) -> EventSchema | None:
         channel, _, rest = name.rpartition(":")
@@ -96,14 +120,23 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
             return event
         return None
 
+    def body_of(event: EventSchema, name: str) -> dict[str, Any]:
+        """Return the keywords of a request with the arguments by name, which calls and runs share."""
+        if event.parameters and name not in bodies:
+            key = legal_name(f"{name}.arguments", schemas)
+            schemas[key] = _arguments(event)
+            bodies[name] = {"required": bool(schemas[key]["required"]), **_json("The arguments.", schema_ref(key))}
+        return {**deprecation(event), **({"requestBody": bodies[name]} if event.parameters else {})}
+
     for name in sorted(served.calls):
         if (event := event_of(name, ("value",))) is not None:
-            paths[f"/call/{quote(name, safe='/:')}"] = {"post": _call(event, f"call_{name}")}
+            paths[f"/call/{quote(name, safe='/:')}"] = {"post": _call(event, name, body_of(event, name))}
     for name in sorted(served.runs):
         if (event := event_of(name, ("value", "stream"))) is not None:
             key = legal_name(f"Run.{name}", schemas)
             schemas[key] = _items_of(event)
-            paths[f"/runs/{quote(name, safe='/:')}/{{key}}"] = _run(event, name, schema_ref(key))
+            run = _run(event, name, schema_ref(key), body_of(event, name))
+            paths[f"/runs/{quote(name, safe='/:')}/{{key}}"] = run
     if rooms := sorted(served.rooms):
         paths["/rooms/{room}"] = {"get": _room(rooms)}
     used: set[str] = set()
@@ -113,45 +146,61 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
     parts: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": info.title, "version": info.version, "description": ABOUT},
-        **({"servers": [{"url": info.url.rstrip("/")}]} if info.url else {}),
+        "servers": [{"url": (info.url or "").rstrip("/") or "/"}],
         "paths": paths,
         "security": [{}, {"bearer": []}],
         "components": {
             "schemas": schemas,
             "parameters": PARAMETERS,
-            "responses": {"Failure": FAILURE},
+            "responses": {str(status): _failure(status) for status in STATUSES},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
-    document: dict[str, Any] = rebuilt(parts, _readable)
+    _keep_used(parts["components"], parts["paths"])
+    document: dict[str, Any] = _readable(parts)
     return document
+
+
+def _keep_used(components: dict[str, dict[str, Any]], paths: dict[str, Any]) -> None:
+    """Remove the components to which nothing refers."""
+    kinds = ("schemas", "parameters", "responses")
+    by_ref = {f"#/components/{kind}/{name}": (kind, name) for kind in kinds for name in components[kind]}
+    todo: list[Any] = [paths]
+    while todo:
+        for ref in [str(each.get("$ref")) for each in objects(todo.pop())]:
+            if (place := by_ref.pop(ref, None)) is not None:
+                todo.append(components[place[0]][place[1]])
+    for kind, name in by_ref.values():
+        del components[kind][name]
 
 
 def _operation(name: str, tag: str, parameters: str, responses: dict[str, Any], **more: Any) -> dict[str, Any]:
     refs = [{"$ref": f"#/components/parameters/{each}"} for each in parameters.split()]
-    failure = {"$ref": "#/components/responses/Failure"}
-    return {
-        "operationId": name,
-        "tags": [tag],
-        **more,
-        "parameters": refs,
-        "responses": {**responses, "4XX": failure, "5XX": failure},
-    }
+    statuses = [status for status in STATUSES if "requestBody" in more or status not in OF_BODIES]
+    failures = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+    return {"operationId": name, "tags": [tag], **more, "parameters": refs, "responses": {**responses, **failures}}
+
+
+def _failure(status: int) -> dict[str, Any]:
+    headers = {"headers": {"Retry-After": {"schema": COUNT}}} if status in RETRIED else {}
+    return {**_json(STATUSES[status], schema_ref(FAILED)), **headers}
 
 
 def _json(text: str, schema: Schema, others: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": schema}, **(others or {})}}
 
 
-def _body(event: EventSchema) -> dict[str, Any]:
-    arguments = arguments_of(event)
-    body = {"required": arguments["minItems"] > 0, **_json("The arguments.", arguments)}
-    return {**deprecation(event), "requestBody": body}
+def _arguments(event: EventSchema) -> Schema:
+    """Return the schema of an object with the arguments of an event by name."""
+    items = {p.name: {"type": "array", "items": p.schema} if p.rest else p.schema for p in event.parameters}
+    required = [p.name for p in event.parameters if not (p.optional or p.rest)]
+    return {"type": "object", "properties": items, "required": required, "additionalProperties": False}
 
 
-def _call(event: EventSchema, name: str) -> dict[str, Any]:
+def _call(event: EventSchema, name: str, body: dict[str, Any]) -> dict[str, Any]:
     result = {"200": _json("The result.", event.result or {})}
-    return _operation(name, "calls", "once timeout", result, **about(event), **_body(event))
+    call = {"summary": f"Call {name}.", **about(event), **body}
+    return _operation(f"call_{name}", "calls", "once timeout", result, **call)
 
 
 def _items_of(event: EventSchema) -> Schema:
@@ -162,15 +211,16 @@ def _items_of(event: EventSchema) -> Schema:
     return object_of("state items position", state=states, items=items, position=POSITION, error=schema_ref(ERROR_NAME))
 
 
-def _run(event: EventSchema, name: str, so_far: Schema) -> dict[str, Any]:
+def _run(event: EventSchema, name: str, so_far: Schema, body: dict[str, Any]) -> dict[str, Any]:
     running = {"202": _json("The handler still runs.", so_far)}
     responses = {
         "200": _json("The items so far, or server-sent events with the items.", so_far, EVENTS),
         "204": {"description": "The run has ended, and there are no more items."},
     }
     started = "key after last_id wait timeout"
+    start = {"summary": f"Start {name}, or join its run.", **about(event), **body}
     return {
-        "post": _operation(f"start_{name}", "runs", started, {**responses, **running}, **about(event), **_body(event)),
+        "post": _operation(f"start_{name}", "runs", started, {**responses, **running}, **start),
         "get": _operation(f"read_{name}", "runs", f"{started} args", responses, summary="Read the run."),
         "delete": _operation(
             f"stop_{name}", "runs", "key args", {"204": {"description": "It stops."}}, summary="Stop the run."
@@ -186,10 +236,28 @@ def _room(rooms: list[str]) -> dict[str, Any]:
     return read
 
 
-def _readable(schema: Schema) -> Schema:
-    """Write arrays in the way that generators can read: they want ``items``, which must not be false."""
-    if schema.get("items") is False and "maxItems" in schema:  # which says the same
-        del schema["items"]
-    if schema.get("type") == "array" and "prefixItems" not in schema:
-        schema.setdefault("items", {})
-    return schema
+def _readable(part: Any, key: str = "") -> Any:
+    """Write what stands under ``key`` in the way that tools can read.
+
+    They want ``items``, which must not be false, and refuse keywords that neither they know nor begin with ``x-``. What
+    has a ``default`` is required in the types of openapi-typescript, and other clients would send the default of today.
+    """
+    if part.__class__ in (list, tuple):
+        return [_readable(each, key) for each in part]
+    if part.__class__ is not dict or key in DATA:
+        return part
+    named = key in NAMES
+    made = {name: _readable(each, "" if named else name) for name, each in part.items()}
+    if named:
+        return made
+    if made.get("items") is False and "maxItems" in made:  # which says the same
+        del made["items"]
+    if made.get("type") == "array" and "prefixItems" not in made:
+        made.setdefault("items", {})
+    said = list[str]()
+    if isinstance(unit := made.get(UNIT), str):
+        made[f"x-{UNIT}"] = made.pop(UNIT)
+        said.append(f"Unit: {unit}")
+    if "default" in made:
+        said.append(f"Default: {msgspec.json.encode(made.pop('default')).decode()}")
+    return made | {"description": "\n".join([*filter(None, [made.get("description")]), *said])} if said else made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -83,6 +83,32 @@ def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got:
         bound = f"at most {_count(most)}" if most else "no arguments"
         return BadArguments(f"{called}: expected {bound}, got {got}", data={"expected": most, "got": got})
     return None
+
+
+def placed(event: str, parameters: Sequence[Parameter], named: Mapping[str, Any]) -> list[Any]:
+    """Return arguments that are given by name in the order of the parameters; see `wsrpc.adapting.by_position`."""
+    called = f"{event[:64]}()"
+    taken = {p.name: p for p in parameters if p.source in ("wire", "rest")}
+    if (unknown := next((name for name in named if name not in taken), None)) is not None:
+        known = ", ".join(map(repr, taken)) or "none"
+        data = {"parameter": unknown[:64], "expected": [*taken]}
+        raise BadArguments(f"{called}: no argument {unknown[:64]!r}: the names are {known}", data=data)
+    args: list[Any] = []
+    given = 0
+    for name, p in taken.items():
+        if name not in named and p.source == "wire":
+            if p.required:
+                raise BadArguments(f"{called}: missing argument {name!r}", data={"parameter": name})
+            args.append(p.default)
+            continue
+        value = named.get(name, [])
+        if p.source == "rest" and not isinstance(value, list):
+            raise BadArguments(
+                f"{called}: argument {name!r}: expected array", data={"parameter": name, "expected": "array"}
+            )
+        args += value if p.source == "rest" else [value]
+        given = len(args) if p.source == "wire" or value else given
+    return args[:given]
 
 
 _CUSTOMARY = {"peer": "Peer", "ctx": "Context", "context": "Context"}
