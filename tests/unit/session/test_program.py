@@ -13,7 +13,6 @@ from leftovers import nothing_left as nothing_left
 from waiting import until
 
 from wsrpc import Client, Peer, Reconnect, Server
-from wsrpc.codecs import JsonCodec
 from wsrpc.schema import Description, describe
 from wsrpc.testing import Line, ScriptedTransport, connect
 
@@ -150,40 +149,6 @@ async def test_a_greeting_has_at_most_120_bytes_more() -> None:
         sizes.append(len(msgspec.json.encode(welcome)))
         await peer.close()
     assert 0 < sizes[1] - sizes[0] <= 120
-
-
-class Size:
-    """A default value that only the codec's hook encodes, once for each description."""
-
-
-async def test_the_description_is_made_again_only_after_a_change() -> None:
-    made: list[Any] = []
-
-    def encode(value: Any) -> str:
-        made.append(value)
-        return "big"
-
-    server = served(program="station/1.0", codec=JsonCodec(enc_hook=encode))
-
-    @server.on("resize")
-    def resize(size: Any = Size()) -> None: ...  # noqa: B008
-
-    async def greet() -> None:
-        async with connect(server) as client:
-            await client.request("who")
-
-    await server.open()
-    assert len(made) == 1  # before the first greeting
-    await greet()
-    await greet()
-    server.once("later", lambda: None)
-    await greet()
-    assert len(made) == 1
-    server.on("more", lambda: None)
-    await greet()
-    await greet()
-    assert len(made) == 2
-    await server.close()
 
 
 class Cup(msgspec.Struct):
