@@ -214,3 +214,10 @@ def test_a_conversation(served: Served, client: Client) -> None:
     assert channel.closed
     with pytest.raises(ChannelClosed):
         channel.request("ask", "hi")
+
+
+def test_who_leaves_a_stream_or_a_channel_ends_it_at_the_server(served: Served, client: Client) -> None:
+    with client.stream("count", 10**9) as numbers:
+        assert next(numbers) == 0
+    client.open_channel("talk").abort("bored")
+    served.idle(client)
