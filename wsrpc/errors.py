@@ -521,8 +521,9 @@ class UnknownEvent(RemoteError):
 class Overloaded(RemoteError):
     """The remote peer has reached one of its limits. The handler did not run.
 
-    `Room.emit` of a room with ``keep=`` raises it here. If a handler lets it pass, its caller gets `HandlerFailed`,
-    because the handler ran.
+    `Room.emit` of a room with ``keep=`` raises it here, and so does a call with ``deliver_within=``. If the store may
+    have the event or the call, ``outcome`` is ``"unknown"``. If a handler lets it pass, its caller gets
+    `HandlerFailed`, because the handler ran.
     """
 
     code = "wsrpc.overloaded"

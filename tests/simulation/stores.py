@@ -41,11 +41,7 @@ class OddStore:
         return partial(self._ask, name, getattr(self._store, name))
 
     async def _ask(self, name: str, method: Any, *args: Any, **options: Any) -> Any:
-        is_odd = (
-            name != "close"
-            and any(begin <= self._sim.now < end for begin, end in self._times)
-            and self._random.random() < 0.5
-        )
+        is_odd = any(begin <= self._sim.now < end for begin, end in self._times) and self._random.random() < 0.5
         kinds: list[type[Exception]] = [OSError, DiskFull, *[StoreFull] * (name in ("open", "append"))]
         error = self._random.choice(kinds)("odd")
         if is_odd and self._random.random() < 0.5:

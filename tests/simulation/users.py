@@ -336,7 +336,7 @@ class User(Caller):
             # Perhaps the store has forgotten that a node has withdrawn its claim.
             forgets = truth.kinds - {"restored store"}
             may_be = may_be or not self.sim.is_well("store", since=truth.asked[key], despite=forgets)
-            truth.loses_run(name, may_be or truth.is_broken)
+            truth.loses_run(name, may_be)
             raise
         except Overloaded as exc:
             asked = max(began, self.session_since)  # who was kicked waits for the next session
@@ -361,9 +361,7 @@ class User(Caller):
             async with stream:
                 try:
                     async for number, each in stream:
-                        follows = run in (None, number) and each == last + 1
-                        follows |= truth.is_broken and truth.restored  # two mistakes of the store at once
-                        assert follows, f"item {each} of run {number} after {last}"
+                        assert run in (None, number) and each == last + 1, f"item {each} of run {number} after {last}"
                         run, last = number, each
                         truth.positions[place] = stream.position, run, last
                         if random.random() < 0.1:
@@ -571,9 +569,8 @@ class User(Caller):
                         async with asyncio.timeout(until - self.sim.now):
                             await ended.wait()
                         await asyncio.sleep(0.0 if fails else 1.0)
-            # What adopts calls does not go on after exceptions that the contract of stores does not have.
-            is_stored = is_stored and not truth.is_broken
-            is_due = is_stored and call.told not in ("not_sent", "not_run") and is_well(since=until - 35.0)
+            # A call also ends with an exception of the store that its contract does not have. Its caller is told that.
+            is_due = is_stored and call.told not in ("not_sent", "not_run", "ran") and is_well(since=until - 35.0)
             # A call that is handed over five times in vain is given up.
             is_due = is_due and is_well(since=began, despite=truth.kinds - {"break", "flap"})
             assert rung or not is_due, (

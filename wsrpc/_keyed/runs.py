@@ -38,6 +38,12 @@ CALLS_FULL = (
 OTHER = "other"
 """The writer that ends the run of another process."""
 
+HANDED_OVER, WITHDRAWN = [b""], [b"", b""]
+"""What the log of a run with a topic gets before its call is handed over, or when it is withdrawn. The store decides
+which is first: for it, the other one is the same batch once more, which has no effect. The number of entries says which
+it was.
+"""
+
 MOST_UNREAD = 16 * 1024 * 1024
 """Bytes of items that were read from the store, and that all readers together have not passed on."""
 
@@ -196,6 +202,8 @@ class Run:
     async def _store_items(self, sequence: int, items: list[bytes]) -> Appended:
         self._size -= sum(map(len, items)) + ENTRY * len(items)
         try:
+            if self._is_lost:
+                raise LogGone  # these would take the numbers of those before them that the store does not have
             return await insist(partial(self._store.append, self.key, self.new.id, self.new.id, sequence, items))
         except Exception:
             self._is_lost = True
@@ -303,8 +311,6 @@ class Runs:
                 if before is not None and not before.done():  # waiting for what is done takes turns of the event loop
                     await asyncio.wait((before,))
             starts = is_own
-        except StoreFull:
-            raise made_here(Overloaded(CALLS_FULL if run.new.topic else RESULTS_FULL)) from None
         finally:
             if not starts:
                 run.performer.drop()
@@ -324,10 +330,16 @@ class Runs:
             return await self._store.open(run.key, run.new)
 
         try:
-            state = await self.link.ask(ask)
-        except Overloaded:
+            try:
+                state = await self.link.ask(ask)
+            except StoreFull:
+                asked -= 1  # it has answered the last step, and done nothing
+                raise made_here(Overloaded(CALLS_FULL if run.new.topic else RESULTS_FULL)) from None
+        except Exception as exc:
             if asked:
                 self.link.spawn(self._withdraw(run))
+                if run.new.topic and isinstance(exc, Overloaded):
+                    exc.outcome = "unknown"  # perhaps another process has adopted the run before it is withdrawn
             raise
         if asked > 1 and state.id != run.new.id:
             self.link.spawn(self._withdraw(run, state.id))
@@ -354,6 +366,10 @@ class Runs:
                     return  # no such step begins a run, because the key stays with the other one
                 await asyncio.sleep(patience)  # until the caller of the other one may have given up, and freed the key
                 left -= patience
+            if run.new.topic:
+                withdraw = partial(self._store.append, run.key, run.new.id, run.new.id, 1, WITHDRAWN)
+                if (await insist(withdraw)).state.last != len(WITHDRAWN):
+                    return  # another process has adopted the run, and handed its call over
             await insist(partial(self._store.append, run.key, run.new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
     def _spawn_run(self, run: Run, context: Context) -> None:
@@ -379,7 +395,7 @@ class Runs:
 
         try:
             adopted = await insist(ask, STORE_TIMEOUT)
-        except StoreLost:
+        except Exception:  # a store of the user's own may raise anything, which is logged
             return False
         for found in adopted:
             if found.id not in self._running:

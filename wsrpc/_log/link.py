@@ -194,12 +194,15 @@ class StoreLink:
                     for task in left:
                         task.cancel()
                     await asyncio.wait(left)
-        if held and answered and self.is_shared:
-            try:
+        try:  # a store of the user's own may raise anything
+            if held and answered and self.is_shared:
                 await asyncio.wait_for(self._given.release(held), RELEASE_TIMEOUT)
-            except Exception as exc:  # a store of the user's own may raise anything
-                logger.info("the store %s does not end the leases of this process: %r", self._given, exc)
-        await self._given.close()
+        except Exception as exc:
+            logger.info("the store %s does not end the leases of this process: %r", self._given, exc)
+        try:
+            await self._given.close()
+        except Exception as exc:
+            logger.warning("the store %s could not be closed: %s", self._given, exc, exc_info=exc)
 
 
 def unanswered() -> Overloaded:

@@ -71,7 +71,7 @@ class UnstoredEvent(Unstored, eq=False):
 
     def failed(self, error: BaseException | None) -> None:
         if not self.stored.done():
-            self.stored.set_exception(error or Overloaded("the server was closed before the event was stored"))
+            self.stored.set_exception(error or _perhaps_stored("the server was closed before the event was stored"))
 
 
 class RoomLog:
@@ -162,7 +162,7 @@ class RoomLog:
                         await self.wait_started()  # members that were added just now get the event, too
                 return (await self._write(item, skipped))[1]
         except TimeoutError:
-            raise _unanswered() from None
+            raise _perhaps_stored(NO_ANSWER) from None
 
     def miss_one(self) -> None:
         """Store, in place of events that their process has not stored, what tells members that they miss some."""
@@ -202,13 +202,19 @@ class RoomLog:
         Raises:
             Overloaded: the store has no room, or does not answer. The events may be stored later.
         """
-        append = partial(self.link.store.append, self._key, self._new, self._writer.name, sequence, items)
+        asked = 0
+
+        async def append() -> Appended:
+            nonlocal asked
+            asked += 1
+            return await self.link.store.append(self._key, self._new, self._writer.name, sequence, items)
+
         try:
             added = await insist(append, STORE_TIMEOUT)
-        except StoreFull:
-            raise Overloaded(NO_ROOM) from None
+        except StoreFull:  # an earlier step may be on its way yet
+            raise (_perhaps_stored(NO_ROOM) if asked > 1 else Overloaded(NO_ROOM)) from None
         except StoreLost:
-            raise _unanswered() from None
+            raise _perhaps_stored(NO_ANSWER) from None
         self._was_added(added, len(items))
         return added
 
@@ -350,7 +356,8 @@ class RoomLog:
         return await insist(partial(self.link.store.read, self._key, after)) or NOTHING
 
 
-def _unanswered() -> Overloaded:
-    error = Overloaded(NO_ANSWER)
-    error.outcome = "unknown"  # the store may have added the event
+def _perhaps_stored(why: str) -> Overloaded:
+    """Return the error for an event that the store may have added, or may add later."""
+    error = Overloaded(why)
+    error.outcome = "unknown"
     return error

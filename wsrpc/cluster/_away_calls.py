@@ -25,7 +25,7 @@ from .._core.wire.codecs import Codec
 from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
-from .._keyed.runs import OTHER, End, Performer, Run, Runs, failed
+from .._keyed.runs import HANDED_OVER, OTHER, WITHDRAWN, End, Performer, Run, Runs, failed
 from .._log.contract import AdoptedLog, LogGone, LogState, NewLog, Store
 from .._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
 from .._log.link import insist
@@ -50,11 +50,6 @@ KEPT = 60.0
 UNANSWERED, ONCE_MORE = -inf, 0.0
 """Earlier than any time. If the store did not answer, calls are adopted again, however long ago a process has ended.
 Once it has answered, they are adopted once more: it may have done late what it did not answer."""
-
-HANDED_OVER, WITHDRAWN = [b""], [b"", b""]
-"""What the log of a call gets before the call is handed over, or when it is withdrawn. The store decides which is
-first: for it, the other one is the same batch once more, which has no effect. The number of entries says which it was.
-"""
 
 STATES: dict[int, Literal["waiting", "running"]] = {0: "waiting", len(HANDED_OVER): "running"}
 """What a call does that has not ended, by the number of entries of its log."""
@@ -133,7 +128,13 @@ def as_others_error() -> Generator[None]:
     try:
         yield
     except RemoteError as exc:
-        raise type(exc)(exc.message) from None
+        raise _anew(exc) from None
+
+
+def _anew(error: RemoteError) -> RemoteError:
+    made = type(error)(error.message)
+    made.outcome = error.outcome
+    return made
 
 
 def _is_answer(error: Exception) -> bool:
@@ -325,7 +326,7 @@ class AwayCalls:
                 key, state, is_own = await self._start(address, call, payload, performer)
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
             except RemoteError as exc:
-                failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
+                failure = _anew(exc)  # if a handler lets it pass, it is no error of the handler's own call
                 # Another run has taken its place, or the store has lost it.
                 if not isinstance(exc, RunLost) or loop.time() >= performer.until:
                     raise failure from None

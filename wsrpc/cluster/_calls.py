@@ -379,7 +379,8 @@ class AwayCaller(Caller):
             ValueError: there is no ``key``; this `Server` or `ClusterClient` has no ``store``; or the servers have
                 another one, or none.
             KeyReused: the request with this key has other arguments.
-            Overloaded: the store has no room, or does not answer.
+            Overloaded: the store has no room, or does not answer. If the ``outcome`` is ``"unknown"``, it may have the
+                request, and another process may have made it.
             EngineLost: this process has not joined the cluster.
             WsrpcError: the request with this key has failed.
             TypeError: an option is not valid, or an argument cannot be encoded.

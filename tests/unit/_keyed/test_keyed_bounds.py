@@ -14,8 +14,8 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import collect
 from waiting import settled, until
 
-from wsrpc import Client, ItemsGone, Keep, Limits, Overloaded, Retry, RunLost, Server
-from wsrpc.store import Appended, LogState, MemoryStore, NewLog, Page, StoreLost
+from wsrpc import Client, HandlerFailed, ItemsGone, Keep, Limits, Overloaded, RemoteError, Retry, RunLost, Server
+from wsrpc.store import Appended, LogState, MemoryStore, NewLog, Page, StoreFull, StoreLost
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -184,6 +184,67 @@ async def test_a_call_that_got_overloaded_has_not_claimed_its_key(seed: int) -> 
         for _ in range(2):
             assert await client.request("charge", 10, key="k0", retry=Retry(attempts=20)) == 10
     assert ran == [10]
+
+
+class Odd(MemoryStore):
+    """A store that raises errors when it is asked to begin its first runs, and has begun them unless it is full."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self.errors = [*errors]
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        error = self.errors.pop(0) if self.errors else None
+        state = None if isinstance(error, StoreFull) else await super().open(key, log)
+        if state is None or error is not None:
+            raise error or AssertionError
+        return state
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [([StoreLost(), StoreFull()], Overloaded), ([OSError("of a store of the user's own")], HandlerFailed)],
+    ids=["full after a step without an answer", "another error"],
+)
+async def test_a_call_that_the_store_has_begun_in_spite_of_its_error_has_not_claimed_its_key(
+    errors: list[Exception], raised: type[RemoteError]
+) -> None:
+    async with charging(Odd(*errors)) as (client, ran):
+        with pytest.raises(raised):
+            await client.request("charge", 10, key="k")
+        assert await client.request("charge", 10, key="k", retry=Retry(attempts=20)) == 10
+    assert ran == [10]
+
+
+class Fails(MemoryStore):
+    """A store that raises an error once, after it has added the first item."""
+
+    has_failed = False
+
+    async def append(self, key: str, log: NewLog | str, writer: str, *args: Any, **options: Any) -> Appended:
+        added = await super().append(key, log, writer, *args, **options)
+        if writer == log and not self.has_failed:
+            self.has_failed = True
+            await asyncio.sleep(1.5)  # meanwhile, the second item comes
+            raise OSError("of a store of the user's own")
+        return added
+
+
+async def test_items_that_follow_one_with_an_error_do_not_take_its_place() -> None:
+    """Readers got the item 1 and then the item 3, and no error before the end."""
+    server = Server(store=Fails())
+
+    @server.on("count", keep=60)
+    async def count() -> AsyncIterator[int]:
+        for number in range(1, 5):
+            yield number
+            await asyncio.sleep(1)
+
+    async with connect(server) as client:
+        items = client.stream("count", key="k", returns=int)
+        assert await anext(items) == 1
+        with pytest.raises(RunLost, match="lost a part"):
+            await anext(items)
 
 
 class Reordering(MemoryStore):

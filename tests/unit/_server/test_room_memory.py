@@ -317,6 +317,27 @@ async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(sto
         await asyncio.gather(first, return_exceptions=True)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "outcome"),
+    [(StoreFull(), None, "not_run"), (StoreLost(), StoreFull(), "unknown"), (None, None, "unknown")],
+    ids=["full", "full after a step without an answer", "closed before the answer"],
+)
+async def test_an_error_of_emit_says_whether_the_event_may_be_stored(
+    first: Exception | None, then: Exception | None, outcome: str, store: OddStore
+) -> None:
+    """It said "not_run" each time. The store had done, or did later, what it did not answer."""
+    async with house(0, store=store) as (server, lobby):
+        store.error, store.is_deaf = first, True
+        emitting = asyncio.create_task(lobby.emit("said", 1))
+        await until(lambda: store.asked)
+        store.error = then
+        if first is None:
+            await server.close()
+        with pytest.raises(Overloaded) as caught:
+            await emitting
+    assert caught.value.outcome == outcome
+
+
 async def test_a_handler_that_brings_in_its_peer_wrongly_does_not_say_that_it_has_not_run() -> None:
     async with house(1) as (server, lobby, one):
 

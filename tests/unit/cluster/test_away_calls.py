@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from wsrpc._core.wire.nodes import error_to_node
 from wsrpc._keyed import runs
 from wsrpc._keyed.runs import failed
 from wsrpc._log.kept import read_kept
-from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, WaitingCall, _away_calls
+from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, WaitingCall
 from wsrpc.cluster._away_calls import AwayCall
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import (
@@ -269,14 +270,24 @@ async def test_a_peer_that_connects_just_after_another_one_is_called_too(corrupt
         assert w.opened == [3] and len(other.opened) == (1 if corrupt else 2)
 
 
-@pytest.mark.parametrize(("lost", "late"), [(20, False), (20, True), (1, True)])
-async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(lost: int, late: bool) -> None:
+@pytest.mark.parametrize(
+    ("lost", "late", "error"),
+    [
+        (20, False, StoreLost()),
+        (20, True, StoreLost()),
+        (1, True, StoreLost()),
+        (2, True, OSError("of a user's store")),
+    ],
+)
+async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(
+    lost: int, late: bool, error: Exception
+) -> None:
     """However long ago the process has ended, and although the store may have done late what it was asked in vain."""
     store = Faulty()
     async with world(2, store) as w:
         await leave(w.cluster[0], await waiting(w.here, 1, within=2000))
         await asyncio.sleep(1000)
-        store.unanswered, store.is_late = lost, late
+        store.unanswered, store.is_late, store.error = lost, late, error
         await w.connect(1)
         await until(lambda: w.opened)
         assert w.opened == [1] and not store.unanswered
@@ -294,6 +305,7 @@ class Faulty(MemoryStore):
     """How many times it will not answer."""
     is_late = False
     """Whether it does what it does not answer."""
+    error: Exception = StoreLost()
     spoils = ""
 
     async def release(self, *_: Any) -> None:
@@ -304,7 +316,7 @@ class Faulty(MemoryStore):
         adopted = [*await super().adopt(topic)] if self.is_late or not self.unanswered else []
         if self.unanswered:
             self.unanswered -= 1
-            raise StoreLost
+            raise self.error
         if adopted and topic == self.spoils:
             adopted[0] = replace(adopted[0], payload=b"\xc1")
         return adopted
@@ -496,6 +508,53 @@ async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the
                 call.cancel()
 
 
+class Cut:
+    """A store as a process has it that gets no answers. What it has asked first is done."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store, self.answers, self.asked = store, asyncio.Event(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.store, name)
+        return partial(self.ask, found) if callable(found) else found
+
+    async def ask(self, method: Any, *args: Any, **options: Any) -> Any:
+        self.asked += 1
+        result = await method(*args, **options) if self.answers.is_set() or self.asked == 1 else None
+        if not self.answers.is_set():
+            raise StoreLost
+        return result
+
+
+@pytest.mark.parametrize(("is_adopted", "state"), [(True, "running"), (False, "failed")])
+async def test_a_call_to_which_the_store_has_not_answered_is_withdrawn_unless_it_was_handed_over(
+    is_adopted: bool, state: str
+) -> None:
+    """The process whose call another one had adopted said that it had not run, and ended it."""
+    async with world(1) as w:
+        theirs: Any = Cut(w.store)
+        w.may_answer.clear()
+        async with w.shop(theirs) as shop:
+            call = asyncio.create_task(opening(shop.peer("lock"), within=100))
+            await asyncio.sleep(8)  # the lease has lapsed
+            if is_adopted:
+                await w.connect()
+                await until(lambda: w.opened)
+            with pytest.raises(Overloaded) as caught:
+                await call
+            assert caught.value.outcome == "unknown"
+            theirs.answers.set()
+            await asyncio.sleep(20)
+            assert (await w.here.submitted("open_lock", key="k")).state == state
+            if not is_adopted:
+                await w.connect()
+                await asyncio.sleep(20)
+            assert len(w.opened) == is_adopted
+            w.may_answer.set()
+            assert await opening(w.here, within=100) == "open 1"
+    assert w.opened == [0]
+
+
 class Hangs(MemoryStore):
     """A store that does not answer a process that ends, or raises something."""
 
@@ -508,12 +567,20 @@ class Hangs(MemoryStore):
             raise self.error
         await asyncio.Event().wait()
 
+    async def close(self) -> None:
+        if self.error is not None:
+            raise self.error
+
 
 @pytest.mark.parametrize("error", [None, StoreLost("down"), OSError("a store of the user's own")], ids=repr)
 async def test_a_process_ends_though_the_store_does_not_answer_then(error: Exception | None) -> None:
+    """If closing the store raised an error, so did closing the server, which stayed a node of the cluster."""
     store = Hangs(error)
-    async with world(1, store) as w:
+    async with world(2, store) as w:
         await submit(w.here)
+        await w.cluster[0].close()
+        await settled()
+        assert len(w.cluster[1].cluster.nodes) == 1
     assert store._adoptable
 
 
@@ -797,7 +864,7 @@ class Pauses(MemoryStore):
         self.reached, self.may_continue = asyncio.Event(), asyncio.Event()
 
     async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
-        if args[2] != _away_calls.HANDED_OVER:
+        if args[2] != runs.HANDED_OVER:
             return await super().append(key, log, *args, **options)
         if self.when == "after":
             added = await super().append(key, log, *args, **options)
@@ -843,7 +910,7 @@ class Reorders(MemoryStore):
     handed_over = 0
 
     async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
-        if args[2] == _away_calls.HANDED_OVER:
+        if args[2] == runs.HANDED_OVER:
             self.handed_over += 1
             await asyncio.sleep(2 - 0.2 * self.handed_over)
         return await super().append(key, log, *args, **options)
@@ -913,7 +980,7 @@ class Overtaken(MemoryStore):
 
     async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
         added = await super().append(key, log, *args, **options)
-        if args[2] == _away_calls.WITHDRAWN and self.ends:
+        if args[2] == runs.WITHDRAWN and self.ends:
             self.ends = False
             end = failed(error_to_node(PeerNotFound("lock")))
             await super().append(key, log, runs.OTHER, 1, [], end=end, free=True)

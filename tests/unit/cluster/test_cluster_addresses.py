@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -90,10 +91,24 @@ class Coming:
         await until(lambda: peer.detached)
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-async def test_a_detached_session_keeps_its_address(replaced: bool) -> None:
-    """Unless another connection takes it: then the session ends."""
+@pytest.mark.parametrize("replaced", ["", "by another connection", "just before it is closed"])
+async def test_a_detached_session_keeps_its_address(
+    replaced: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless another connection takes it: then the session ends.
+
+    If it was closed just then, its peer was collected, and closing it again raised an exception that nobody saw.
+    """
+    caplog.set_level(logging.INFO, "wsrpc")
     async with servers(2) as made:
+        closing = list[asyncio.Task[None]]()
+
+        def replaces(record: logging.LogRecord) -> bool:
+            if "with 4410" in record.getMessage() and replaced == "just before it is closed":
+                closing.append(asyncio.create_task(made.peer(0, "ada").close()))
+            return True
+
+        monkeypatch.setattr(caplog.handler, "filters", [replaces])
         coming = Coming(made[0])
         async with coming.client:
             await until(lambda: made[1].cluster.locate("ada"))
@@ -101,8 +116,10 @@ async def test_a_detached_session_keeps_its_address(replaced: bool) -> None:
             await coming.drop(peer)
             assert made[1].cluster.locate("ada") == made[0].cluster.nodes[0]
             if replaced:
+                del peer
                 await made.join(1, "ada")
                 await until(lambda: not made[0].peers)
+                assert len(closing) == (replaced == "just before it is closed")
                 return
             call = asyncio.create_task(made[1].cluster.peer("ada").request("which"))
             await until(lambda: peer.pending)
