@@ -180,8 +180,8 @@ async def test_a_page_begins_with_the_state_and_gets_each_later_event_once() -> 
             assert await page.run("return [states, lived]") == [1, [True, True, False, False]]
             async with proxy.refuse():
                 await servers[0].peers[0].close(1012)
-                await page.do("go", at=second.url)
                 await add(100)
+                await page.do("go", at=second.url)
             async with asyncio.timeout(60):
                 while await page.run("return entries") != board:
                     pass

@@ -70,24 +70,25 @@ export class Room {
       this.#finish = (error) => (error ? reject(error) : resolve())
     })
     this.ready.catch(() => {}) // `error` says it, too
+    const isOurs = (room: unknown) => room === name && !this.isLeft
     this.#stops = [
       core.subscribe((state, resumed) => {
         if (state === "closed") this.#finish(core.error)
-        if (state !== "open" || resumed) return
+        if (state !== "open" || resumed || this.isLeft) return
         this.live = false
         void this.#join()
       }),
       channel.on("missed", (room) => {
-        if (room === name) this.#miss()
+        if (isOurs(room)) this.#miss()
       }),
       channel.on("state", (room, _, state) => {
-        if (room !== name) return
+        if (!isOurs(room)) return
         if (!this.#isFirst && !this.#handlers.of("state").length) return this.#miss() // nobody handles the state
         this.complete = true
         this.#call("state", state)
       }),
       channel.on("presence", (room, changes, isSnapshot) => {
-        if (room === name) this.#change(changes, isSnapshot)
+        if (isOurs(room)) this.#change(changes, isSnapshot)
       }),
     ]
     if (core.state !== "connecting") void this.#join() // for a member, another join has no effect
@@ -172,9 +173,9 @@ export class Room {
 
   /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */
   leave(): void {
-    for (const stop of this.#stops) stop()
     this.isLeft = true
     const end = () => {
+      for (const stop of this.#stops) stop() // until now the server may tell who is present
       if (this.#core.rooms.get(this.name) === this) this.#core.rooms.delete(this.name)
     }
     // If this fails, the page is in no room any more, or the server has added it itself.

@@ -2182,24 +2182,25 @@ var Room = class {
     });
     this.ready.catch(() => {
     });
+    const isOurs = (room) => room === name && !this.isLeft;
     this.#stops = [
       core.subscribe((state, resumed) => {
         if (state === "closed") this.#finish(core.error);
-        if (state !== "open" || resumed) return;
+        if (state !== "open" || resumed || this.isLeft) return;
         this.live = false;
         void this.#join();
       }),
       channel.on("missed", (room) => {
-        if (room === name) this.#miss();
+        if (isOurs(room)) this.#miss();
       }),
       channel.on("state", (room, _, state) => {
-        if (room !== name) return;
+        if (!isOurs(room)) return;
         if (!this.#isFirst && !this.#handlers.of("state").length) return this.#miss();
         this.complete = true;
         this.#call("state", state);
       }),
       channel.on("presence", (room, changes, isSnapshot) => {
-        if (room === name) this.#change(changes, isSnapshot);
+        if (isOurs(room)) this.#change(changes, isSnapshot);
       })
     ];
     if (core.state !== "connecting") void this.#join();
@@ -2275,9 +2276,9 @@ var Room = class {
   }
   /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */
   leave() {
-    for (const stop of this.#stops) stop();
     this.isLeft = true;
     const end = () => {
+      for (const stop of this.#stops) stop();
       if (this.#core.rooms.get(this.name) === this) this.#core.rooms.delete(this.name);
     };
     void this.#channel.request("leave", this.name).then(end, end);
