@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
     from ._core.api.proxy import with_options
     from ._core.api.registration import Router
     from ._core.api.stream import Stream
+    from ._core.handlers.contract import Conversation
     from ._core.handlers.method import Keep, method
     from ._core.sending.slow_readers import KeepLatest
     from ._local import local_client
@@ -74,6 +75,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "Context",
+    "Conversation",
     "HandlerFailed",
     "HandlerTimeout",
     "Handshake",
@@ -141,6 +143,7 @@ if not typing.TYPE_CHECKING:
         "CloseCode": "._base.closing",
         "CloseInfo": "._base.closing",
         "Context": "._core.api.context",
+        "Conversation": "._core.handlers.contract",
         "Handshake": ".handshake",
         "Keep": "._core.handlers.method",
         "KeepLatest": "._core.sending.slow_readers",

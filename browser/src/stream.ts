@@ -176,7 +176,8 @@ export class Stream<T> implements Items<T>, Recipient {
 
   channelEnded(error: Error | undefined): void {
     if (error instanceof Aborted) this.#queue.splice(0) // the caller wants no more items
-    this.#finish(error)
+    // At a good end of the channel without the end of the items, the handler holds a conversation, for example.
+    this.#finish(error ?? new ChannelClosed("the handler ended the channel before the end of the items", "ran"))
   }
 
   #finish(error?: Error): void {

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from wsrpc import AnonymousChannel, Context, Peer, Router, Server, Service, method
+from wsrpc import AnonymousChannel, Context, Conversation, Peer, Router, Server, Service, method
 
 server = Server()
 
@@ -156,8 +156,12 @@ async def doubled(numbers: AsyncIterator[int]) -> AsyncIterator[int]:
         yield number * 2
 
 
+class Asks(Protocol):
+    async def upper(self, text: str) -> str: ...
+
+
 @server.on("talk")
-async def talk(channel: AnonymousChannel) -> None:
+async def talk(channel: Annotated[AnonymousChannel, Conversation(handles=Asks)]) -> None:
     channel.on("upper", lambda text: text.upper())
     await channel.wait_closed()
 

@@ -42,7 +42,7 @@ pets[0]!.lives // 2339
 const anything = await server.request("set-name", "x")
 anything.name // 18046
 const sent: CupInput = { drink: "tea" }
-const got: Cup = { drink: "tea" } // 2741
+const got: Cup = { size: "s" } // 2741
 
 // Channels: only requests open them, and what goes over them has types, too
 server.emit("add", "1") // 2345

@@ -35,7 +35,7 @@ MEANING = """\
 changes meaning:
   orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The same number is read \
 in another unit. Add a parameter for the new unit.
-  $defs.Order.note: field-removed-optional. New handlers ignore the field silently. Keep the field until no caller \
+  orders:create(order).note: field-removed-optional. New handlers ignore the field silently. Keep the field until no caller \
 sends it.
 """
 ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers (this program) first.\n"
@@ -70,7 +70,7 @@ async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
 
 
 PASSES = f"passes with --program-first:\n{ADDED}"
-FAIL = "ping, orders:create(timeout_ms), $defs.Order.note"
+FAIL = "ping, orders:create(timeout_ms), orders:create(order).note"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ async def test_many_places_are_cut(folder: Path) -> None:
     ],
 )
 async def test_one_change_is_allowed_at_its_place(folder: Path, allowed: str, code: int, notes: str) -> None:
-    others = "parameter-unit-changed:orders:create(timeout_ms) --allow field-removed-optional:$defs.Order.note"
+    others = "parameter-unit-changed:orders:create(timeout_ms) --allow field-removed-optional:orders:create(order).note"
     ended = await compared(folder, f"old:server new:server --program-first --allow {others} --allow {allowed}")
     assert (ended.code, ended.err) == (code, notes)
 

@@ -21,7 +21,10 @@ from wsrpc.codegen._python_text import DEPRECATED
 
 _numbers = itertools.count()
 
-CALLS = {"deprecated", "msgspec.field", "wsrpc.method", "set", "builtins.set", "caller.of", "caller.proxy"}
+CALLS = {
+    *("deprecated", "msgspec.field", "wsrpc.method", "set", "builtins.set", "caller.of", "caller.proxy", "Decimal"),
+    *("UUID", "dt.date", "dt.datetime", "dt.time", "dt.timedelta", "dt.timezone"),
+}
 MODULES = {
     *("__future__", "builtins", "collections.abc", "datetime", "decimal", "enum", "msgspec", "typing", "uuid", "wsrpc")
 }

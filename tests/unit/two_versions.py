@@ -1,4 +1,7 @@
-"""Two versions of a program: a caller of one version calls a handler of the other, and what was meant is compared."""
+"""Two versions of a program: a caller of one version calls a handler of the other, and what was meant is compared.
+
+The client has classes that were written by hand, or is generated from the description of its version.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import datetime
 import decimal
 import enum
 import typing
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, is_dataclass
 from dataclasses import fields as fields_of
 from decimal import Decimal
@@ -15,15 +18,21 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pydantic
+from generated import loaded
 from msgspec import inspect as mi
 
 import wsrpc
 from wsrpc import Client, Server, WsrpcError
+from wsrpc._core.handlers.contract import Member as ContractMember
+from wsrpc._core.handlers.contract import read_contract
+from wsrpc._core.handlers.introspection import introspect
 from wsrpc._schema.change_rules import Outcome
+from wsrpc._values.convert import converter, make_enc_hook
+from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
 
-__all__ = ["Version", "differs", "meant", "played"]
+__all__ = ["Version", "as_own", "as_type", "differs", "in_json", "meant", "outcome", "played", "played_by_generated"]
 
 MODULES = {
     collections.abc: "AsyncIterator",
@@ -71,6 +80,10 @@ class Version:
     items: str = "7"
     emits: Literal["", "event", "request"] = ""
     deprecated: str | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further options of the handler."""
+    key: str | None = None
+    """The key of the call."""
     names: dict[str, Any] = field(init=False, repr=False)
     got: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], repr=False)
     """The arguments of each call of the handler."""
@@ -100,8 +113,11 @@ class Contract(Protocol):
         if self.kind and self.emits:
             server.declare(self.names["Contract"], requests=self.emits == "request")
         elif self.kind:
-            server.on("f", self.names["f"], deprecated=self.deprecated)
+            self.handled_by(server)
         return describe(server)
+
+    def handled_by(self, side: Any) -> None:
+        side.on("f", self.names["f"], deprecated=self.deprecated, **self.options)
 
     def sent(self) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
         """Return the arguments of the call, all of them by name with defaults, and the uploaded items."""
@@ -110,44 +126,156 @@ class Contract(Protocol):
 
 
 async def played(caller: Version, handler: Version) -> Outcome:
-    """Let a caller of one version call a handler of the other, and return what happens."""
+    """Let a caller of one version call a handler of the other, both written by hand, and return what happens."""
     server, client = Server(), Client()
     if handler.kind:
-        (client if handler.emits else server).on("f", handler.names["f"], deprecated=handler.deprecated)
-    client.on("sync", lambda: None)
+        handler.handled_by(client if handler.emits else server)
     if not caller.kind:
         return "works"  # nothing is sent
-    args, by_name, items = caller.sent()
+    args, _, items = caller.sent()
     returns = caller.value(caller.returns)
+    async with connect(server, client=client, principal="ada"):
+        if caller.emits:
+            return await _outcome(caller, handler, _from_server(server, client, caller))
+        more: dict[str, Any] = {"send": _each(items)} if items else {}
+        if caller.kind == "conversation":
+            return await _outcome(caller, handler, client.open_channel("f", *args))
+        if caller.kind in ("stream", "exchange"):
+            answer = client.stream("f", *args, returns=returns, key=caller.key, **more)
+            return await _outcome(caller, handler, answer)
+        if caller.kind == "upload" and handler.kind in ("stream", "exchange"):
+            more["timeout"] = 60  # both sides wait: for the caller's `start`, and for the handler's
+        return await _outcome(caller, handler, client.request("f", *args, returns=returns, **more))
+
+
+async def _from_server(server: Server, client: Client, caller: Version) -> Any:
+    """Call or emit, as the program that has clients of another version."""
+    client.on("sync", lambda: None)
+    args, *_ = caller.sent()
+    [peer] = server.peers
+    if caller.emits == "request":
+        return await peer.request("f", *args, returns=caller.value(caller.returns))
+    await peer.emit("f", *args)
+    await peer.request("sync")
+    return NOTHING
+
+
+NOTHING = object()
+"""The answer to an event."""
+
+
+async def _outcome(
+    caller: Version, handler: Version, answer: Any, read: Callable[[Any], Any] = lambda got: got
+) -> Outcome:
+    """Wait for the answer of a call, and return what has happened.
+
+    Args:
+        read: makes what a generated client has got an object of the caller's classes.
+    """
     got: list[Any] = []
-    async with connect(server, client=client):
-        peer: Any = server.peers[0] if caller.emits else client
-        try:
-            if caller.emits == "event":
-                await peer.emit("f", *args)
-                await peer.request("sync")
-            elif caller.kind in ("stream", "exchange"):
-                send = {"send": _each(items)} if items else {}
-                async with peer.stream("f", *args, returns=returns, **send) as stream:
-                    got = [each async for each in stream]
-            elif caller.kind == "conversation":
-                async with await peer.open_channel("f", *args):
-                    pass
-            else:
-                options: dict[str, Any] = {"send": _each(items)} if items else {}
-                if caller.kind == "upload" and handler.kind in ("stream", "exchange"):
-                    options["timeout"] = 60  # both sides wait: for the caller's `start`, and for the handler's
-                got = [await peer.request("f", *args, returns=returns, **options)]
-        except WsrpcError:
-            return "fails"
+    try:
+        if caller.kind in ("stream", "exchange"):
+            async with answer as stream:
+                got = [each async for each in stream]
+        elif caller.kind == "conversation":
+            async with await answer:
+                pass
+        elif (found := await answer) is not NOTHING:
+            got = [found]
+    except WsrpcError:
+        return "fails"
+    return outcome(caller, handler, [read(each) for each in got])
+
+
+def outcome(caller: Version, handler: Version, got: list[Any]) -> Outcome:
+    """Return what has happened to a call that has not failed, and that has got these values."""
     if not handler.got:
         return "fails" if handler.kind else "meaning"
+    args, by_name, items = caller.sent()
     [seen] = handler.got
     given = [handler.value(handler.gives)] * len(got)
     lost = differs(meant(items), meant(seen.pop("items", [])), read_by_handler=True)
     if lost or differs(meant(by_name), meant(seen), read_by_handler=True, passed=args):
         return "meaning"
     return "meaning" if got and differs(meant(given), meant(got), read_by_handler=False) else "works"
+
+
+# ---------------------------------------------------------------- generated clients
+
+_encode = msgspec.json.Encoder(enc_hook=make_enc_hook(None)).encode
+
+
+def in_json(value: Any) -> Any:
+    return msgspec.json.decode(_encode(value))
+
+
+def as_type(value: Any, tp: Any) -> Any:
+    """Return what has the type ``tp``, and is in JSON what ``value`` is."""
+    return converter(tp)(in_json(value))
+
+
+def as_own(value: Any, tp: Any) -> Any:
+    """The same; but what the class that was written by hand refuses, is left as it is."""
+    try:
+        return as_type(value, tp)
+    except Exception:
+        return value
+
+
+async def played_by_generated(caller: Version, handler: Version) -> Outcome:
+    """The same, with a client that is generated from the description of its version."""
+    server, client = Server(), Client()
+    with loaded(client_module((handler if caller.emits else caller).describe())) as module:
+        if caller.emits and handler.kind:
+            client.implement(module.MainEvents, _implementation(handler, _member(module.MainEvents)))
+        if handler.kind and not caller.emits:
+            handler.handled_by(server)
+        if not caller.kind or not (caller.emits or hasattr(module, "main")):
+            return "works"  # nothing is sent
+        async with connect(server, client=client, principal="ada"):
+            if caller.emits:
+                return await _outcome(caller, handler, _from_server(server, client, caller))
+            member = _member(module.Main)
+            args, _, items = caller.sent()
+            proxy = module.main(client)
+            options: Any = {"key": caller.key} if caller.key else {}
+            if caller.kind == "upload" and handler.kind in ("stream", "exchange"):
+                options["timeout"] = 60
+            call = getattr(wsrpc.with_options(proxy, **options) if options else proxy, member.name)
+            types = [each.type for each in member.parameters]
+            passed = [as_type(each, types[min(n, len(types) - 1)]) for n, each in enumerate(args)]
+            source = member.source
+            more = {} if source is None else {source.name: _each([as_type(each, source.type) for each in items])}
+            returns = caller.value(caller.returns)
+            return await _outcome(caller, handler, call(*passed, **more), lambda got: as_own(got, returns))
+
+
+def _member(contract: Any) -> ContractMember:
+    [member] = read_contract(contract, "a test").members
+    return member
+
+
+def _implementation(handler: Version, member: ContractMember) -> Any:
+    """Return an object that implements the generated contract of what the server calls."""
+    own = introspect(handler.names["f"]).parameters
+    defaults = {each.name: each.default for each in member.parameters}
+    shown = [
+        f"*{p.name}" if p.source == "rest" else p.name if p.required else f"{p.name}=defaults[{p.name!r}]"
+        for p in member.parameters
+    ]
+
+    def called(*args: Any) -> Any:
+        read = [
+            tuple(as_own(each, mine.type) for each in value) if mine.source == "rest" else as_own(value, mine.type)
+            for value, mine in zip(args, own, strict=True)
+        ]
+        handler.got.append(dict(zip([mine.name for mine in own], read, strict=True)))
+        return as_type(handler.value(handler.gives), member.result) if handler.emits == "request" else None
+
+    names: dict[str, Any] = {"defaults": defaults, "called": called}
+    given = "".join(f"{each.name}, " for each in member.parameters)
+    exec(f"class Page:\n    def {member.name}(self, {', '.join(shown)}): return called({given})", names)
+    return names["Page"]()
 
 
 async def _each(items: list[Any]) -> AsyncIterator[Any]:
@@ -187,7 +315,7 @@ def meant(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {name: meant(getattr(value, name)) for name in value._fields}
     if isinstance(value, dict):
-        return {name: meant(each) for name, each in value.items()}
+        return {str(name): meant(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [meant(each) for each in value]
     if isinstance(value, set | frozenset):

@@ -1,7 +1,7 @@
 """Comparison of two versions of a `Description`: each change of its events, parameters and types, by rules.
 
 A schema is compared as a set of alternatives: ``int | str | None`` has three. The items of a tuple, and of a class that
-is sent as an array, are compared like the fields of an object.
+is sent as an array, are compared like the fields of an object. A class is compared at each place where it is used.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 
 from .._values.older_names import OLDER_NAMES
 from .change_rules import RULES, Kind, Outcome, kinds_of
-from .definitions import MEMBER_NAMES, PREFIX, UNIT, Schema
-from .description import Description, EventSchema, ParameterSchema
+from .definitions import MEMBER_NAMES, PREFIX, TIMEZONE, UNIT, Schema
+from .description import Description, EventSchema, ParameterSchema, digest
 
 _UNIT = re.compile(
     "s|secs?|seconds?|ms|msecs?|millis|milliseconds?|us|micros|microseconds?|ns|nanos|nanoseconds?|mins?|minutes?|h|hours?"
@@ -29,9 +29,13 @@ _UNIT = re.compile(
 _READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text decimal")}
 """Pairs of types: values of the first are read as values of the second."""
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_LIMITS = (*_LOWER, "maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "pattern", "multipleOf")
+_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LIMITS = (*_LOWER, *_UPPER, "pattern", "multipleOf", TIMEZONE, "propertyNames", "additionalProperties")
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
+_MOST_PLACES = 20_000
+"""Number of classes that are compared at each of their places. The others are compared once for each argument and
+result: a recursive description can have more paths than can ever be listed."""
 _MISSPELT = ("units", "Unit", "x-unit", "x-units")
 """Keywords that are written for it by mistake."""
 _WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
@@ -43,7 +47,8 @@ class Change(msgspec.Struct, frozen=True):
 
     Attributes:
         rule: the name of the rule in `RULES`.
-        place: the event, parameter or field, such as ``orders:create(amount)`` or ``$defs.Order.unit``.
+        place: the event, and what of it: ``orders:create(order).lines[].sku`` is a field of an argument,
+            ``order_list.result.next`` of a result.
         kinds: whom it breaks.
         old_caller: what happens if an old caller meets a new handler.
         new_caller: what happens if a new caller meets an old handler.
@@ -70,11 +75,8 @@ def compare(old: Description, new: Description) -> list[Change]:
     """Return the changes from ``old`` to ``new``, each once: events first, then what is emitted."""
     comparison = _Comparison(old, new)
     found: dict[tuple[str, str, tuple[Kind, ...], Outcome], Change] = {}
-    for before, after, emits in ((old.events, new.events, False), (old.emits, new.emits, True)):
-        olds, news = ({(each.channel or "", each.event): each for each in events} for events in (before, after))
-        for key in sorted(olds.keys() | news.keys()):
-            for change in comparison.event(olds.get(key), news.get(key), emits=emits):
-                found.setdefault((change.rule, change.place, change.kinds, change.old_peers), change)
+    for change in comparison.events(old, new):
+        found.setdefault((change.rule, change.place, change.kinds, change.old_peers), change)
     return list(found.values())
 
 
@@ -104,12 +106,16 @@ class _Place(NamedTuple):
         return self._replace(text=self.text + more)
 
 
+_Events = Description | EventSchema
+"""What has events: a program, or a conversation."""
+
+
 class _Leaf(NamedTuple):
     """One alternative of a schema: the values of one type and format, or the objects with one tag."""
 
     schema: Schema
-    place: str
-    """The place of its definition. "" if it has none."""
+    name: str
+    """The name of its definition. "" if it has none."""
 
 
 _Leaves = dict[tuple[str, Any], _Leaf]
@@ -131,15 +137,33 @@ class _Comparison:
 
     def __init__(self, old: Description, new: Description) -> None:
         self._definitions = old.definitions, new.definitions
-        self._seen: set[tuple[str, str, Any, bool, bool]] = set()
-        """The pairs of definitions that were compared, because definitions may be recursive."""
+        self._hidden = {*old.hidden, *new.hidden}
+        self._compared: set[tuple[str, str, Any]] = set()
+        """The pairs of definitions that are being compared, and those that contain such a pair."""
+        self._places = 0
+        self._is_cut = False
 
-    def event(self, old: EventSchema | None, new: EventSchema | None, *, emits: bool) -> Iterator[Change]:
+    def events(self, old: _Events, new: _Events, inside: str = "", *, turned: bool = False) -> Iterator[Change]:
+        """Compare what two programs handle and emit, altogether or in one conversation.
+
+        Args:
+            turned: whether the conversation is one of the remote peer, so that this program sends what it handles.
+        """
+        for before, after, emits in ((old.events, new.events, False), (old.emits, new.emits, True)):
+            olds, news = ({(each.channel or "", each.event): each for each in events} for events in (before, after))
+            for key in sorted(olds.keys() | news.keys()):
+                yield from self._event(olds.get(key), news.get(key), inside, emits=emits != turned)
+
+    def _event(self, old: EventSchema | None, new: EventSchema | None, inside: str, *, emits: bool) -> Iterator[Change]:
         either = new or old
         assert either is not None
-        text = ("emits " if emits else "") + (f"{either.channel}:" if either.channel else "") + either.event
-        place = _Place(text, read=not emits)
-        one_way = [emits and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
+        text = (f"{either.channel}:" if either.channel else "") + either.event
+        place = _Place(f"{'emits ' if emits else ''}{inside}{text}", read=not emits)
+        if (old is None or new is None) and not inside and digest(either.channel, either.event) in self._hidden:
+            yield _change("event-hidden", place)
+            return
+        sent = emits or inside
+        one_way = [bool(sent and each and each.kind == "value" and each.result is None) for each in (old, new)]
         prefix = "emitted-" if any(one_way) else ""
         if old is None or new is None:
             name = f"{prefix}event-{'added' if old is None else 'removed'}"
@@ -152,6 +176,8 @@ class _Comparison:
             return
         if new.deprecated and not old.deprecated:
             yield _change(f"{'emitted-' if emits else ''}event-deprecated", place, None, new.deprecated)
+        if new.keep != old.keep:
+            yield _change(f"keep-{'added' if new.keep else 'removed'}", place)
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
         if one_way[0] != one_way[1] and old.kind == new.kind:
             if {"type": "null"} in (old.result, new.result):
@@ -160,11 +186,15 @@ class _Comparison:
         elif old.kind != new.kind:
             rule = {("stream", "exchange"): "upload-added", ("exchange", "stream"): "upload-removed"}
             yield _change(rule.get((old.kind, new.kind), "kind-changed"), place, old.kind, new.kind)
+        elif new.kind == "conversation" and not (old.events or old.emits):
+            yield _change("conversation-undeclared", place)
         else:
+            yield from self.events(old, new, f"{inside}{text}.", turned=emits)
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
                 if before is not None and after is not None:
-                    at = _Place(f"{place.text}() {name}", results=name != "sends", read=(name == "sends") != emits)
+                    at = place.at(f".{name}")._replace(results=name != "sends", read=(name == "sends") != emits)
+                    self._compared.clear()
                     yield from self._schemas(before, after, at)
 
     # ------------------------------------------------------------ parameters
@@ -191,6 +221,7 @@ class _Comparison:
                 yield _change(f"parameter-{'required' if needed[1] else 'optional'}", at)
             if before.optional and after.optional:
                 yield from _defaults("parameter", before.schema, after.schema, at)
+            self._compared.clear()
             yield from self._schemas(before.schema, after.schema, at)
         if old_rest is not None and new_rest is not None:
             yield from self._schemas(old_rest.schema, new_rest.schema, place.at(f"(*{new_rest.name})"))
@@ -201,6 +232,7 @@ class _Comparison:
 
     def _schemas(self, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
         olds, news = (_leaves(schema, found) for schema, found in zip((old, new), self._definitions, strict=True))
+        is_union = len({key for key in {**olds, **news} if key[0] == "object"}) > 1
         for kind in ("object", "array"):
             mine, its = ([key for key in side if key[0] == kind] for side in (olds, news))
             if len(mine) == len(its) == 1:  # they are compared even if their tags differ
@@ -211,13 +243,20 @@ class _Comparison:
             one, other = olds[key], news[key]
             if key[0] != "null":  # null has no unit, whatever is written beside it
                 yield from _units(one.schema, other.schema, place)
-            if one.place and other.place:
-                seen = one.place, other.place, key, place.results, place.read
-                if seen in self._seen:
-                    continue
-                self._seen.add(seen)
-            at = place._replace(text=other.place) if other.place else place
-            yield from self._alike(one.schema, other.schema, at, key[0])
+            at = place.at(f"<{_tag_of(other.schema)}>") if is_union and key[0] == "object" else place
+            pair = one.name, other.name, key
+            if not (one.name and other.name):
+                yield from self._alike(one.schema, other.schema, at, key[0])
+            elif pair in self._compared:
+                self._is_cut = True
+            else:
+                self._compared.add(pair)
+                self._places += 1
+                before, self._is_cut = self._is_cut, self._places > _MOST_PLACES
+                yield from self._alike(one.schema, other.schema, at, key[0])
+                if not self._is_cut:
+                    self._compared.remove(pair)
+                self._is_cut = self._is_cut or before
 
     def _alike(self, old: Schema, new: Schema, place: _Place, kind: str) -> Iterator[Change]:
         """Compare two schemas for values of one type."""
@@ -236,7 +275,7 @@ class _Comparison:
             yield from self._fields(old, new, place)
         else:
             if (named in old) != (named in new):
-                yield _change("type-widened" if named in old else "type-narrowed", place, old, new)
+                yield from _dict_and_class(old, new, place, named)
             # Each item of a tuple with that of a list, or each field of a class with the values of a dict.
             at = place.at("[]" if kind == "array" else "{}")
             for one, other in product(*(_items(side, named, others) for side in (old, new))):
@@ -355,24 +394,24 @@ def _leaves(schema: Schema, definitions: dict[str, Schema]) -> _Leaves:
 
 
 def _walk(
-    schema: Any, definitions: dict[str, Schema], place: str, seen: frozenset[str]
+    schema: Any, definitions: dict[str, Schema], home: str, seen: frozenset[str]
 ) -> Iterator[tuple[str, Any, _Leaf]]:
     schema = _as_enum(schema)
     shared = {key: value for key, value in schema.items() if key in (UNIT, *_MISSPELT)}
     if (ref := schema.get("$ref")) is not None:
         name = ref.removeprefix(PREFIX)
         if name not in seen:
-            yield from _walk({**shared, **definitions[name]}, definitions, f"$defs.{name}", seen | {name})
+            yield from _walk({**shared, **definitions[name]}, definitions, name, seen | {name})
     elif members := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         for member in members:
-            yield from _walk({**shared, **member}, definitions, place, seen)
+            yield from _walk({**shared, **member}, definitions, home, seen)
     elif "enum" in schema:
         values = schema["enum"]
         names = [*schema.get(MEMBER_NAMES, ()), *[None] * len(values)]
         for kind in dict.fromkeys(_JSON[type(value)] for value in values):
             chosen = [number for number, value in enumerate(values) if _JSON[type(value)] == kind]
             part: Schema = {**shared, "enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen]}
-            yield kind, None, _Leaf({} if kind == "null" else part, place)
+            yield kind, None, _Leaf({} if kind == "null" else part, home)
     else:
         kinds = schema.get("type") or _implied(schema)
         for kind in [kinds] if isinstance(kinds, str) else kinds:
@@ -383,7 +422,21 @@ def _walk(
                 kind = f"text {schema['format']}"
             elif kind in ("object", "array"):
                 tag = next((repr(each.schema["enum"]) for each in _fields_of(schema).values() if each.constant), None)
-            yield kind, tag, _Leaf(schema, place)
+            yield kind, tag, _Leaf(schema, home)
+
+
+def _tag_of(schema: Schema) -> str:
+    tags = (each.schema["enum"][0] for each in _fields_of(schema).values() if each.constant)
+    return str(next(tags, schema.get("title", "")))
+
+
+def _dict_and_class(old: Schema, new: Schema, place: _Place, named: str) -> Iterator[Change]:
+    """Yield the changes from a dict to a class, or from a list to a tuple, and the reverse."""
+    one = old if named in old else new
+    if named == "properties" and not _is_closed(one):
+        yield _change("class-to-dict" if one is old else "dict-to-class", place)
+    if named == "prefixItems" or _is_closed(one) or not all(each.may_be_missed for each in _fields_of(one).values()):
+        yield _change("type-widened" if one is old else "type-narrowed", place, old, new)
 
 
 def _implied(schema: Schema) -> str:
@@ -445,14 +498,19 @@ def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
 
 
 def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+    classes = "properties" in old and "properties" in new
     for keyword in _LIMITS:
         if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
             continue
         before, after = (side.get(keyword) for side in (old, new))
+        if keyword == "additionalProperties":  # whether a class forbids unknown fields
+            before, after = (True if classes and _is_closed(side) else None for side in (old, new))
         if before == after:
             continue
-        ordered = keyword != "multipleOf" and isinstance(before, int | float) and isinstance(after, int | float)
-        if before is not None and after is not None and not ordered:
+        ordered = keyword in (*_LOWER, *_UPPER) and isinstance(before, int | float) and isinstance(after, int | float)
+        if not place.read:
+            action = "unchecked"
+        elif before is not None and after is not None and not ordered:
             action = "changed"
         elif before is None or (after is not None and (after > before) == (keyword in _LOWER)):
             action = "tightened"

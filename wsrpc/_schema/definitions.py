@@ -14,6 +14,8 @@ Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
 UNIT = "unit"
 """Keyword for the unit of a number, as in RFC 9880 (Semantic Definition Format)."""
+TIMEZONE = "x-timezone"
+"""Keyword for a time: true if it has to have a time zone, false if it must have none."""
 MEMBER_NAMES = "x-enum-varnames"
 """Keyword for the names of an enumeration's members, in the order of the values. Other generators know it, too."""
 

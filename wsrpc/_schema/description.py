@@ -14,8 +14,8 @@ import msgspec
 
 from .._base.rooms import CHANNEL
 from .._core.handlers.compiled import Handler
+from .._core.handlers.contract import Conversation, Member
 from .._core.handlers.contract import Kind as MemberKind
-from .._core.handlers.contract import Member
 from .._core.handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
@@ -68,6 +68,9 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
         result: the JSON Schema of the result.
         notes: which types have no schema, and why.
         deprecated: what callers should use instead. Empty if the event is not deprecated.
+        keep: whether calls can have a key, because the handler has ``keep=``.
+        events: the events and requests that the caller sends in a conversation, as `wsrpc.Conversation` declares them.
+        emits: those that the handler sends.
     """
 
     event: str
@@ -80,9 +83,12 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
     result: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     deprecated: str = ""
+    keep: bool = False
+    events: tuple[EventSchema, ...] = ()
+    emits: tuple[EventSchema, ...] = ()
 
 
-class Description(msgspec.Struct, frozen=True):
+class Description(msgspec.Struct, frozen=True, omit_defaults=True):
     """Description of the events of a server, client or router.
 
     A type that has default values, and that is both sent and returned, has two definitions. For a class ``Cup``, the
@@ -94,11 +100,13 @@ class Description(msgspec.Struct, frozen=True):
         events: the events that have handlers, sorted by name. Events on the main channel come first.
         emits: the events and requests that were declared with ``declare()``.
         definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
+        hidden: digests of the names of handlers with ``hidden=True``, so that `wsrpc diff` does not call them removed.
     """
 
     events: tuple[EventSchema, ...]
     emits: tuple[EventSchema, ...]
     definitions: dict[str, dict[str, Any]] = msgspec.field(name="$defs")
+    hidden: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -183,7 +191,8 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     default = _default_writer(enc_hook)
     events = [_finished(draft, described, default) for draft in drafts]
     emits = [_finished(draft, described, default) for draft in emitted]
-    made = Description(tuple(events), tuple(emits), definitions)
+    hidden = sorted(digest(channel, event) for channel, event, _ in shown_handlers(registry, once=once, hidden=True))
+    made = Description(tuple(events), tuple(emits), definitions, tuple(hidden))
     return msgspec.convert(_writable(msgspec.to_builtins(made)), Description)
 
 
@@ -203,12 +212,19 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def shown_handlers(registry: Registry, *, once: bool) -> Iterator[tuple[str | None, str, Handler]]:
-    """Yield the channel, the event and the handler of each event that a description contains."""
+def digest(channel: str | None, event: str) -> str:
+    """Return what `Description.hidden` contains for an event."""
+    return sha256(msgspec.json.encode((channel, event))).hexdigest()[:16]
+
+
+def shown_handlers(
+    registry: Registry, *, once: bool, hidden: bool = False
+) -> Iterator[tuple[str | None, str, Handler]]:
+    """Yield the channel, the event and the handler of each event that a description contains, or that is hidden."""
     for channel, scope in registry.scopes.items():
         assert not isinstance(channel, int)
         for event, handler in {**scope.handlers, **(scope.once if once else {})}.items():
-            if not handler.hidden:
+            if handler.hidden == hidden:
                 yield channel, event, handler
 
 
@@ -245,9 +261,13 @@ class _Draft(NamedTuple):
     """The types of `EventSchema.sends`, `items` and `result`, each with the form of its schema."""
     notes: list[str]
     deprecated: str = ""
+    keep: bool = False
+    events: tuple[_Draft, ...] = ()
+    emits: tuple[_Draft, ...] = ()
 
     def types(self) -> list[tuple[Any, Form]]:
-        return [*((parameter.type, self.form) for parameter in self.parameters), *self.others.values()]
+        inner = [each for draft in (*self.events, *self.emits) for each in draft.types()]
+        return [*((parameter.type, self.form) for parameter in self.parameters), *self.others.values(), *inner]
 
 
 _KINDS: dict[Role | MemberKind, Kind] = {
@@ -285,20 +305,45 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
             others["sends"] = parameter.type, "sent"
     if kind != "conversation":
         others["items" if kind in ("stream", "exchange") else "result"] = given.type, "given"
-    return _Draft(channel, event, kind, doc, parameters, "sent", others, notes, handler.deprecated or "")
+    draft = _Draft(channel, event, kind, doc, parameters, "sent", others, notes, handler.deprecated or "")
+    draft = draft._replace(keep=handler.keep is not None)
+    annotated = [*(p.type for p in handler.facts.parameters if p.source == "injected"), given.type]
+    return _with_channel(draft, annotated + ([] if member is None else _annotated(member)), "sent", "given")
+
+
+def _with_channel(draft: _Draft, annotated: list[Any], form: Form, answered: Form) -> _Draft:
+    """Return a draft with the events of its conversation, if one of the ``annotated`` types declares them."""
+    metadata = (each for tp in annotated for each in getattr(tp, "__metadata__", ()))
+    declared = next((each for each in metadata if isinstance(each, Conversation)), None)
+    if declared is None or draft.kind != "conversation":
+        return draft
+    handles, emits = declared.members()
+    return draft._replace(
+        events=tuple(_of_member(None, each.event, each, form, answered) for each in handles),
+        emits=tuple(_of_member(None, each.event, each, answered, form) for each in emits),
+    )
 
 
 def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
+    return _with_channel(_of_member(channel, event, member, "given", "sent"), _annotated(member), "given", "sent")
+
+
+def _annotated(member: Member) -> list[Any]:
+    """Return the types of a contract's member of which one may declare a conversation."""
+    return [*(p.type for p in member.signature.parameters), result_of(member.function).type]
+
+
+def _of_member(channel: str | None, event: str, member: Member, form: Form, answered: Form) -> _Draft:
     kind = _KINDS[member.kind]
     others: dict[str, tuple[Any, Form]] = {}
     if member.source is not None:
-        others["sends"] = member.source.type, "given"
+        others["sends"] = member.source.type, form
     if kind in ("stream", "exchange"):
-        others["items"] = member.result, "sent"
+        others["items"] = member.result, answered
     elif member.kind in (MemberKind.REQUEST, MemberKind.UPLOAD):
-        others["result"] = member.result, "sent"
+        others["result"] = member.result, answered
     doc, parameters = _doc(member.function), by_place(member.parameters)
-    return _Draft(channel, event, kind, doc, parameters, "given", others, [], member.deprecated or "")
+    return _Draft(channel, event, kind, doc, parameters, form, others, [], member.deprecated or "")
 
 
 def _doc(function: Any) -> str:
@@ -348,5 +393,9 @@ def _finished(draft: _Draft, described: Iterator[Described], default: DefaultWri
     for name in draft.others:
         fields[name], found = next(described)
         notes += [f"{'what is sent' if name == 'sends' else name}: {note}" for note in found]
-    fields |= {"notes": tuple(notes), "deprecated": draft.deprecated}
+    events, emits = (
+        tuple(_finished(each, described, default) for each in side) for side in (draft.events, draft.emits)
+    )
+    fields |= {"notes": tuple(notes), "deprecated": draft.deprecated, "keep": draft.keep}
+    fields |= {"events": events, "emits": emits}
     return EventSchema(draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), **fields)

@@ -19,6 +19,7 @@ from .._values.convert import check_type, nodes_of, type_name
 from .definitions import (
     MEMBER_NAMES,
     PREFIX,
+    TIMEZONE,
     Form,
     Schema,
     named,
@@ -159,11 +160,13 @@ def _with_formats(schema: Schema, node: mi.Type) -> Schema:
     """
     while isinstance(node, mi.Metadata):
         node = node.type
+    if isinstance(node, mi.DateTimeType | mi.TimeType):
+        schema.setdefault("format", "date-time" if isinstance(node, mi.DateTimeType) else "time")
+        if node.tz is not None:
+            schema[TIMEZONE] = node.tz
+    if isinstance(node, mi.DictType) and isinstance(node.key_type, mi.IntType):
+        schema.setdefault("propertyNames", {"pattern": "^-?[0-9]+$"})
     match node:
-        case mi.DateTimeType():
-            schema.setdefault("format", "date-time")
-        case mi.TimeType():
-            schema.setdefault("format", "time")
         case mi.CollectionType() if schema.get("items"):
             _with_formats(schema["items"], node.item_type)
         case mi.TupleType():

@@ -688,7 +688,7 @@ var Stream = class {
   }
   channelEnded(error) {
     if (error instanceof Aborted) this.#queue.splice(0);
-    this.#finish(error);
+    this.#finish(error ?? new ChannelClosed("the handler ended the channel before the end of the items", "ran"));
   }
   #finish(error) {
     if (this.#isOver) return;

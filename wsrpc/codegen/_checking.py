@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .._base.names import RESERVED_EVENTS, check_channel, check_event
-from .._schema.definitions import MEMBER_NAMES, PREFIX, UNIT
+from .._schema.definitions import MEMBER_NAMES, PREFIX, UNIT, reachable
 from .._schema.description import Description, EventSchema
 from .._values.older_names import OLDER_NAMES
 from ..errors import short
@@ -120,9 +120,10 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
 
 
 def schemas_of_event(event: EventSchema) -> list[Any]:
-    """Return the schemas of one event: of its parameters, its items in both directions, and its result."""
+    """Return the schemas of one event: of its parameters, its items in both directions, its result, and its channel."""
     found = [parameter.schema for parameter in event.parameters]
-    return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
+    found += [each for each in (event.sends, event.items, event.result) if each is not None]
+    return [*found, *(schema for inner in (*event.events, *event.emits) for schema in schemas_of_event(inner))]
 
 
 def prose_of(schema: Mapping[str, Any]) -> str:
@@ -130,6 +131,51 @@ def prose_of(schema: Mapping[str, Any]) -> str:
     units = [each.get(UNIT) for each in (schema, *(schema.get("anyOf") or ())) if each.__class__ is dict]
     unit = next((f"Unit: {each}" for each in units if each.__class__ is str), "")
     return "\n".join(filter(None, [schema.get("description", ""), unit]))
+
+
+def read_tolerantly(description: Description) -> Description:
+    """Return a description whose classes that are only received may lack fields with a default, or that may be null.
+
+    So clients that are generated from it also work with a later version that has no such field any more.
+    """
+    definitions = description.definitions
+    sent: list[Any] = []
+    received: list[Any] = []
+
+    def collect(events: Iterable[EventSchema], asked: list[Any], answers: list[Any]) -> None:
+        for event in events:
+            asked += [*(parameter.schema for parameter in event.parameters), event.sends]
+            answers += event.items, event.result
+            collect(event.events, asked, answers)
+            collect(event.emits, answers, asked)
+
+    collect(description.events, sent, received)
+    collect(description.emits, received, sent)
+    only = {*reachable(received, definitions)} - {*reachable(sent, definitions)}
+    made = {name: _tolerant(schema) if name in only else schema for name, schema in definitions.items()}
+    return msgspec.structs.replace(description, definitions=made)
+
+
+def _tolerant(schema: dict[str, Any]) -> dict[str, Any]:
+    fields, items = schema.get("properties", {}), list(schema.get("prefixItems", ()))
+    optional = {name: found for name, each in fields.items() if (found := _optional(each)) is not None}
+    required = [name for name in schema.get("required", ()) if name not in optional]
+    changed = {**schema, "properties": {**fields, **optional}, "required": required} if optional else {**schema}
+    for number in reversed(range(len(items))):
+        if (found := _optional(items[number])) is None:
+            break
+        items[number] = found
+        changed |= {"prefixItems": items, "minItems": min(number, schema.get("minItems", 0))}
+    return changed
+
+
+def _optional(schema: Any) -> dict[str, Any] | None:
+    """Return the schema of a field with its default, if the field has one or may be null. A tag is always there."""
+    if schema.__class__ is not dict or "const" in schema or len(schema.get("enum", ())) == 1:
+        return None
+    members = [schema, *(each for each in schema.get("anyOf", ()) if each.__class__ is dict)]
+    is_nullable = any("null" in each.get("type", "") or None in each.get("enum", ()) for each in members)
+    return {"default": None, **schema} if is_nullable or "default" in schema else None
 
 
 def is_answered(emitted: EventSchema) -> bool:
@@ -165,14 +211,19 @@ def check_description(description: Description) -> None:
             _check_event(event, definitions, where)
 
 
-def _check_event(event: EventSchema, definitions: Iterable[str], where: str) -> None:
+def _check_event(event: EventSchema, definitions: Iterable[str], where: str, *, inner: bool = False) -> None:
     try:
         check_event(event.event)
         if event.channel is not None:
             check_channel(event.channel)
     except (TypeError, ValueError) as exc:
         raise InvalidDescription(f"{where}: {exc}") from exc
-    if event.channel is None and event.event in RESERVED_EVENTS:
+    for side in (event.events, event.emits):
+        for each in side:
+            if inner:
+                raise InvalidDescription(f"{where}: a conversation within a conversation is not described")
+            _check_event(each, definitions, f"{where}: event {short(each.event)}", inner=True)
+    if event.channel is None and event.event in RESERVED_EVENTS and not inner:
         raise InvalidDescription(f"{where} is a lifecycle event on the main channel, and never sent")
     for schema in schemas_of_event(event):
         _check_schema(schema, definitions, where)

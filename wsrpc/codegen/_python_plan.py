@@ -99,7 +99,8 @@ def _are_forms(sent: Schema, given: Schema) -> bool:
     if (sent.get("properties") is None) != (given.get("properties") is None):
         return False
     properties, others = sent.get("properties", {}), given.get("properties", {})
-    if properties.keys() != others.keys():
+    computed = computed_fields(sent, given)
+    if properties.keys() != others.keys() - computed or (computed and sent.get("additionalProperties") is False):
         return False
     items, other_items = sent.get("prefixItems", ()), given.get("prefixItems", ())
     return len(items) == len(other_items) and all(
@@ -109,6 +110,13 @@ def _are_forms(sent: Schema, given: Schema) -> bool:
             *zip(items, other_items, strict=True),
         )
     )
+
+
+def computed_fields(sent: Schema, given: Schema) -> dict[str, Any]:
+    """Return the fields that only returned values have, because the server computes them (with pydantic)."""
+    known, fields = sent.get("properties", {}), given.get("properties", {})
+    new = {name: each for name, each in fields.items() if name not in known and each.__class__ is dict}
+    return {name: each for name, each in new.items() if each.get("readOnly") is True}
 
 
 _NO_FIELDS: Schema = dict.fromkeys(("properties", "prefixItems", "required", "minItems"))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
 
 from .._schema.definitions import PREFIX, Schema
 from ._python_plan import Plan
@@ -44,6 +49,9 @@ _TEXTS = {
     "duration": "dt.timedelta",
     "uuid": "UUID",
     "decimal": "Decimal",
+}
+_CLASSES: dict[str, type[Any]] = {"bytes": bytes, "UUID": UUID, "Decimal": Decimal} | {
+    f"dt.{cls.__name__}": cls for cls in (dt.datetime, dt.date, dt.time, dt.timedelta)
 }
 _LARGEST = 2**53
 """Larger numbers are left out as defaults, because JSON may have changed them."""
@@ -286,6 +294,8 @@ def _default_of(value: Any, form: Form) -> str | None:
         return literal(value) if any(each.__class__ is cls and each == value for each in form.values) else None
     if value is None:
         return "None" if kind in ("null", "any") else None
+    if kind == "text" and cls is str:
+        return _text_of(value, _CLASSES[form.expression.removeprefix("builtins.")])
     if cls in (list, tuple):
         return {"list": "[]", "any": "[]", "set": "set()"}.get(kind) if not value else None
     if cls is dict:
@@ -299,3 +309,12 @@ def _default_of(value: Any, form: Form) -> str | None:
     if kind not in wanted.get(cls, ()) or (cls in (int, float) and not abs(value) < _LARGEST):
         return None
     return literal(value)
+
+
+def _text_of(value: str, cls: type[Any]) -> str | None:
+    """Return the source of an object that is text in JSON."""
+    try:
+        made = repr(msgspec.convert(value, cls))
+    except ValueError:
+        return None
+    return made.replace("datetime.", "dt.") if made.startswith("datetime.") else made

@@ -11,10 +11,18 @@ import msgspec
 
 from .._schema.definitions import renamed
 from .._schema.description import Description, EventSchema
-from ._checking import InvalidDescription, by_channel, check_description, is_answered, prose_of, schemas_of_event
+from ._checking import (
+    InvalidDescription,
+    by_channel,
+    check_description,
+    is_answered,
+    prose_of,
+    read_tolerantly,
+    schemas_of_event,
+)
 from ._name_table import NameTable
 from ._python_models import Models
-from ._python_plan import merged
+from ._python_plan import computed_fields, merged
 from ._python_text import (
     DEPRECATED,
     IMPORTS,
@@ -56,13 +64,16 @@ def client_module(description: Description, /) -> str:
     """
     check_description(description)
     contract = f'CONTRACT = "{description.fingerprint}"'
+    description = read_tolerantly(description)
     pairs = merged(description.definitions)
     description = msgspec.convert(renamed(msgspec.to_builtins(description), pairs), Description)
     definitions = description.definitions
     for name, kept in pairs.items():
         dropped = definitions.pop(name)
         if "enum" not in dropped:
-            definitions[kept] = dropped  # the form of sent values, which has the defaults
+            # The form of sent values, which has the defaults. A computed field is not sent.
+            fields = {**dropped.get("properties", {}), **computed_fields(dropped, definitions[kept])}
+            definitions[kept] = {**dropped, **({"properties": fields} if fields else {})}
     definitions = dict(sorted(definitions.items()))
     names = module_names()
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
@@ -118,6 +129,13 @@ class _Contracts:
         for channel, found in emitting.items():
             about = "Events and requests that are sent" if any(map(is_answered, found)) else "Events that are emitted"
             parts.append(self._protocol(heard[channel], f"{about} on {_called(channel)}.", found, emitted=True))
+        for event in description.events:
+            sides = (event.events, "Calls", "Calls that you can make"), (event.emits, "Events", "What arrives")
+            for inner, ending, about in sides:
+                if inner:
+                    name = self._names.unique(class_name(event.event, "Event") + ending)
+                    about = f"{about} in the conversation {literal(event.event)}."
+                    parts.append(self._protocol(name, about, [*inner], emitted=ending == "Events"))
         if channels:
             parts.append([f"{self._caller}: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer"])
         for channel in channels:

@@ -12,7 +12,7 @@ import msgspec
 from .._base.misuse import check_flag
 from ..errors import printable
 from ..schema import Description, EventSchema, ParameterSchema
-from ._checking import by_channel, prose_of
+from ._checking import by_channel, prose_of, read_tolerantly
 from ._typescript_types import (
     BASE64,
     Names,
@@ -217,7 +217,7 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     )
     parts: list[str] = []
     endless = endless_types(description.definitions)
-    for name, schema in description.definitions.items():
+    for name, schema in read_tolerantly(description).definitions.items():
         about = comment(str(schema.get("description", "")))
         text = "unknown" if name in endless else type_of(schema, names)
         if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, not a union
@@ -282,7 +282,7 @@ def _called(event: EventSchema, names: Names, indent: str) -> str:
         case "exchange":
             return EXCHANGE.replace("\n", f"\n{indent}") % (sends, in_parentheses(items))
         case "conversation":
-            return "void"
+            return _braces(_groups([*event.events], [*event.emits], names, f"{indent}  "), indent, "void")
 
 
 def _handled(event: EventSchema, names: Names, indent: str) -> str:
@@ -305,8 +305,8 @@ def _channels(events: Iterable[EventSchema], names: Names, answer: Answer) -> tu
     return _braces(main), _braces(named)
 
 
-def _braces(inner: str, indent: str = "") -> str:
-    return f"{{\n{inner}{indent}}}" if inner else "{}"
+def _braces(inner: str, indent: str = "", nothing: str = "{}") -> str:
+    return f"{{\n{inner}{indent}}}" if inner else nothing
 
 
 def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str:

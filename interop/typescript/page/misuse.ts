@@ -62,7 +62,7 @@ export const at: Date = (await client.request("times")).at // 2322
 for await (const cup of client.stream("count", 3)) cup.toFixed() // 2339
 for (const cup of client.stream("count", 3)) cup // 2488
 export const total: string = await client.upload("total", [1], 0) // 2322
-export const cup: Cup = { drink: "tea" } // 2741
+export const cup: Cup = { size: "s" } // 2741
 
 // Channels
 const exchange = await client.open("doubled")
@@ -70,7 +70,7 @@ exchange.request("next", { value: "1", done: false }) // 2322
 exchange.request("nxt", { done: true }) // 2345
 exchange.emit("pul", 1) // 2345
 exchange.on("stopp", () => {}) // 2345
-const talk: Channel<{ requests: { upper(text: string): string } }> = await client.open("talk")
+const talk = await client.open("talk")
 talk.request("lower", "hi") // 2345
 talk.request("upper", 1) // 2345
 talk.on("anything", () => {})

@@ -200,7 +200,7 @@ class Main(Protocol):
     async def event(self) -> None: ...
     async def tagged(self) -> One | Two: ...
     async def names(self, self_: int, class_: int, a: int, a_: int, items: int, items_: AsyncIterable[Any]) -> None: ...
-    async def defaults(self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []) -> None: ...
+    async def defaults(self, a: dt.date = dt.date(2026, 1, 1), b: Any = ..., c: builtins.list[int] = []) -> None: ...
     async def needed(self, a: int, b: int) -> None: ...
     async def described(self, a: int, b: Any) -> None:
         """Say "so".
@@ -332,7 +332,9 @@ UNSET = "msgspec.UnsetType = msgspec.UNSET"
         (STRING, f"str | {UNSET}"),
         ({}, f"Any | {UNSET}"),
         ({**ref("Size"), "default": "s"}, "Size = Size.S"),
-        ({**STRING, "format": "date", "default": "2026-01-01"}, f"dt.date | {UNSET}"),
+        ({**STRING, "format": "date", "default": "2026-01-01"}, "dt.date = dt.date(2026, 1, 1)"),
+        ({**STRING, "format": "date", "default": "soon"}, f"dt.date | {UNSET}"),
+        ({**STRING, "format": "decimal", "default": "1.50"}, "Decimal = Decimal('1.50')"),
         ({**INTEGER, "default": None}, f"int | {UNSET}"),
         ({"anyOf": [STRING, {"type": "null"}], "default": None}, "str | None = None"),
         ({"type": "number", "default": 1}, "float = 1"),

@@ -150,7 +150,7 @@ export interface Cup {
   heat?: number | null
 }
 export interface Emits_ {
-  number: number
+  number?: number
 }
 export type Names = { [key: string]: Names | number }
 export interface Open {

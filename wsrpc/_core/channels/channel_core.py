@@ -461,6 +461,8 @@ class StreamInbox(ItemInbox):
         self.channel.finish_locally()
 
     def channel_ended(self, error: Exception | None) -> None:
+        if error is None and not self.over:  # the handler holds a conversation, for example
+            error = ChannelClosed(str(self.channel.id), "the handler ended it before the end of the items")
         super().channel_ended(error)
         self.channel.drop_error()  # the inbox keeps the error, for the only reader
 

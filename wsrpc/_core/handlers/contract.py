@@ -9,6 +9,7 @@ import inspect
 import types
 import typing
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,35 @@ from .introspection import (
     signature_of,
 )
 from .method import Exposed, HandlerOptions, mark_of
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Contracts of the events of a conversation, as in ``channel: Annotated[AnonymousChannel, Conversation(Asks)]``.
+
+    Descriptions, `wsrpc diff` and generated TypeScript contain these events. As with `Server.declare`, nothing else
+    changes at run time. A handler without a parameter for the channel annotates its result.
+
+    Attributes:
+        handles: the contract of the events and requests that the caller sends.
+        emits: the contract of those that the handler sends. A method that returns None stands for an event.
+
+    Raises:
+        TypeError: a contract cannot work. The text names the member.
+    """
+
+    handles: type[Any] | None = None
+    emits: type[Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.members()
+
+    def members(self) -> tuple[list[Member], list[Member]]:
+        """Return the members of ``handles`` and ``emits``, by the names of their events."""
+        sides = (self.handles, True), (self.emits, False)
+        found = [[] if each is None else placed_members(each, 0, requests=asked) for each, asked in sides]
+        handles, emits = (sorted((member for _, member in side), key=lambda member: member.event) for side in found)
+        return handles, emits
 
 
 class Kind(Enum):

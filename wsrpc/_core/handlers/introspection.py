@@ -551,5 +551,5 @@ def result_of(function: Any) -> Result:
         return Result("stream")
     injection = _injection_of(tp)
     if injection is not None and injection.conversation:
-        return Result("channel", awaited=awaited, blocking=injection.blocking)
+        return Result("channel", tp, awaited=awaited, blocking=injection.blocking)
     return Result("value", tp, awaited=awaited)
