@@ -35,8 +35,8 @@ MEANING = """\
 changes meaning:
   orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The same number is read \
 in another unit. Add a parameter for the new unit.
-  orders:create(order).note: field-removed-optional. New handlers ignore the field silently. Keep the field until no caller \
-sends it.
+  orders:create(order).note: field-removed-optional. New handlers ignore the field silently. Keep the field \
+until no caller sends it.
 """
 ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers (this program) first.\n"
 

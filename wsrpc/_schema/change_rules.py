@@ -53,13 +53,13 @@ Old callers send no items; old handlers ignore them silently. | Add another even
 upload-removed | meaning | fails
 New handlers ignore the items silently; new callers send none. | Add another event.
 event-hidden | works | works
-Descriptions and generated clients do not have the event. Its handler still answers. | Nothing to do.
+It is not described, but its handler answers. | Nothing to do.
 keep-added | works | fails
 Old handlers refuse calls with a key. | Deploy the handlers first.
 keep-removed | fails | works
 New handlers refuse calls with a key. | Keep `keep=` until no caller passes a key.
 conversation-undeclared | works | works
-Its events are not compared: `Conversation` does not declare them. | Declare them.
+What travels in it is not compared. | Declare it.
 emitted-event-added | works | meaning
 Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
@@ -149,7 +149,7 @@ Old programs refuse values that are allowed now. | Deploy the readers first.
 constraint-changed | fails | fails
 Each version refuses values of the other. | Allow both forms first.
 constraint-unchecked | works | works
-Generated clients do not check what they receive for it; hand-written classes may. | Deploy such readers first.
+Generated clients do not check it; classes written by hand do. | Deploy such readers first.
 dict-to-class | meaning | works
 New programs lose the keys that the class does not have. | Keep the dict.
 class-to-dict | works | meaning
