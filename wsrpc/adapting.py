@@ -96,17 +96,18 @@ class KeptHandler(NamedTuple):
     streams: bool
 
 
-def by_position(server: Server, channel: str | None, event: str, named: Mapping[str, Any]) -> list[Any] | None:
-    """Return arguments that are given by name in the order of the handler's parameters. None if there is no handler.
+def by_position(server: Server, channel: str | None, event: str, named: Mapping[str, Any]) -> list[Any]:
+    """Return arguments that are given by name in the order of the handler's parameters.
 
-    Before an argument that is given, a default stands for one that is not. A parameter ``*args`` takes a list.
+    Before an argument that is given, a default stands for one that is not. A parameter ``*args`` takes a list. If the
+    server has no handler that says its parameters, ``named`` is the only argument.
 
     Raises:
         BadArguments: a name is unknown, a required one is missing, or ``*args`` is no list. ``data`` names it.
     """
     scope = registry_of(server).scopes.get(channel)
     handler = None if scope is None else scope.handlers.get(event) or scope.once.get(event)
-    return None if handler is None else placed(event, handler.facts.parameters, named)
+    return [named] if handler is None else placed(event, handler.facts.parameters, named)
 
 
 def kept_handler(server: Server, channel: str | None, event: str) -> KeptHandler | None:

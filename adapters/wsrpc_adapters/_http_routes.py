@@ -51,6 +51,7 @@ from wsrpc import (
     UnknownEvent,
     WsrpcError,
 )
+from wsrpc._base.http_statuses import STATUSES as ERROR_STATUSES
 from wsrpc._base.request_headers import refusal_headers
 from wsrpc.adapting import by_position, connect_in_memory, kept_handler, refuse_request
 from wsrpc.codecs import JsonCodec
@@ -111,33 +112,9 @@ STATUSES: dict[type[WsrpcError], int] = {
 }
 """The status for each class of error. Others have that of their code."""
 
-CODES: dict[str | int | None, int] = {
-    "unauthorized": 401,
-    "forbidden": 403,
-    "not_found": 404,
-    "conflict": 409,
-    "gone": 410,
-    "too_many_requests": 429,
-    "unauthenticated": 401,
-    "permission_denied": 403,
-    "already_exists": 409,
-    "resource_exhausted": 429,
-    "internal": 500,
-    "unimplemented": 501,
-    "unavailable": 503,
-    "deadline_exceeded": 504,
-}
+GRPC = {"unauthenticated": 401, "permission_denied": 403, "already_exists": 409, "resource_exhausted": 429}
+CODES: dict[Any, int] = {code: status for status, (code, _) in ERROR_STATUSES.items()} | GRPC
 """The status for the code of an `RpcError`, by the names of HTTP and of gRPC."""
-
-REFUSED = {status: code for code, status in reversed(CODES.items())} | {
-    400: "bad_request",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    413: "content_too_large",
-    415: "unsupported_media_type",
-    431: "headers_too_large",
-}
-"""The code for the status of a refusal: that of an `RpcError` with this status."""
 
 CLOSED: dict[int, int] = {
     CloseCode.UNAUTHORIZED: 401,
@@ -280,10 +257,10 @@ class Asked:
                 found: Any = msgspec.json.decode(body)
             except (ValueError, RecursionError) as exc:
                 raise HandshakeRejected(400, f"the arguments are not JSON\n{exc}") from None
-            named = self._by_name(found) if found.__class__ is dict else None
-            self.args = named if named is not None else found if isinstance(found, list) else [found]
+            is_list = found.__class__ is list
+            self.args = found if is_list else self._by_name(found) if found.__class__ is dict else [found]
 
-    def _by_name(self, found: dict[str, Any]) -> list[Any] | None:
+    def _by_name(self, found: dict[str, Any]) -> list[Any]:
         try:
             return by_position(self.server, self.channel, self.event, found)
         except BadArguments as exc:
@@ -738,7 +715,7 @@ def json_refusal(exc: HandshakeRejected) -> Response:
     """
     if "content-type" in exc.headers:
         return text_refusal(exc)
-    code = REFUSED.get(exc.status, f"status_{exc.status}")
+    code, _ = ERROR_STATUSES.get(exc.status, (f"status_{exc.status}", ""))
     more = [pair for pair in refusal_headers(exc.headers) if pair[0] != "content-type"]
     return answer(exc.status, {"error": {"message": reason(exc) or code, "code": code}}, more)
 

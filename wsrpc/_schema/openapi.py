@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from .._base.http_statuses import STATUSES
 from .components import (
     ERROR,
     ERROR_NAME,
@@ -57,44 +58,26 @@ PARAMETERS = {
 }
 FAILED = "WsrpcFailed"
 ROOM_EVENT = object_of("event args", event=STRING, args={"type": "array"}, channel=STRING)
+ROOM: dict[str, Any] = {"events": {"type": "array", "items": ROOM_EVENT}, "position": POSITION, "state": {}}
 OWN: dict[str, Schema] = {
     ERROR_NAME: ERROR,
     FAILED: object_of("error", error=schema_ref(ERROR_NAME)),
-    "WsrpcRoom": object_of(
-        "events position complete",
-        events={"type": "array", "items": ROOM_EVENT},
-        position=POSITION,
-        complete={"type": "boolean"},
-    ),
+    "WsrpcRoom": object_of("events position complete", **ROOM, complete={"type": "boolean"}),
 }
 """The schemas that do not depend on the events."""
-STATUSES = {
-    400: "The arguments or the request are not valid, or the error has no status of its own.",
-    401: "The credentials are missing, not valid, or expired.",
-    403: "The user, or the page, may not do this.",
-    404: "There is no such handler, run or object.",
-    408: "The body took too long.",
-    409: "The request conflicts with what is there.",
-    410: "The items are kept no more, or the object is gone.",
-    413: "The body is too large.",
-    415: "The body is not uncompressed JSON.",
-    422: "The key was used with other arguments.",
-    429: "Too many requests.",
-    431: "Too many headers.",
-    500: "The handler has failed, or the connection has ended and it may have run.",
-    501: "Not implemented.",
-    503: "The server is busy or restarting. With `Retry-After`, nothing has run.",
-    504: "The time is over.",
-}
-"""The statuses of errors. Only an application that chooses another one for its own refusals sends others."""
 DATA = ("const", "default", "enum", "examples")
 """Keywords of a schema whose values are no schemas."""
 NAMES = ("$defs", "patternProperties", "paths", "properties", "schemas")
 """Keywords for objects whose keys are names."""
-OF_BODIES = (408, 413)
-"""Those of requests that have a body."""
-RETRIED = (429, 503)
-"""Those that may have ``Retry-After``."""
+RETRY: dict[int, Any] = {each: {"headers": {"Retry-After": {"schema": COUNT}}} for each in (429, 503)}
+FAILED_BODY = {"application/json": {"schema": schema_ref(FAILED)}}
+FAILURES = {
+    str(status): {"description": f"`{code}`: {meaning}", "content": FAILED_BODY, **RETRY.get(status, {})}
+    for status, (code, meaning) in STATUSES.items()
+    if status != 405  # of an operation that is in the document
+}
+BODILESS, READS = ("408", "413"), ("408", "413", "422")
+"""The statuses that requests without a body do not have, and those that readers of a room do not have."""
 
 
 def openapi(description: Description, served: Served, info: Info, leave_out: Callable[[str], None]) -> dict[str, Any]:
@@ -152,12 +135,12 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
         "components": {
             "schemas": schemas,
             "parameters": PARAMETERS,
-            "responses": {str(status): _failure(status) for status in STATUSES},
+            "responses": FAILURES,
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
-    _keep_used(parts["components"], parts["paths"])
     document: dict[str, Any] = _readable(parts)
+    _keep_used(document["components"], paths)
     return document
 
 
@@ -176,14 +159,9 @@ def _keep_used(components: dict[str, dict[str, Any]], paths: dict[str, Any]) -> 
 
 def _operation(name: str, tag: str, parameters: str, responses: dict[str, Any], **more: Any) -> dict[str, Any]:
     refs = [{"$ref": f"#/components/parameters/{each}"} for each in parameters.split()]
-    statuses = [status for status in STATUSES if "requestBody" in more or status not in OF_BODIES]
-    failures = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+    never = READS if tag == "rooms" else () if "requestBody" in more else BODILESS
+    failures = {status: {"$ref": f"#/components/responses/{status}"} for status in FAILURES if status not in never}
     return {"operationId": name, "tags": [tag], **more, "parameters": refs, "responses": {**responses, **failures}}
-
-
-def _failure(status: int) -> dict[str, Any]:
-    headers = {"headers": {"Retry-After": {"schema": COUNT}}} if status in RETRIED else {}
-    return {**_json(STATUSES[status], schema_ref(FAILED)), **headers}
 
 
 def _json(text: str, schema: Schema, others: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -218,13 +196,12 @@ def _run(event: EventSchema, name: str, so_far: Schema, body: dict[str, Any]) ->
         "204": {"description": "The run has ended, and there are no more items."},
     }
     started = "key after last_id wait timeout"
+    stopped = {"204": {"description": "It stops."}}
     start = {"summary": f"Start {name}, or join its run.", **about(event), **body}
     return {
         "post": _operation(f"start_{name}", "runs", started, {**responses, **running}, **start),
         "get": _operation(f"read_{name}", "runs", f"{started} args", responses, summary="Read the run."),
-        "delete": _operation(
-            f"stop_{name}", "runs", "key args", {"204": {"description": "It stops."}}, summary="Stop the run."
-        ),
+        "delete": _operation(f"stop_{name}", "runs", "key args", stopped, summary="Stop the run."),
     }
 
 

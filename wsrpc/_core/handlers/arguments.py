@@ -87,27 +87,26 @@ def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got:
 
 def placed(event: str, parameters: Sequence[Parameter], named: Mapping[str, Any]) -> list[Any]:
     """Return arguments that are given by name in the order of the parameters; see `wsrpc.adapting.by_position`."""
-    called = f"{event[:64]}()"
+
+    def refusal(name: str, text: str, **more: Any) -> BadArguments:
+        return BadArguments(f"{event[:64]}(): {text}", data={"parameter": name[:64], **more})
+
     taken = {p.name: p for p in parameters if p.source in ("wire", "rest")}
-    if (unknown := next((name for name in named if name not in taken), None)) is not None:
-        known = ", ".join(map(repr, taken)) or "none"
-        data = {"parameter": unknown[:64], "expected": [*taken]}
-        raise BadArguments(f"{called}: no argument {unknown[:64]!r}: the names are {known}", data=data)
+    for name in named:
+        if name not in taken:
+            known = ", ".join(map(repr, taken)) or "none"
+            raise refusal(name, f"no argument {name[:64]!r}: the names are {known}", expected=[*taken])
     args: list[Any] = []
     given = 0
     for name, p in taken.items():
-        if name not in named and p.source == "wire":
-            if p.required:
-                raise BadArguments(f"{called}: missing argument {name!r}", data={"parameter": name})
-            args.append(p.default)
-            continue
-        value = named.get(name, [])
-        if p.source == "rest" and not isinstance(value, list):
-            raise BadArguments(
-                f"{called}: argument {name!r}: expected array", data={"parameter": name, "expected": "array"}
-            )
-        args += value if p.source == "rest" else [value]
-        given = len(args) if p.source == "wire" or value else given
+        found = named.get(name, p.default if p.source == "wire" else [])
+        if p.source == "wire" and p.required and name not in named:
+            raise refusal(name, f"missing argument {name!r}")
+        if p.source == "rest" and not isinstance(found, list):
+            raise refusal(name, f"argument {name!r}: expected array", expected="array")
+        args += found if p.source == "rest" else [found]
+        if name in named and (p.source == "wire" or found):
+            given = len(args)
     return args[:given]
 
 
