@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+PATIENCE = 10.0
+"""Seconds after which a wait that only a thread which the event loop does not know could end has failed."""
+
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Event loop in which waiting takes no time: when nothing is left to do, its time jumps to the next timer.
@@ -18,9 +21,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(main())
 
-    Time begins at 0. It passes as usual while something outside of the event loop may still answer: while a socket, a
-    pipe or a subprocess is open, or a function runs in a thread of wsrpc or of ``run_in_executor``. The event loop does
-    not know of other threads, and does not change ``time.time()`` and ``time.monotonic()``.
+    Time begins at 0. It passes as usual while something outside of the event loop may still answer: while a socket or a
+    pipe is open, such as a subprocess's, or a function runs in a thread of wsrpc or of ``run_in_executor``. The event
+    loop does not know of other threads, and does not change ``time.time()`` and ``time.monotonic()``.
+
+    It never jumps while a task always has something to do, as in a loop of ``asyncio.sleep(0)``.
+
+    Raises:
+        RuntimeError: from `run_until_complete`, which names the tasks that wait: no timer is set, nothing outside may
+            answer, and no other thread has called in 10 s. Connections with pings always have a timer, so limit what
+            may never end with `asyncio.timeout`, which costs no time.
     """
 
     def __init__(self) -> None:
@@ -45,6 +55,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._has_returned)
         return future
 
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        """Wait for the threads of ``run_in_executor``. Time passes as usual: from Python 3.12 on, a timer limits it."""
+        self._waits.in_threads += 1
+        try:
+            await super().shutdown_default_executor(*args, **options)
+        finally:
+            self._waits.in_threads -= 1
+
     def _has_returned(self, _: object) -> None:
         self._waits.in_threads -= 1
 
@@ -59,14 +77,18 @@ class _Waits(selectors.DefaultSelector):
         self.in_threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or self.in_threads or len(self.get_map()) > 1:
-            began = time.monotonic()
-            ready = super().select(timeout)
-            passed = time.monotonic() - began
-            self.now += passed
-            self.waited += passed
+        alone = not self.in_threads and len(self.get_map()) <= 1
+        if alone and timeout is not None:
+            ready = super().select(0)
+            if not ready:
+                self.now += timeout
             return ready
-        ready = super().select(0)
-        if not ready:
-            self.now += timeout
+        stuck = asyncio.all_tasks() if alone else ()
+        began = time.monotonic()
+        ready = super().select(PATIENCE if stuck else timeout)
+        if stuck and not ready:
+            raise RuntimeError(f"nothing is left that could end these waits: {', '.join(map(repr, stuck))}")
+        passed = time.monotonic() - began
+        self.now += passed
+        self.waited += passed
         return ready

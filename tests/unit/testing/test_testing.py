@@ -14,7 +14,7 @@ from waiting import until
 
 from wsrpc import Client, CloseInfo, Handshake, Key, Peer, Reconnect, Retry, Server, local_client
 from wsrpc.errors import ConnectionLost, HandshakeRejected
-from wsrpc.testing import Line, ScriptedTransport, connect, memory_transports
+from wsrpc.testing import Line, ScriptedTransport, VirtualTimeLoop, _virtual_time, connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -134,6 +134,26 @@ async def test_a_line_is_cut_and_half_open_where_only_the_client_notices(half_op
         assert await client.request("add", 3, 4) == 7
         assert len(server.peers) == 1, "the session goes on"
     await server.close()
+
+
+# ---------------------------------------------------------------- virtual time
+
+
+def test_a_wait_that_nothing_can_end_fails_and_says_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hung."""
+    monkeypatch.setattr(_virtual_time, "PATIENCE", 0.0)
+
+    async def forgotten() -> None:
+        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        for _ in range(2):
+            with pytest.raises(
+                RuntimeError, match=r"nothing is left .*forgotten\(\) running at .*test_testing\.py:\d+"
+            ):
+                runner.run(forgotten())
+        assert runner.get_loop().time() == 7200 and runner.run(asyncio.sleep(1, "goes on")) == "goes on"
 
 
 # ---------------------------------------------------------------- from a script

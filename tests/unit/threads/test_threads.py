@@ -7,6 +7,7 @@ import gc
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ from programs import printed_by, start
 from waiting import settled, until
 
 from wsrpc import Client, Limits, Peer, Server, current_context, current_peer
-from wsrpc.testing import connect, pair
+from wsrpc.testing import VirtualTimeLoop, connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -285,3 +286,22 @@ async def test_what_a_generator_raises_after_its_reader_has_left_is_logged(caplo
     (record,) = caplog.records
     assert record.levelname == "ERROR" and "numbers" in record.message and "after its reader had left" in record.message
     assert record.exc_info is not None and str(record.exc_info[1]) == "not closed"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_virtual_time_does_not_jump_while_a_thread_may_answer(known: bool) -> None:
+    """At the end also not while idle threads exit: from Python 3.12 on, a timer of five minutes limits this."""
+
+    async def main() -> None:
+        if known:
+            async with asyncio.timeout(250):
+                await asyncio.to_thread(time.sleep, 0.01)
+        else:
+            done, loop = asyncio.Event(), asyncio.get_running_loop()
+            threading.Timer(0.01, lambda: loop.call_soon_threadsafe(done.set)).start()
+            await done.wait()
+
+    loop = VirtualTimeLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+    assert loop.time() < 250
