@@ -271,6 +271,6 @@ class Node:
 
     def _needs_snapshot(self, node: str) -> None:
         now = self._clock.time()
-        if self._asked.get(node, 0.0) + BEAT / 2 < now:
+        if node not in self._asked or self._asked[node] + BEAT / 2 < now:
             self._asked[node] = now
             self.engine.try_publish(node, wire.Ask(self.id))
