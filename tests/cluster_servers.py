@@ -54,9 +54,9 @@ class Servers(list[Server]):
         return [server for server in self if server.cluster.nodes]
 
     async def meet(self) -> None:
-        """Wait until each server has a session with each other one."""
+        """Wait until each server has a session with each other one. They may look for the engine every 0.5 s."""
         others = len(self.open) - 1
-        await until(lambda: all(sum(peer.connected for peer in sessions_of(one)) >= others for one in self.open))
+        await until(lambda: all(sum(peer.connected for peer in sessions_of(one)) >= others for one in self.open), 0.6)
 
     async def enter(self, connection: AbstractAsyncContextManager[Client]) -> Client:
         """Keep a connection until the servers close."""
@@ -89,7 +89,7 @@ class Servers(list[Server]):
     async def engine_comes(self) -> None:
         """Wait until the engine is back, and the servers have sessions."""
         self.engine.down = False
-        await until(lambda: all(server.cluster.connected for server in self))
+        await until(lambda: all(server.cluster.connected for server in self), 0.6)
         await self.meet()
 
     def is_quiet(self) -> bool:

@@ -81,7 +81,7 @@ class Watcher(Viewer):
         self.line = Line(server)
         path = "/" if user is None else f"/?user={user}"
         super().__init__(
-            Client(f"ws://server{path}", dial=self.line.dial, reconnect=Reconnect(initial=0.001, max=0.05))
+            Client(f"ws://server{path}", dial=self.line.dial, reconnect=Reconnect(initial=0.001, max=0.02))
         )
         self.peer: Peer
         """At the server."""

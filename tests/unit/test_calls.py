@@ -139,7 +139,7 @@ CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001, "bind": 1001
 WINDOW = 4
 ITEMS = [*range(1, 2 * WINDOW + 2)]
 LIMITS = Limits(ping_interval=None, stream_window=WINDOW, close_timeout=2.0)
-SOON = Reconnect(initial=0.001)
+SOON = Reconnect(initial=0.001, max=0.02)
 
 
 class Cell(NamedTuple):
@@ -395,7 +395,7 @@ class ByClient:
             case "drop" | "resume" | "lost":
                 await self.cut()
                 if self.ending == "lost":
-                    await until(lambda: not self.server.peers)
+                    await until(lambda: not self.server.peers, limit=self.detached + 0.01)
                 self.line.down = False
                 await until(lambda: self.client.state in ("opening", "connected"))
             case "close" | "closed":
@@ -468,7 +468,7 @@ class ByClient:
 
     async def play(self, expected: str) -> None:
         expected_error, _, expected_seen = expected.partition(" ")
-        async with asyncio.timeout(600), self.stack:
+        async with asyncio.timeout(10), self.stack:
             task = await self.reach()
             await self.end(task)
             await self.let_go()

@@ -19,6 +19,7 @@ from leftovers import nothing_left as nothing_left
 from waiting import until
 
 from wsrpc import Client, Context, Handshake, KeepLatest, Limits, Peer, Quotas, Reconnect, Server, Service, method
+from wsrpc._server.presence import BATCHED
 from wsrpc.codecs import Codec, MsgpackCodec
 from wsrpc.store import MemoryStore
 from wsrpc.testing import Line
@@ -398,7 +399,7 @@ CELLS = [
 async def ended(call: Callable[..., Awaitable[Any]], *args: Any) -> BaseException | None:
     """Make a call, wait for its end, and return what it raises."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(5.1):  # a session waits for its client for 5 s
             await call(*args)
     except (TimeoutError, KeyboardInterrupt):
         raise
@@ -452,14 +453,14 @@ async def test_nothing_is_left_between_two_states(
         for room in (*rooms, *LATE, "unknown"):
             raised.append(await ended(client.room(room).join))
         if "on_presence" in name:
-            await until(lambda: scene.done)
+            await until(lambda: scene.done, limit=BATCHED + 0.01)
         scene.go.set()
         raised.append(await ended(asyncio.wait_for, parked, 20))
         await asyncio.gather(*scene.closing, return_exceptions=True)
         assert await other.request("echo", 2) == 2
         if client.state not in ("idle", "closed"):
             assert await client.request("echo", 3) == 3
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(0.3):
             await server.close(drain_timeout=10 if "on_drain" in name else 0)
             await client.close()
         assert client.state == "closed" and server.peers == ()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 10.0
+OTHER_THREAD_TIMEOUT = 10.0
 """Seconds after which a wait that only a thread which the event loop does not know could end has failed."""
 
 
@@ -85,7 +85,7 @@ class _Waits(selectors.DefaultSelector):
             return ready
         stuck = asyncio.all_tasks() if alone else ()
         began = time.monotonic()
-        ready = super().select(PATIENCE if stuck else timeout)
+        ready = super().select(OTHER_THREAD_TIMEOUT if stuck else timeout)
         if stuck and not ready:
             raise RuntimeError(f"nothing is left that could end these waits: {', '.join(map(repr, stuck))}")
         passed = time.monotonic() - began

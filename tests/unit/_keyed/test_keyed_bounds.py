@@ -280,7 +280,7 @@ async def test_a_late_step_for_a_call_that_has_joined_another_one_does_not_claim
         with pytest.raises(Overloaded, match="does not answer"):
             await client.request("charge", 10, key="k")
         joins = asyncio.create_task(client.request("charge", 10, key="k"))
-        await until(lambda: store.joined)
+        await until(lambda: store.joined, limit=0.21)
         store.answers = True
         with pytest.raises(Overloaded, match="does not answer"):
             await joins

@@ -898,7 +898,7 @@ async def test_a_call_that_waits_for_the_one_before_it_is_held() -> None:
 
     async with connect(server, client=Client(auth="ada")) as client:
         calls = [asyncio.create_task(client.request("say", n, key=key)) for n, key in enumerate(("first", "second"))]
-        await until(lambda: store.held)
+        await until(lambda: store.held, limit=2.1)  # a third of the lease
         store.may_open.set()
         assert await asyncio.gather(*calls) == [0, 1]
     await server.close()

@@ -369,7 +369,7 @@ async def test_closing_the_server(drain: float, then: str, code: int) -> None:
     await closing
     assert guest.lost is not None and guest.lost.code == code
     assert (len(work.finished), len(work.cancelled)) == ((0, 1) if then == "goes on" else (1, 0))
-    await until(lambda: server.raw_connections == ())
+    await until(lambda: server.raw_connections == (), limit=0.11)
 
 
 @pytest.mark.parametrize("function", [None, lambda connection: None])

@@ -242,7 +242,9 @@ async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
             if fails:
                 names.clear()
             line.down = False
-            await until(lambda: "1011 internal error" in caplog.text or f"1012 {TOO_MANY.format(1)}" in caplog.text)
+            await until(
+                lambda: "1011 internal error" in caplog.text or f"1012 {TOO_MANY.format(1)}" in caplog.text, 0.3
+            )
     assert server.stats().refused == ({429: 1, 500: 1} if fails else {429: 2})
     assert ("refused a connection because quotas= failed" in caplog.text) is fails
     caplog.clear()

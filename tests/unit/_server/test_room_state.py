@@ -160,7 +160,8 @@ async def test_an_entry_in_place_of_lost_events_brings_the_state_again(
             await process.room.emit("add", 1)
             await until(lambda: page.shown == [1])
             await store.append(hash_of(("room", "board")), NewLog(id="x", payer="x", keep=60.0), "x", 1, [entry])
-            await until(lambda: page.room.position == process.events.position == "3-x.1")
+            # The state is asked for again after a second.
+            await until(lambda: page.room.position == process.events.position == "3-x.1", limit=1.1)
             await process.room.emit("add", 2)
             await until(lambda: page.shown == process.board == [1, 2])
             assert len(page.states) > 1 and not page.missed and page.room.complete

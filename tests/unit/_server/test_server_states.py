@@ -60,7 +60,7 @@ class Scene:
 
     def run(self, awaitable: Awaitable[T]) -> T:
         async def bounded() -> T:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(0.1):
                 return await awaitable
 
         return self.loop.run_until_complete(bounded())

@@ -460,7 +460,7 @@ async def test_a_handler_that_goes_before_on_close_may_close_and_wait(closes: st
 
     server.add_service(Leaves)
     await server.accept(transport)
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(0.1):
         transport.feed(*({"a": ["leave", name]} for name in "abc"))
         await until(lambda: transport.closed)
         await server.close()

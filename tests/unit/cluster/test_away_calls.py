@@ -208,7 +208,7 @@ async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times(forg
             await closed
             if forgets and runs == 3:
                 vars(w.store).update(vars(MemoryStore()))
-                await until(lambda: w.store._logs)
+                await until(lambda: w.store._logs, limit=2.1)  # a third of the lease
         for each in calls:
             with pytest.raises(RunLost, match="handed over 5 times") as caught:
                 await each
@@ -237,7 +237,7 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         cancelled.cancel()
         await leave(w.cluster[0], await waiting(w.here, 2, key="b"))
         await w.connect(1)
-        await until(lambda: len(w.opened) == 2)
+        await until(lambda: len(w.opened) == 2, limit=7.1)  # the lease, and a second
         assert sorted(w.opened) == [1, 2]
         assert await opening(w.there, 2, key="b") in ("open 1", "open 2")
 
@@ -289,7 +289,8 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
         await asyncio.sleep(1000)
         store.unanswered, store.is_late, store.error = lost, late, error
         await w.connect(1)
-        await until(lambda: w.opened)
+        # Each time a lease and a second have passed, and once more, it is asked for some time.
+        await until(lambda: w.opened, limit=45 if lost > 1 else 14.1)
         assert w.opened == [1] and not store.unanswered
 
 
@@ -773,7 +774,7 @@ async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_chan
         assert await told("k") == ("waiting", None, None)
         assert not w.opened
         store.unanswered = 0
-        await until(lambda: w.opened)
+        await until(lambda: w.opened, limit=7.1)
         assert await told("k") == ("running", None, None)
         w.may_answer.set()
         await settled()
@@ -925,7 +926,7 @@ async def test_calls_that_wait_are_handed_over_in_their_order(is_left: bool) -> 
         if is_left:
             await w.cluster[0].close()
         await w.connect(1)
-        await until(lambda: len(w.opened) == 8)
+        await until(lambda: len(w.opened) == 8, limit=8.9)
         assert w.opened == [*range(8)]
 
 

@@ -12,6 +12,8 @@ from waiting import settled, until
 
 from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server, Service, method
 from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.cluster._node import BEAT
+from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.testing import Line, connect
 
 
@@ -24,9 +26,9 @@ class Watched:
         self.client.on("close", lambda peer, info: self.ends.append(info))
         self.client.on("which", lambda: name)
 
-    async def replaced(self) -> None:
+    async def replaced(self, limit: float = 0.04) -> None:
         """Wait until another connection has the address."""
-        await until(lambda: self.ends)
+        await until(lambda: self.ends, limit)
         [info] = self.ends
         assert (info.code, info.reason, info.will_reconnect) == (4410, "another connection has its address", False)
         assert self.client.state == "closed"
@@ -45,6 +47,7 @@ async def test_the_later_connection_has_the_address(second: int) -> None:
         old, new = Watched("old"), Watched("new")
         await made.join(0, "ada", old.client)
         assert seen == [("ada", made[0].cluster.nodes[0])], "it is there when open handlers run"
+        await asyncio.sleep(2)  # a connection that was just made keeps its address for so long
         await made.join(second, "ada", new.client)
         await old.replaced()
         for server in made:
@@ -58,7 +61,7 @@ async def test_of_many_at_once_one_stays() -> None:
     """Wherever they connect, in the end all servers agree, and one connection is left."""
     async with servers(4) as made:
         await asyncio.gather(*(enter(made, number % 4) for number in range(12)))
-        await until(lambda: sum(len(server.peers) for server in made) == 1)
+        await until(lambda: sum(len(server.peers) for server in made) == 1, limit=2 * BEAT + 0.1)
         [where] = [server.cluster.nodes[0] for server in made if server.peers]
         await until(lambda: {server.cluster.locate("ada") for server in made} == {where})
 
@@ -194,7 +197,7 @@ async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloa
             await coming.drop(made.peer(0, "ada"))
             await enter(made, 1, new.client)
             made.engine.down = False
-            await until(lambda: made[0].cluster.connected and not made[0].peers)
+            await until(lambda: made[0].cluster.connected and not made[0].peers, limit=BEAT + 0.6)
             assert new.client.connected and len(made[1].peers) == 1
             await made.meet()
             assert await made[0].cluster.peer("ada").request("which") == "here"
@@ -231,7 +234,7 @@ async def test_a_connection_that_drops_at_once_does_not_lose_the_address_to_an_o
             await asyncio.sleep(10)
             assert made[1].peers and old.client.connected, "both keep what they have"
             coming.line.down = False
-            await old.replaced()
+            await old.replaced(limit=BEAT + 0.1)
             assert coming.client.connected
 
 
@@ -248,7 +251,7 @@ async def test_a_server_that_has_just_started_has_the_later_connection() -> None
         await made.add()
         await enter(made, 1, new.client)
         made.engine.down = False
-        await old.replaced()
+        await old.replaced(limit=BEAT + 0.6)
         await until(lambda: made[0].cluster.locate("ada") == made[1].cluster.nodes[0])
         assert new.client.connected and not made[0].peers
 
@@ -272,7 +275,7 @@ async def test_without_a_confirmation_both_connections_stay() -> None:
         await asyncio.sleep(3)  # a lease takes longer
         assert old.client.connected and new.client.connected
         engine.deaf = False
-        await old.replaced()
+        await old.replaced(limit=BEAT + 1.1)
         assert new.client.connected
 
 
@@ -309,7 +312,7 @@ async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(
     if fault == "frozen":
         engine.freeze()
     server = Server(cluster=Cluster(engine))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(RESPONSE_TIMEOUT + 0.1):
         await server.open()
     assert server.cluster.connected is (fault == "")
     engine.thaw()

@@ -31,6 +31,7 @@ from wsrpc._core.api.peer import current_of
 from wsrpc._core.session import replay
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta
+from wsrpc.cluster._node import BEAT
 from wsrpc.cluster._wire import Close, Open, connection_name, encode
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.errors import (
@@ -466,6 +467,8 @@ async def test_the_peer_leaves(how: str) -> None:
             here.directory.drop(gone, here.node.now, silent=True)
         with pytest.raises(ConnectionLost) as caught:
             await call
+        if how == "its process is not heard of":
+            await asyncio.sleep(BEAT)  # until it is heard of again
         assert caught.value.outcome == "unknown" and LOST[how] in str(caught.value)
         assert "this side" not in str(caught.value)
         if how == "its process is not heard of":
@@ -520,7 +523,7 @@ async def test_a_call_to_a_peer_that_is_detached(route: str) -> None:
             assert late.value.outcome == "not_sent" and 0 < late.value.timeout <= 0.2
             assert asyncio.get_running_loop().time() - began >= 0.2
             with pytest.raises(ConnectionLost) as lost:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(0.21):
                     await call(w.peer, timeout=60, offline="fail")
             assert lost.value.outcome == "not_sent" and not isinstance(lost.value, PeerNotFound)
 
@@ -770,7 +773,7 @@ async def test_a_message_that_costs_each_connection_to_the_engine_is_given_up(
             assert isinstance(caught.value, WsrpcError) and caught.value.outcome == outcome
             assert error is ChannelClosed or "was given up" in str(caught.value)
         await w.peer.emit("note", 1)
-        await until(lambda: w.callee.seen[-1] == 1)
+        await until(lambda: w.callee.seen[-1] == 1, limit=1.7)  # the pauses after four losses of the engine
         assert await w.peer.request("add", 1, 2) == 3 and not parked.done()
         stats = [server.stats().cluster for server in w.made]
         assert 0 < sum(each.engines_lost for each in stats if each is not None) <= replay.LOSSES

@@ -273,7 +273,7 @@ async def test_a_server_that_comes_back_before_it_has_published_anything_has_its
     async with cluster(2) as one:
         await one.cut_off(1, LEASE)
         one.made.engine.down = False
-        await until(lambda: one.made[1].cluster.connected)
+        await until(lambda: one.made[1].cluster.connected, limit=0.6)
         await one.join(1)
         for _ in range(12):
             await asyncio.sleep(1)
@@ -290,7 +290,7 @@ async def test_a_server_that_receives_nothing_calls_no_function_until_it_does() 
         await asyncio.sleep(15)
         assert states(one.made[1]) == {} and one.reported()[-1] == "online"
         one.made.engine.down = False
-        await until(lambda: one.made[1].cluster.connected)
+        await until(lambda: one.made[1].cluster.connected, limit=0.6)
         await one.join(1, "bob")
         await asyncio.sleep(1)
         assert one.reported("bob") == []

@@ -166,7 +166,7 @@ async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
         assert a.node.directory.claims.locate("user/1") == b.node.id
         await c.node.close()
         w.engine.down = False
-        await until(lambda: a.node.connected and b.node.connected)
+        await until(lambda: a.node.connected and b.node.connected, limit=0.6)
         await asyncio.sleep(NODE_TIMEOUT + TICK)
         assert set(a.node.directory.nodes) == {a.node.id, b.node.id}, "who does not come back is gone after a lease"
 
@@ -190,7 +190,7 @@ async def test_a_node_that_others_may_have_removed_reports_its_users_again(
             w.engine.cut()
             await asyncio.sleep(seconds)
             w.engine.down = False
-            await until(lambda: one.node.connected)
+            await until(lambda: one.node.connected, limit=0.6)
         await asyncio.sleep(2 * BEAT)
         assert len(calls) == missed
 
@@ -375,7 +375,7 @@ async def test_after_quick_losses_of_the_engine_a_node_waits_longer_each_time() 
             began = loop.time()
             w.engine.cut()
             await settled()
-            await until(lambda: node.connected)
+            await until(lambda: node.connected, limit=1.7)
             waited.append(loop.time() - began)
         assert waited[:4] == sorted(waited[:4]) and sum(waited[:4]) >= 0.75 and max(waited[4:]) < 0.01, waited
 
@@ -500,7 +500,7 @@ async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> 
         ours.transport.flush()
         assert not a.node.connected
         assert a.node.engine.away_for <= a.node.now - before, "a client would lose its session at once"
-        await until(lambda: a.node.connected and b.node.connected)
+        await until(lambda: a.node.connected and b.node.connected, limit=0.11)
 
 
 @pytest.mark.parametrize("to_all", [False, True])

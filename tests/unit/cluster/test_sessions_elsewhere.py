@@ -18,6 +18,7 @@ from wsrpc._core.session.session import VERSION
 from wsrpc._core.wire.control import Gone, Resume, announce, write_control
 from wsrpc.cluster import _session_forwarder
 from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster._node import BEAT
 from wsrpc.errors import QueueFull
 from wsrpc.testing import Line
 
@@ -103,7 +104,7 @@ async def test_while_the_other_process_cannot_be_reached_the_client_asks_again()
         call = asyncio.create_task(w.client.request("echo", 2))
         w.made.engine.freeze()
         w.transport.abort()
-        await until(lambda: w.codes.count(1012))
+        await until(lambda: w.codes.count(1012), limit=1.9)
         w.made.engine.thaw()
         assert await call == 2 and w.backs[-1].resumed and {*w.codes} == {1006, 1012}
 
@@ -180,7 +181,8 @@ async def test_while_the_engine_is_away_a_client_gets_a_new_session_after_a_whil
         await w.drop()
         await w.loses(call)
         w.made.engine.down = False
-        await until(lambda: not w.made[0].peers)  # the client with its address is at the other process now
+        # The client with its address is at the other process now.
+        await until(lambda: not w.made[0].peers, limit=BEAT + 0.6)
 
 
 async def test_a_process_that_has_just_started_waits_until_it_knows_the_others() -> None:

@@ -69,7 +69,7 @@ async def test_the_caller_gets_a_class_of_its_own_however_a_handler_is_registere
     router.on("default", hangs)
     server.include(router)
     server.add_service(Slow)
-    async with asyncio.timeout(8), connect(server) as client:
+    async with asyncio.timeout(0.1), connect(server) as client:
         assert server.on("decorated", timeout=0.001)(hangs) is hangs
         server.once("once", hangs, timeout=0.001)
         server.peers[0].on("of a peer", hangs, timeout=0.001)

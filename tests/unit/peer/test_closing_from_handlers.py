@@ -51,7 +51,7 @@ async def test_a_handler_closes_without_waiting_for_itself(
             left.set()
 
     line = Line(server)
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(0.3):
         serving = asyncio.create_task(server.serve_forever())
         client = Client(URL, dial=line.dial, limits=PATIENT, reconnect=AT_ONCE if where == "on_reconnect" else None)
         here: Any = client if target == "client" else server
@@ -94,7 +94,7 @@ async def test_a_handler_that_will_not_stop_holds_up_closing_only_so_long(
             with suppress(asyncio.CancelledError):
                 await go.wait()
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(0.3):
         async with Client(URL, dial=Line(server).dial, limits=HASTY, reconnect=None) as client:
             target, caller = (client, server.peers[0]) if side == "client" else (server, client)
             target.on("stubborn", stubborn)
@@ -133,7 +133,7 @@ async def test_close_returns_when_the_close_handlers_have(target: str, by: str, 
         returned.set()
 
     line = Line(server)
-    async with asyncio.timeout(8), Client(URL, dial=line.dial, limits=PATIENT) as client:
+    async with asyncio.timeout(0.3), Client(URL, dial=line.dial, limits=PATIENT) as client:
         [peer] = server.peers
         closes: Any = {"client": client, "server": server, "client's peer": client.peer, "server's peer": peer}[target]
         end: Any = client if target.startswith("client") else peer
@@ -165,7 +165,7 @@ async def test_a_peer_s_close_waits_for_close_handlers_only_so_long(waits_for: s
         begun.set()
         await go.wait()
 
-    async with asyncio.timeout(8), connect(server) as client:
+    async with asyncio.timeout(0.3), connect(server) as client:
         if waits_for == "event":
             await client.emit("event")
             await begun.wait()

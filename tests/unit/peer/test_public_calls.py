@@ -85,7 +85,7 @@ async def test_handlers_answer_and_are_cancelled_with_each_task_factory(factory:
         finally:
             left.set()
 
-    async with asyncio.timeout(8), connect(server) as client:
+    async with asyncio.timeout(0.1), connect(server) as client:
         assert await client.request("double", 21) == 42
         assert [item async for item in client.stream("echo", send=[1, 2, 3])] == [1, 2, 3]
         await client.emit("heard")

@@ -210,7 +210,7 @@ async def test_a_request_that_waits_for_open_handlers_leaves_the_capacity_to_the
     s.server.on("login", lambda: "in")
     s.server.on("work", lambda: list(logins))
     s.client.on("open", opened)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(0.1):
         connecting = start(s.client.connect())
         await s.settled()
         await s.cut()

@@ -105,7 +105,7 @@ CANNOT_SEND = ["never connected", "while the Close frame is on its way", "the ot
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("place", CANNOT_SEND)
 async def test_it_fails_at_once_and_nothing_is_left(place: str, name: str) -> None:
-    async with asyncio.timeout(8), caller_in(place) as (caller, code):
+    async with asyncio.timeout(0.1), caller_in(place) as (caller, code):
         peer = caller if isinstance(caller, Peer) else caller.peer
         pending = peer.pending
         with pytest.raises(ConnectionLost) as caught:

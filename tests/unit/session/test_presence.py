@@ -97,7 +97,7 @@ class Scene(Story):
 
 @pytest.fixture
 async def scene() -> AsyncGenerator[Scene]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(0.1):
         scene = Scene()
         yield scene
         await scene.client.close()
@@ -146,7 +146,7 @@ async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_i
         assert client.state == "opening"
         done.set()
 
-    async with asyncio.timeout(5):  # less than Limits.open_timeout
+    async with asyncio.timeout(0.1):
         connecting = await scene.connecting()
         other = asyncio.create_task(client.wait_connected())
         await scene.cut()

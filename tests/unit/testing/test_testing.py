@@ -141,7 +141,7 @@ async def test_a_line_is_cut_and_half_open_where_only_the_client_notices(half_op
 
 def test_a_wait_that_nothing_can_end_fails_and_says_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """It hung."""
-    monkeypatch.setattr(_virtual_time, "PATIENCE", 0.0)
+    monkeypatch.setattr(_virtual_time, "OTHER_THREAD_TIMEOUT", 0.0)
 
     async def forgotten() -> None:
         await asyncio.sleep(3600)
