@@ -54,9 +54,12 @@ class Servers(list[Server]):
         return [server for server in self if server.cluster.nodes]
 
     async def meet(self) -> None:
-        """Wait until each server has a session with each other one. They may look for the engine every 0.5 s."""
+        """Wait until each server has a session with each other one.
+
+        They look for the engine every 0.5 s, and for each other again after 0.3 s.
+        """
         others = len(self.open) - 1
-        await until(lambda: all(sum(peer.connected for peer in sessions_of(one)) >= others for one in self.open), 0.6)
+        await until(lambda: all(sum(peer.connected for peer in sessions_of(one)) >= others for one in self.open), 0.9)
 
     async def enter(self, connection: AbstractAsyncContextManager[Client]) -> Client:
         """Keep a connection until the servers close."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from wsrpc.testing import VirtualTimeLoop
+
 NOT_OURS = ("SSL handshake failed", "Error on transport creation for incoming connection")
 """What asyncio itself says, in debug mode, of a TLS handshake that the other side refused."""
 
@@ -81,7 +83,7 @@ async def nothing_left() -> AsyncGenerator[None]:
     yield
     tasks = other_tasks() - tasks_before
     if tasks:
-        await asyncio.wait(tasks, timeout=60)
+        await asyncio.wait(tasks, timeout=0.1 if isinstance(asyncio.get_running_loop(), VirtualTimeLoop) else 60)
     for _ in range(20):  # closing a socket takes a turn or two
         await asyncio.sleep(0)
     left = other_tasks() - tasks_before

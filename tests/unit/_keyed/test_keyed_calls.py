@@ -818,6 +818,7 @@ async def test_an_attempt_goes_on_from_the_items_of_the_one_before() -> None:
     async with connect(server) as client:
         items = client.follow("count", key="k", attempts=2, returns=int)
         assert [(items.attempt, number) async for number in items] == [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4)]
+    await server.close()
 
 
 async def test_a_step_that_is_cancelled_while_the_client_reconnects_is_not_the_end() -> None:

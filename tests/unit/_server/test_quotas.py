@@ -228,7 +228,7 @@ async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
     names = ["ada"] * 6
     server = quoted(Quotas(by=lambda _: names.pop(), connections=1))
     line = Line(server)
-    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.1)) as client:
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.1, max=0.1)) as client:
         [peer] = server.peers
         line.cut(half_open=True)  # the server has not noticed
         await client.wait_connected()
@@ -243,7 +243,7 @@ async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
                 names.clear()
             line.down = False
             await until(
-                lambda: "1011 internal error" in caplog.text or f"1012 {TOO_MANY.format(1)}" in caplog.text, 0.3
+                lambda: "1011 internal error" in caplog.text or f"1012 {TOO_MANY.format(1)}" in caplog.text, 0.11
             )
     assert server.stats().refused == ({429: 1, 500: 1} if fails else {429: 2})
     assert ("refused a connection because quotas= failed" in caplog.text) is fails

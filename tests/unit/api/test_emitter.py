@@ -41,7 +41,7 @@ class Heard:
         self.queue.put_nowait((who, *more))
 
     async def next(self) -> tuple[Any, ...]:
-        return await asyncio.wait_for(self.queue.get(), 10)
+        return await asyncio.wait_for(self.queue.get(), 0.1)
 
 
 async def test_a_room_from_outside_has_an_emitter() -> None:
