@@ -247,6 +247,7 @@ async def test_items_that_follow_one_with_an_error_do_not_take_its_place() -> No
         assert await anext(items) == 1
         with pytest.raises(RunLost, match="lost a part"):
             await anext(items)
+    await server.close()
 
 
 class Reordering(MemoryStore):
