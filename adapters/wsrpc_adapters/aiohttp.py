@@ -195,8 +195,14 @@ async def _answer(response: Response, asked: AiohttpRequest, request: web.Reques
             response.lost("the response has ended")
             if (connection := request.transport) is not None:  # else the client would get one that seems complete
                 connection.close()
-                asyncio.get_running_loop().call_later(LINGER, connection.abort)  # if nobody reads what was written
+                asyncio.get_running_loop().call_later(LINGER, _abort, request)
     return answered
+
+
+def _abort(request: web.Request) -> None:
+    """End a connection if nobody has read what was written. (asyncio's transports raise if they have ended.)"""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _refuse(response: web.Response, request: web.Request) -> web.Response:

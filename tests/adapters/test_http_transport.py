@@ -28,6 +28,7 @@ from wsrpc import (
     Handshake,
     HandshakeRejected,
     Limits,
+    Quotas,
     Reconnect,
     ReconnectInfo,
     Server,
@@ -159,10 +160,10 @@ async def gated(**options: Any) -> AsyncGenerator[tuple[Server, Gate, str]]:
 
 @asynccontextmanager
 async def connected(
-    websockets: str = "refused", *, reconnect: Reconnect | None = AT_ONCE, **options: Any
+    websockets: str = "refused", *, reconnect: Reconnect | None = AT_ONCE, connections: int = 9, **options: Any
 ) -> AsyncGenerator[tuple[Server, Gate, Client, list[ReconnectInfo]]]:
     """A client of a gated server, which has gone on or not, and how often it has come back."""
-    async with gated() as (server, gate, url):
+    async with gated(quotas=Quotas(by="address", connections=connections)) as (server, gate, url):
         gate.websockets = websockets
         client, infos = Client(url, limits=LIMITS, reconnect=reconnect, **options), list[ReconnectInfo]()
         client.on_reconnect(infos.append)
@@ -196,16 +197,18 @@ async def test_a_client_uses_http_where_websocket_fails_and_remembers_that(caplo
     assert client.transport is None
 
 
+@pytest.mark.asyncio_loop
 async def test_a_client_remembers_that_responses_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each drop, it waited again for a response that goes on."""
     monkeypatch.setattr(http_dial, "HELD_BACK", 0.05)
     async with gated() as (_server, gate, url):
         gate.holds_back = True
         client = Client(url, reconnect=AT_ONCE, limits=LIMITS)
-        for _ in range(2):
+        for _ in range(4):
             async with client:
                 assert await client.request("double", 21) == 42
-        assert gate.carried_by == ["stream", "poll", "poll"]
+            leap(monkeypatch, 0.4 * chosen_transport.LONGEST_REMEMBERED)
+        assert gate.carried_by == ["stream", "poll", "poll", "poll", "stream", "poll"], "and tries again after a while"
 
 
 @pytest.mark.parametrize("answers_http", [True, False])
@@ -244,6 +247,7 @@ async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(mo
             assert gate.carried_by == ["stream", "poll"] and len(server.peers) == 1
 
 
+@pytest.mark.asyncio_loop
 @pytest.mark.parametrize("before", ["refused", "mute"])
 async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)  # a connection that lasted a second is replaced at once
@@ -270,6 +274,8 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
         await until(lambda: client.transport == "websocket")
         go_on.set()
         assert [*got, *[number async for number in stream]] == [*range(1000)]
+        leap(monkeypatch, chosen_transport.UNUSED)
+        await asyncio.sleep(0)
         assert await client.request("double", 21) == 42
         assert [info.resumed for info in infos] == [True]
 
@@ -286,7 +292,8 @@ async def test_a_client_that_had_a_websocket(
     websockets: str, passes: float, carried_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It tried HTTP beside each slow attempt, as did all clients of an office, on the link that they share."""
-    async with connected("passed on", reconnect=Reconnect(initial=0.01, max=0.1)) as (_, gate, client, _):
+    schedule = Reconnect(initial=0.01, max=0.1)
+    async with connected("passed on", reconnect=schedule, connections=1) as (_, gate, client, _):
         assert await client.request("double", 21) == 42
         monkeypatch.setattr(chosen_transport, "PASSES", passes)
         for module, name in (
@@ -302,7 +309,7 @@ async def test_a_client_that_had_a_websocket(
             await timers_due(0.2)
             gate.websockets = "passed on"
             gate.refused.set()
-        assert await client.request("double", 4) == 8
+        assert await asyncio.wait_for(client.request("double", 4), 60) == 8
         await until(lambda: client.transport == carried_by)
         assert ("POST" in gate.requests) is (carried_by == "http")
         gate.refused.set()

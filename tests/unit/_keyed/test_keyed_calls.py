@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
@@ -17,13 +17,14 @@ import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from task_factories import FACTORIES
-from waiting import until
+from waiting import settled, until
 
 from wsrpc import (
     Client,
     Context,
     Handshake,
     Keep,
+    Limits,
     Peer,
     Reconnect,
     Router,
@@ -50,7 +51,7 @@ from wsrpc.errors import (
     UnknownEvent,
     made_here,
 )
-from wsrpc.store import MemoryStore
+from wsrpc.store import LEASE, LogState, MemoryStore
 from wsrpc.testing import Line, VirtualTimeLoop, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -336,13 +337,17 @@ async def test_a_local_client_that_is_cancelled_while_it_connects_leaves_nothing
 
 async def test_a_stop_that_meets_the_end_of_the_handler() -> None:
     """It raised that the channel does not exist."""
-    kitchen = Kitchen()
+    kitchen, slow = Kitchen(), Client(limits=Limits(stream_window=8))
     async with guest(kitchen) as client, client.stream("serve", key="k") as items:
         assert await anext(items) == 0
         kitchen.go.set()
         await items.stop()
         assert [item async for item in items] in ([1, 2], [1, 2, 3, 4])
         await items.stop()
+        async with connect(kitchen.server, client=slow), slow.stream("serve", 100, key="k") as unread:
+            assert await anext(unread) == 0
+            await settled(61)
+            await unread.stop()  # nothing is kept of the run any more
 
 
 @pytest.mark.parametrize("reads", [False, True])
@@ -371,6 +376,61 @@ async def test_a_handler_that_nobody_reads_is_stopped() -> None:
         assert kitchen.ended
         with pytest.raises(RemoteError, match="because nobody reads it"):
             await read(client, key="k")
+
+
+class SlowStore(MemoryStore):
+    """A store that answers who tells it that nobody reads a log when ``may_answer`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.asked = False
+
+    async def hold(
+        self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
+    ) -> Mapping[str, LogState]:
+        states = await super().hold(process, logs, readers)
+        if 0 in readers.values():
+            self.asked = True
+            await self.may_answer.wait()
+        return states
+
+
+async def test_who_begins_to_read_while_the_store_is_told_that_nobody_does_counts() -> None:
+    store = SlowStore()
+    kitchen, other = Kitchen(Keep(60, unread=5), store), Kitchen(store=store)
+    async with guest(kitchen) as ann, guest(other) as tab:
+        await read(ann, 1, key="k")
+        await read(tab, 1, key="k")
+        await until(lambda: store.asked, limit=2.1)
+        async with tab.stream("serve", key="k") as items:
+            assert await anext(items) == 0
+            store.may_answer.set()
+            await asyncio.sleep(20)
+            assert not kitchen.ended
+
+
+async def test_the_first_reason_for_a_stop_counts_and_the_handler_may_clean_up() -> None:
+    store, cleaned = MemoryStore(), list[str]()
+    kitchen, other = Kitchen(store=store), Kitchen(store=store)
+
+    async def tidy() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(1)
+            cleaned.append("all")
+
+    for each in (kitchen, other):
+        each.server.on("tidy", tidy, keep=60)
+    async with guest(kitchen) as client, client.stream("tidy", key="k") as items:
+        assert await anext(items) == 1
+        await items.stop()
+    async with guest(other) as client:
+        with pytest.raises(RemoteError, match="the handler was stopped"):
+            await read(client, event="tidy", key="k", after=0)
+    assert cleaned == ["all"]
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
@@ -889,19 +949,24 @@ class HeldStore(MemoryStore):
 
 
 async def test_a_call_that_waits_for_the_one_before_it_is_held() -> None:
-    """Otherwise it would be lost for other processes, and run nevertheless."""
-    store = HeldStore()
+    """Otherwise it would be lost for other processes, and run nevertheless, as one that was stopped meanwhile."""
+    store, said = HeldStore(), list[int]()
     server = Server(store=store)
 
     @server.on("say", keep=60)
     async def say(number: int) -> int:
+        said.append(number)
         return number
 
     async with connect(server, client=Client(auth="ada")) as client:
-        calls = [asyncio.create_task(client.request("say", n, key=key)) for n, key in enumerate(("first", "second"))]
-        await until(lambda: store.held, limit=2.1)  # a third of the lease
+        calls = [asyncio.create_task(client.request("say", n, key=f"k{n}")) for n in range(3)]
+        await until(lambda: len(store.held) == 2, limit=2.1)  # a third of the lease
+        async with client.stream("say", key="k2", after=0) as last:
+            await last.stop()
+        await asyncio.sleep(LEASE)
         store.may_open.set()
-        assert await asyncio.gather(*calls) == [0, 1]
+        *answers, stopped = await asyncio.gather(*calls, return_exceptions=True)
+        assert answers == said == [0, 1] and getattr(stopped, "code", None) == "wsrpc.stopped"
     await server.close()
 
 

@@ -122,8 +122,10 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
             await server.send_raw("x", skip=cast("Any", [5]))
 
 
-@pytest.mark.parametrize("admits", [True, False])
-async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service_admits_it(admits: bool) -> None:
+@pytest.mark.parametrize(("admits", "stays"), [(True, True), (False, True), (True, False)])
+async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service_admits_it(
+    admits: bool, stays: bool
+) -> None:
     server = Server(limits=LIMITS)
     vip = server.room("vip")
     asked, decide = asyncio.Event(), asyncio.Event()
@@ -146,9 +148,15 @@ async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service
     accepting = asyncio.create_task(server.accept(guest.line))
     await asked.wait()
     assert await vip.send_raw("secret") == await server.send_raw("secret") == EmitReport(0)
+    if not stays:
+        guest.transport.abort()
+        await settled()
     decide.set()
     await accepting
-    if admits:
+    if not stays:
+        await until(lambda: not server.raw_connections)
+        assert await server.send_raw("hello") == EmitReport(0)
+    elif admits:
         await until(lambda: len(vip))
         assert await vip.send_raw("hello") == EmitReport(1)
         await until(lambda: guest.heard == ["hello"])

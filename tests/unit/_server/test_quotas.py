@@ -173,6 +173,27 @@ async def test_handlers_of_all_connections_count_until_they_exit() -> None:
         assert await first.request("add", 1, 2) == 3
 
 
+async def test_a_handler_that_outlives_the_connections_of_its_user_counts() -> None:
+    server = quoted(Quotas(running=1))
+
+    @server.on("stubborn")
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(60)
+
+    async with connect(server, principal="ada") as first:
+        asking = asyncio.create_task(first.request("stubborn"))
+        await until(lambda: server.stats().active)
+        closing = asyncio.create_task(first.close())
+        await until(lambda: not server.peers)
+        async with connect(server, principal="ada") as second:
+            assert await allowed(second, 1) == 0
+            await asyncio.gather(asking, closing, asyncio.sleep(120), return_exceptions=True)
+            assert await allowed(second, 1) == 1
+
+
 # ---------------------------------------------------------------- connections
 
 

@@ -221,23 +221,28 @@ async def test_a_large_room_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_member_that_reads_too_slowly_is_told_later() -> None:
+    """One that leaves meanwhile is told nothing more."""
     async with House() as house:
-        slow, other = await house.joins("slow"), await house.joins("other")
+        slow, gone, other = [await house.joins(user) for user in ("slow", "gone", "other")]
         await house.batch()
-        await slow.sees(slow="online", other="online")
-        end = slow.line.connections[-1][1]
-        end.hold()
-        while not slow.peer.stats().slow:
+        await slow.sees(slow="online", gone="online", other="online")
+        ends = [each.line.connections[-1][1] for each in (slow, gone)]
+        for end in ends:
+            end.hold()
+        while not (slow.peer.stats().slow and gone.peer.stats().slow):
             await house.server.room("lobby").emit("filling", "x" * 10_000)
         for number in range(20):
             guest = await house.joins(f"user/{number}")
             await house.batch()
             await house.leaves(guest)
+        house.server.room("lobby").remove(gone.peer)
         await house.batch()
         await other.sees(slow="online", other="online")
-        before = len(slow.events)
-        end.release()
+        before, heard = len(slow.events), len(gone.events)
+        for end in ends:
+            end.release()
         await house.joins("last")
         await house.batch()
         await slow.sees(slow="online", other="online", last="online")
         assert len(slow.events) - before <= 2, "one event has all that has changed"
+        assert len(gone.events) == heard

@@ -15,7 +15,7 @@ from cluster_servers import Servers, servers
 from msgspec.structs import replace
 from waiting import settled, until
 
-from wsrpc import Client, Context, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
+from wsrpc import CallNext, Client, Context, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
 from wsrpc._core.wire.nodes import error_to_node
 from wsrpc._keyed import runs
 from wsrpc._keyed.runs import failed
@@ -35,7 +35,7 @@ from wsrpc.errors import (
     RunLost,
     WsrpcError,
 )
-from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
+from wsrpc.store import LEASE, AdoptedLog, Appended, MemoryStore, StoreLost
 from wsrpc.testing import Line, connect
 
 
@@ -240,6 +240,29 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         await until(lambda: len(w.opened) == 2, limit=7.1)  # the lease, and a second
         assert sorted(w.opened) == [1, 2]
         assert await opening(w.there, 2, key="b") in ("open 1", "open 2")
+
+
+async def test_a_process_whose_leases_have_lapsed_makes_its_calls_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets its own calls from the store, too."""
+    requests = list[Context]()
+
+    async def is_lost(*_: Any) -> None:
+        raise StoreLost
+
+    async def note(ctx: Context, call_next: CallNext) -> object:
+        requests.append(ctx)
+        return await call_next(ctx)
+
+    async with world(1) as w:
+        w.lock.client.use(note)
+        call = await waiting(w.here)
+        monkeypatch.setattr(w.store, "hold", is_lost)
+        await asyncio.sleep(LEASE + 1)
+        await submit(w.here)
+        await w.connect()
+        assert await call == "open 1"
+        await asyncio.sleep(LEASE)
+        assert len(requests) == 1
 
 
 @pytest.mark.parametrize(("jump", "within", "opened"), [(3600, 100, [1]), (-3600, 10, [])])

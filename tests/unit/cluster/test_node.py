@@ -19,6 +19,7 @@ from waiting import pause, settled, until
 from wsrpc import CloseInfo, ConnectionLost, Server
 from wsrpc._server.user_entries import UserEntry
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
+from wsrpc.cluster._claims import Claims
 from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
 from wsrpc.cluster._engine_transport import MARKS, WINDOW, EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
@@ -472,6 +473,21 @@ async def test_a_claim_cannot_make_a_counter_too_large() -> None:
         assert a.node.directory.claims.claim("ada").counter == 2**53
         await settled()
         assert b.node.directory.claims.locate("ada") == a.node.id and b.node.ignored == {}
+
+
+def test_a_claim_is_higher_than_those_that_were_released_within_a_minute() -> None:
+    """Otherwise it would be lower than one that is on its way, or of whose release another node does not know yet."""
+    ours = Claims("a", lambda: None)
+    ours.apply("b", {"ada": 9, "bob": 1}, [], 0.0)
+    ours.apply("c", {"ada": 3}, [], 0.0)
+    ours.apply("b", {}, ["ada", "bob"], 10.0)
+    ours.drop("c", 50.0)
+    ours.tick(75.0, deaf=False)
+    assert [ours.claim(each).counter for each in ("ada", "bob")] == [10, 1]
+    for released_at, now, counter in ((80.0, 139.0, 11), (139.0, 199.0, 1)):
+        ours.release("ada", released_at)
+        ours.tick(now, deaf=False)
+        assert ours.claim("ada").counter == counter
 
 
 async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:

@@ -188,7 +188,10 @@ async def test_no_more_clients_move_than_are_too_many() -> None:
     async with scene() as it, it.make_client(), it.make_client():
         for most, down_to, moved in ((10, 3, 1), (1, 0, 1)):
             await until(lambda: len(it.server.peers) == 4)
-            assert [found for _, found in await move(it.operator, most, down_to)] == [moved]
+            asked = [
+                move(it.operator, *each) for each in ((most, down_to), (most, 3))
+            ]  # the second one in the same turn
+            assert [found for [(_, found)] in await asyncio.gather(*asked)] == [moved, 0]
             await settled()
 
 
@@ -242,12 +245,17 @@ async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> No
 
 async def test_old_connections_move_when_they_are_idle(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "wsrpc")
-    async with scene(max_connection_age=60) as it:
+    async with scene(max_connection_age=60) as it, AsyncExitStack() as stack:
         doing, id = start(it.client.request("work", timeout=None)), it.peer.id
+        others = [await stack.enter_async_context(it.make_client()) for _ in range(20)]
+        working = [start(each.request("work", timeout=None)) for each in others]
         await asyncio.sleep(180)
-        assert it.server.stats().closed[1012] > 1
+        assert (before := it.server.stats().closed[1012]) > 1
         assert it.server.peer(id) is not None, "the operator has moved twice"
         it.work.go.set()
+        await asyncio.gather(*working)
+        await settled(3 * TICK)
+        assert 2 <= it.server.stats().closed[1012] - before <= 4, "not all of them at once"
         assert await doing == []
         await until(lambda: it.server.peer(id) is None, limit=TICK + 0.01)
         assert await it.client.request("work") == []

@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
-from raw_driver import raw_connection, raw_serving
+from raw_driver import raw_connection
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
-from waiting import until
 
-from wsrpc import ConnectionLost, Limits, MessageTooBig, Server
+from wsrpc import ConnectionLost, Limits, MessageTooBig
 from wsrpc.errors import ProtocolError
 from wsrpc.types import RawConnection
 
@@ -191,13 +190,3 @@ async def test_what_came_before_the_end_is_received_after_it(end: tuple[int, str
             with pytest.raises(ConnectionLost) as caught:
                 await again
             assert (caught.value.code, caught.value.reason) == (info.code, info.reason)
-
-
-async def test_a_function_waits_for_the_end_while_other_tasks_use_its_connection() -> None:
-    async with raw_serving(RawConnection.wait_closed, Server()) as (server, raw):
-        [connection] = server.raw_connections
-        await send(raw, (TEXT, "hi", END))
-        await connection.send(await connection.receive())
-        assert (await raw.next_frame()).payload == b"hi"
-        raw.reset()
-        await until(lambda: server.raw_connections == ())
