@@ -127,25 +127,29 @@ async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Except
         ("too many", TooManyRequests),
         ("queue full", QueueFull),
         ("closed", ConnectionLost),
+        ("late", ConnectionLost),
         ("rejected", None),
     ],
 )
 async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: str, cause: Any) -> None:
     """An answer is the answer, though."""
-    attempts = Attempts(idempotent=True, retry=Retry(attempts=2, wait=tenacity.wait_fixed(0.9)))
+    policy = Retry(attempts=2, wait=tenacity.wait_fixed(0.9))
+    attempts = Attempts(idempotent=True, retry=policy, timeout=5.0 if kind == "late" else None)
     attempts.start()
     await asked(attempts.d)
     attempts.d.transport.lose()
-    if kind not in ("closed", "queue full"):
+    if kind not in ("closed", "late", "queue full"):
         attempts.d.rebind()
     await attempts.before(kind)
     await asyncio.sleep(1)
     if kind == "closed":  # it waits in the queue, and is never sent
         await attempts.d.peer.close(4000, "bye")
-    else:
+    elif kind != "late":
         await attempts.meets(kind)
-    with pytest.raises(RemoteError if cause is None else ConnectionLost) as caught:
+    with pytest.raises((ConnectionLost, RequestTimeout) if cause else RemoteError) as caught:
         await attempts.task
+    if isinstance(caught.value, RequestTimeout):
+        assert kind == "late" and caught.value.outcome == "unknown"
     if isinstance(caught.value, ConnectionLost):
         assert (caught.value.outcome, caught.value.code) == ("unknown", 4000 if kind == "closed" else 1006)
         assert isinstance(caught.value.__cause__, cause)
