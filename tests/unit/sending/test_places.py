@@ -200,6 +200,19 @@ async def test_a_request_that_ends_while_its_session_is_away_makes_room_for_the_
         assert work.started == [(n,) for n in range(3, 10)]
 
 
+async def test_a_request_that_ends_while_it_waits_at_the_server_makes_room_for_the_next_one() -> None:
+    work, timeouts = Blocked(), {2: 0.1, 3: 0.2, 4: 0.2, 5: 0.2}
+    async with story(server=Limits(running=1, waiting=2)) as s:
+        s.server.on("work", work)
+        asking = [start(s.client.request("work", n, timeout=timeouts.get(n))) for n in range(6)]
+        await s.settled()
+        asking[1].cancel()
+        _, _, *late = await asyncio.gather(*asking[1:], return_exceptions=True)
+        assert [each.outcome for each in late if isinstance(each, RequestTimeout)] == ["unknown", "unknown", "not_sent"]
+        work.go.set()
+        assert await asking[0] == [0] and work.started == [(0,)]
+
+
 async def test_a_request_that_waits_for_open_handlers_leaves_the_capacity_to_them() -> None:
     s, go, logins = Story(server=Limits(running=1, waiting=0)), asyncio.Event(), list[str]()
 
