@@ -194,7 +194,7 @@ async def an_ended_log_may_free_its_key(connect: Connect) -> None:
 
 async def a_log_that_has_freed_its_key_does_not_start_again(connect: Connect) -> None:
     ours, theirs = connect(), connect()
-    ids = [f"id{number}" for number in range(9)]
+    ids = [f"id{number}" for number in range(10)]
     for place, id in enumerate(ids):
         await ours.open("k", new_log(id))
         await end(theirs, b"end", id=id, free=True)

@@ -54,6 +54,7 @@ def opaque_hook(tp: type[Any], value: Any) -> Any:
     ("tp", "value", "text"),
     [
         (dict[str, User], {"$[0]": {"name": 1}}, "Expected `str`, got `int` - at `$[...].name`"),
+        (int, True, "Expected `int`, got `bool`"),
         (dict[int, int], {"x": 1}, "Expected `int`, got `str` - at `key` in `$`"),
         (list[Model], [{}], "id: Field required - at `$[0]`"),
         (list[Picky], [{}], "never good enough - at `$[0]`"),
