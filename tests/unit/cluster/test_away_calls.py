@@ -170,7 +170,8 @@ async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_
         assert await later == "open 1"
 
 
-async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_runs_once() -> None:
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_runs_once(is_back: bool) -> None:
     async with world() as w:
         w.may_answer.clear()
         await w.connect()
@@ -180,9 +181,14 @@ async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_run
         assert old.transport is not None
         old.transport.abort()
         await until(lambda: not old.connected)
-        await w.connect(1)  # a new session
-        w.may_answer.set()
-        assert await call == "open 1"
+        if is_back:
+            await w.connect(1)  # a new session
+            w.may_answer.set()
+            assert await call == "open 1"
+        else:
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert caught.value.outcome == "unknown"
         assert w.opened == [0]
 
 
