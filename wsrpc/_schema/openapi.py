@@ -178,7 +178,7 @@ def _arguments(event: EventSchema) -> Schema:
 def _call(event: EventSchema, name: str, body: dict[str, Any]) -> dict[str, Any]:
     result = {"200": _json("The result.", event.result or {})}
     call = {"summary": f"Call {name}.", **about(event), **body}
-    return _operation(f"call_{name}", "calls", "once timeout", result, **call)
+    return _operation(f"call_{name}", "calls", "once timeout" if event.keep else "timeout", result, **call)
 
 
 def _items_of(event: EventSchema) -> Schema:
