@@ -2,7 +2,7 @@
 
 An adapter turns the connections of a library into `Transport` objects. On the accepting side, it creates a `Handshake`
 from each request (with `Server.limits`), passes it to `Server.handshake`, and passes the transport to `Server.accept`,
-or to `accept_at_once`, which takes less time.
+or to `accept_at_once`, which takes less time. If there is no transport, it calls `leave`.
 If the adapter also opens a `Port`, pass the function that opens the port to `Server.listening`, so that closing the
 server also closes the port. On the dialing side, an adapter is a function like `dial`.
 
@@ -44,7 +44,7 @@ from ._net.heartbeat import Heartbeat, StallWatch
 from ._net.upgrade import ClientUpgrade, ServerUpgrade
 from ._net.urls import BadURL
 from ._server.ports import Port
-from ._server.server import Server, accept_at_once, refuse_request
+from ._server.server import Server, accept_at_once, leave, refuse_request
 from .cluster._cluster import ask_node, serve_nodes
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "dial_within",
     "joined_headers",
     "kept_handler",
+    "leave",
     "refuse_request",
     "serve_nodes",
     "use_passing_on",

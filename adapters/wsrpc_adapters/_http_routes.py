@@ -53,7 +53,7 @@ from wsrpc import (
 )
 from wsrpc._base.http_statuses import STATUSES as ERROR_STATUSES
 from wsrpc._base.request_headers import refusal_headers
-from wsrpc.adapting import by_position, connect_in_memory, kept_handler, refuse_request
+from wsrpc.adapting import by_position, connect_in_memory, kept_handler, leave, refuse_request
 from wsrpc.codecs import JsonCodec
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.types import Middleware
@@ -175,6 +175,7 @@ class HttpRoutes:
 
     def _refuse(self, handshake: Handshake, exc: HandshakeRejected) -> Response:
         """Count a refusal, of which the first line is the reason, and return its response."""
+        leave(self.server, handshake)
         known = exc.__cause__ if isinstance(exc.__cause__, BadArguments) else BadArguments(reason(exc))
         response = failure(known) if exc.status == 400 else json_refusal(exc)
         refuse_request(self.server, handshake, exc, "routes()")

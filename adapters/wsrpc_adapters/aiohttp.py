@@ -31,6 +31,7 @@ from wsrpc.adapting import (
     address,
     dial_within,
     joined_headers,
+    leave,
 )
 from wsrpc.types import WebSocketTransport
 
@@ -121,6 +122,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     over = asyncio.Event()
     transport, response = await _upgrade(request, handshake, early, over.set)
     if transport is None:
+        leave(server, handshake)
         return response
     try:
         rest = accept_at_once(server, transport, handshake)

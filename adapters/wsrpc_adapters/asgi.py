@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc._base.request_headers import refusal_headers
-from wsrpc.adapting import accept_at_once
+from wsrpc.adapting import accept_at_once, leave
 from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 
@@ -261,6 +261,7 @@ async def start(
         accepted = {"type": "websocket.accept", "subprotocol": handshake.answered_subprotocol, "headers": headers}
         await with_os_errors(send)(accepted)
     except OSError:
+        leave(server, handshake)
         return None  # the client has left
     if take_over is not None:
         return serve_handed_over(server, handshake, take_over, receive)
@@ -391,6 +392,7 @@ async def serve_handed_over(server: Server, handshake: Handshake, take_over: Tak
 
     transport = take_over(lost)
     if transport is None:
+        leave(server, handshake)
         # The connection is closed, but the ASGI server has not noticed. It would log an error if the application
         # returned now.
         while (await receive())["type"] != "websocket.disconnect":

@@ -6,18 +6,18 @@ import asyncio
 import gc
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
 from hosts import HOSTS, KINDS_OF_HOSTS, Host, UvicornH11, serving_starlette
-from raw_websocket import CLOSE, TEXT, ask, handshake
+from raw_websocket import CLOSE, TEXT, ask, handshake, head_of
 from served import HELLO, LIMITS, Endings, Observed, control, echo_server, hosts, kinds_of_hosts, port_of, raw
 from waiting import until
 
-from wsrpc import ConnectionLost, Peer, Server, dial
+from wsrpc import ConnectionLost, Peer, Quotas, Server, Service, dial, method
 
 
 @hosts
@@ -112,6 +112,57 @@ async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, 
         await peer.send(peer.frame(CLOSE, frame.payload))
         await peer.read_to_end()
         await until(lambda: server.peers == ())
+
+
+@pytest.mark.parametrize("host", [*HOSTS, UvicornH11()], ids=repr)
+@pytest.mark.parametrize("what", ["no WebSocket", "the factory fails", "the client leaves"])
+async def test_a_connection_that_does_not_open_counts_in_no_quota(host: Host, what: str) -> None:
+    """It counted until Python collected garbage: with one connection, the next one was refused."""
+    server = Server(limits=LIMITS, quotas=Quotas(by=lambda _: "all", connections=1))
+    arrived, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def pause(query: Mapping[str, str]) -> None:
+        if "first" in query:
+            arrived.set()
+            if "leaves" in what:
+                await may_go_on.wait()
+
+    class Adds(Service):
+        @method
+        def add(self, x: int, y: int) -> int:
+            return x + y
+
+    async def add(peer: Peer) -> Adds:
+        await pause(peer.info.query)
+        if "first" in peer.info.query:
+            raise ValueError("no")
+        return Adds()
+
+    if what == "no WebSocket":
+        server.on_handshake(lambda given: pause(given.query))
+    else:
+        server.add_service(Adds, add)
+    async with host.serving(server) as url:
+        gc.collect()
+        gc.disable()
+        try:
+            request = handshake("/ws?first")
+            if what == "no WebSocket":
+                request = request.replace(b"Sec-WebSocket-Key", b"Sec-WebSocket-Lock")
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(request)
+            answers = [asyncio.create_task(arrived.wait()), asyncio.create_task(reader.read(1))]
+            await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+            writer.transport.abort()
+            may_go_on.set()
+            for each in answers:
+                each.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
+            async with asyncio.timeout(60):
+                while b" 101 " not in await head_of(port_of(url), handshake("/ws")):  # noqa: ASYNC110 - it may take time
+                    await asyncio.sleep(0.05)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("host", [*HOSTS, UvicornH11()], ids=repr)

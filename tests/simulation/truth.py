@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter, defaultdict
 from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
@@ -258,8 +257,6 @@ class Truth:
         self.leaving: set[str] = set()
         """The clients that have made all their checks. Others may still wait for an answer that a fault has delayed."""
         self.finished: set[str] = set()
-        self.collected = 0.0
-        """When Python has collected garbage. See `collect`."""
         self.lives: dict[str, str] = {}
         """The present life of each process."""
         self.numbers = count(1)
@@ -409,12 +406,6 @@ class Truth:
             assert last == sent or self.losses[sender] or self.drops_events, (
                 f"{sender} has sent {sent} events, and {last} have arrived"
             )
-
-    def collect(self) -> None:
-        """Collect garbage now and then. Until then, a connection counts whose handshake has ended in the middle."""
-        if self.quota and self.sim.now > self.collected + 45.0:
-            self.collected = self.sim.now
-            gc.collect()
 
     def forget_guests(self) -> None:
         """If all nodes have ended that knew a guest, nobody is left who could report that the guest is offline."""

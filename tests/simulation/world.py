@@ -72,7 +72,6 @@ def world(sim: Simulation) -> Any:
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     sim.always(truth.forget_guests)
-    sim.always(truth.collect)
     log = logging.getLogger("wsrpc")
     log.addFilter(lower_level)
     try:

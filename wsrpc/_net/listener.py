@@ -119,6 +119,7 @@ async def listen(
     limits: Limits,
     path: str | None = None,
     admit: Callable[[Handshake], Awaitable[None] | None] = _admit,
+    leave: Callable[[Handshake], object] = _admit,
     compression: bool = False,
     health: Health | None = None,
     reuse_port: bool = False,
@@ -129,12 +130,13 @@ async def listen(
     """Listen on a port, and call ``accept`` with each open connection.
 
     With ``path``, requests for other paths are answered with 404. ``admit`` is called with each handshake, which it may
-    change. ``admit`` raises `HandshakeRejected` to refuse the connection. Both functions return an awaitable if they
-    have to wait. ``health`` answers health checks.
+    change. ``admit`` raises `HandshakeRejected` to refuse the connection. ``leave`` is called with a handshake that was
+    admitted, if its connection does not open. ``accept`` and ``admit`` return an awaitable if they have to wait.
+    ``health`` answers health checks.
     """
     secure = ssl is not None
     reception = PortConnections(
-        admit, accept, limits=limits, path=path, compression=compression, health=health, secure=secure
+        admit, leave, accept, limits=limits, path=path, compression=compression, health=health, secure=secure
     )
 
     def create() -> AcceptedConnection:

@@ -150,6 +150,7 @@ class PortConnections:
     def __init__(
         self,
         admit: Callable[[Handshake], Awaitable[None] | None],
+        leave: Callable[[Handshake], object],
         accept: Callable[[WebSocketTransport, Handshake], Awaitable[None] | None],
         *,
         limits: Limits,
@@ -159,6 +160,7 @@ class PortConnections:
         secure: bool,
     ) -> None:
         self._admit = admit
+        self._leave = leave
         self._accept = accept
         self._limits = limits
         self._path = path
@@ -303,6 +305,7 @@ class PortConnections:
         else:
             response, compression = library_answer(request, handshake)
             if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+                self._leave(handshake)
                 self.refuse(connection.tcp, serialized(response))
                 return None
             for name in added:
@@ -312,6 +315,7 @@ class PortConnections:
             answer = serialized(response)
         tcp = connection.tcp
         if not self._write(tcp, answer):
+            self._leave(handshake)
             return None
         self._opening.discard(tcp)
         info = handshake.connection_info(Underlying(tcp, request))

@@ -244,9 +244,9 @@ def nobody(*_: object) -> None:
 class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
-    A connection is counted at its handshake, and until the handshake is collected as garbage, or, from `bind` on, until
-    `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind. A connection on which a
-    session may resume is counted by `resuming` until its client names the session, and then only if it gets a new one.
+    A connection is counted at its handshake, and until `leave`, or, from `bind` on, until `release`. If an adapter says
+    neither, it is counted until the handshake is collected as garbage. A connection on which a session may resume is
+    counted by `resuming` until its client names the session, and then only if it gets a new one.
 
     Args:
         end_detached: `JoinedCluster.end_detached`. It raises a `WsrpcError` if the cluster was not joined. None without
@@ -354,7 +354,7 @@ class QuotaBook:
                     door.quotas_unchecked += 1
                     self._link.spawn(self._acquire_later(membership))
         except BaseException:
-            self._leave(handshake)
+            self.leave(handshake)
             raise
 
     async def _count_in_place(self, handshake: Handshake, door: Door) -> bool:
@@ -401,7 +401,8 @@ class QuotaBook:
         last.atexit = False
         return memberships
 
-    def _leave(self, handshake: Handshake) -> None:
+    def leave(self, handshake: Handshake) -> None:
+        """Stop counting a connection that does not open. No effect after `bind`. Idempotent."""
         if (last := self._opening.pop(handshake, None)) is not None:
             last()
 

@@ -355,6 +355,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             limits=self.limits,
             path=path,
             admit=self._admit,
+            leave=self._leave,
             compression=self._compression,
             health=health,
             reuse_port=reuse_port,
@@ -634,6 +635,10 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             return waiting
         return self._quotas.admit(handshake, door, waiting)
 
+    def _leave(self, handshake: Handshake) -> None:
+        if self._quotas is not None:
+            self._quotas.leave(handshake)
+
     @property
     def limits(self) -> Limits:
         """The limits of connections. An `on_handshake` function can change ``Handshake.limits`` for one connection."""
@@ -669,7 +674,11 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             TypeError: ``transport`` is not a transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
-        return await self._accept(transport, handshake)
+        try:
+            return await self._accept(transport, handshake)
+        finally:
+            if handshake is not None:
+                self._leave(handshake)  # unless it was accepted
 
     async def _accept(
         self, transport: Transport, handshake: Handshake | None, local: bool = False
@@ -980,6 +989,14 @@ def refuse_request(server: Server, handshake: Handshake, exc: BaseException, by:
     """
     checks, door = server._handshake_checks, server._core.door  # pyright: ignore[reportPrivateUsage]  # of the same module
     return checks.refusal(handshake, door, exc, by)
+
+
+def leave(server: Server, handshake: Handshake) -> None:
+    """Say that a connection that `Server.handshake` has let in is over before it was passed to `Server.accept`.
+
+    Otherwise, it counts in `Quotas` until Python collects the handshake. No effect after `Server.accept`. For adapters.
+    """
+    server._leave(handshake)  # pyright: ignore[reportPrivateUsage]  # of the same module
 
 
 def accept_at_once(server: Server, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:

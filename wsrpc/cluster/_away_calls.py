@@ -26,7 +26,7 @@ from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
 from .._keyed.runs import HANDED_OVER, OTHER, WITHDRAWN, End, Performer, Run, Runs, failed
-from .._log.contract import AdoptedLog, LogGone, LogState, NewLog, Store
+from .._log.contract import AdoptedLog, LogGone, LogState, NewLog, Store, StoreLost
 from .._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
 from .._log.link import insist
 from .._log.position import LAST
@@ -146,7 +146,7 @@ def _may_arrive(error: Exception) -> bool:
     """Return whether the call may reach the peer later. Nothing was sent also if its ``timeout`` was over before."""
     # A peer that has just connected may hang, so that it does not say in time whether it knows keys.
     is_silent = isinstance(error, RequestTimeout) or type(error) is WsrpcError
-    return isinstance(error, NEVER_RAN) or (is_silent and not may_have_run(error))
+    return isinstance(error, (*NEVER_RAN, StoreLost)) or (is_silent and not may_have_run(error))
 
 
 class AwayPerformer(Performer):
@@ -181,9 +181,7 @@ class AwayPerformer(Performer):
             try:
                 sender = calls.sender_to(self._address)
                 sender.check_connected()
-                async with calls.turn(self._address):
-                    # Each time, because another process may have withdrawn or ended the call.
-                    state = await insist(partial(_add_first, calls.link.store, run.key, run.new.id, HANDED_OVER))
+                state = await self._hand_over(run)
                 if state is None or state.end is not None or state.last != len(HANDED_OVER):
                     return WITHDRAWN_END  # which counts unless the call has ended
                 if loop.time() >= self.until:
@@ -193,7 +191,7 @@ class AwayPerformer(Performer):
             except Exception as exc:
                 if _is_answer(exc):
                     return self._failed(exc)
-                if may_have_run(exc) or not (may_have_run(self.failure) or type(exc) is ConnectionLost):
+                if may_have_run(exc) or not (may_have_run(self.failure) or type(exc) in (ConnectionLost, StoreLost)):
                     self.failure = self._absent if isinstance(exc, PeerNotFound) else exc
                 self._deliveries += may_have_run(exc)
                 if self._deliveries == DELIVERIES or not _may_arrive(exc):
@@ -206,6 +204,21 @@ class AwayPerformer(Performer):
             self.failure = RunLost(f"handed over {DELIVERIES} times, and the connection was lost before each answer")
         run.frees_key = not call.submitted
         return self._failed(self.failure)
+
+    async def _hand_over(self, run: Run) -> LogState | None:
+        """Note in the store that the call is handed over: each time, as another process may have withdrawn or ended it.
+
+        Raises:
+            StoreLost: a store of the user's own has raised another error.
+        """
+        add = partial(_add_first, self._calls.link.store, run.key, run.new.id, HANDED_OVER)
+        try:
+            async with self._calls.turn(self._address):
+                return await insist(add)
+        except WsrpcError:
+            raise
+        except Exception as exc:
+            raise StoreLost(str(exc)) from exc
 
     def _failed(self, failure: Exception) -> bytes:
         if self._call.submitted:

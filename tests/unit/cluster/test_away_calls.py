@@ -538,6 +538,32 @@ async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the
                 call.cancel()
 
 
+class Raises(MemoryStore):
+    """A store that raises an error when the first call is handed over, before or after it has noted that."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__()
+        self.errors, self.late = [OSError("of a user's store")], late
+
+    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, **options: Any) -> Appended:
+        error = self.errors.pop() if self.errors and entries == runs.HANDED_OVER else None
+        if error is not None and not self.late:
+            raise error
+        added = await super().append(key, log, writer, sequence, entries, **options)
+        if error is not None:
+            raise error
+        return added
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_call_is_made_though_a_store_raises_an_error_as_it_is_handed_over(late: bool) -> None:
+    """It failed, as did one that its caller had submitted."""
+    async with world(1, Raises(late)) as w:
+        await submit(w.here)
+        await w.connect()
+        assert await opening(w.here) == "open 1"
+
+
 class Cut:
     """A store as a process has it that gets no answers. What it has asked first is done."""
 
