@@ -40,7 +40,7 @@ MODULES = {
     decimal: "Decimal",
     msgspec: "Meta Struct UNSET UnsetType",
     typing: "Annotated Any Literal NamedTuple Optional Protocol",
-    wsrpc: "AnonymousChannel older_names",
+    wsrpc: "AnonymousChannel Conversation older_names",
 }
 NAMES: dict[str, Any] = {
     "__name__": __name__,
@@ -60,7 +60,10 @@ FORMS = {
         "async def f(items: AsyncIterator[{sends}], {takes}) -> AsyncIterator[{returns}]:",
         "got['items'] = [each async for each in items]; yield {gives}",
     ),
-    "conversation": ("async def f(channel: AnonymousChannel, {takes}) -> None:", "pass"),
+    "conversation": (
+        "async def f(channel: Annotated[AnonymousChannel, Conversation({talks})], {takes}) -> None:",
+        "pass",
+    ),
 }
 
 
@@ -79,6 +82,8 @@ class Version:
     sends: str = "int"
     items: str = "7"
     emits: Literal["", "event", "request"] = ""
+    talks: str = ""
+    """The arguments of `Conversation`."""
     deprecated: str | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     """Further options of the handler."""
@@ -91,6 +96,7 @@ class Version:
     def __post_init__(self) -> None:
         self.names = {**NAMES, "seen": self.got}
         head, body = FORMS[self.kind or "value"]
+        answer = "Annotated[AnonymousChannel, Conversation({talks})]" if self.kind == "conversation" else "{returns}"
         # Each class is made anew, as in another program.
         source = f"""{self.types}
 {head}
@@ -99,9 +105,9 @@ class Version:
 def bound({{takes}}): return dict(locals())
 class Contract(Protocol):
     @wsrpc.method(deprecated={self.deprecated!r})
-    async def f(self, {{takes}}) -> {{returns}}: ...
+    async def f(self, {{takes}}) -> {answer}: ...
 """
-        for name in ("takes", "returns", "gives", "sends"):
+        for name in ("takes", "returns", "gives", "sends", "talks"):
             source = source.replace(f"{{{name}}}", getattr(self, name))
         exec(compile(source, "<version>", "exec", dont_inherit=True), self.names)
 

@@ -45,29 +45,21 @@ Old handlers do not know the event. | Deploy the handlers first.
 event-removed | fails | works
 Old callers still send the event. | Remove it when no caller is left.
 event-deprecated | works | works
-Old callers are warned. | Remove it when no caller is left.
+Old callers are warned; of emitted events, nobody is told. | Remove it when nobody needs it.
 kind-changed | fails | fails
 The caller expects another kind of response. | Add another event.
-upload-added | fails | meaning
-Old callers send no items; old handlers ignore them silently. | Add another event.
-upload-removed | meaning | fails
-New handlers ignore the items silently; new callers send none. | Add another event.
 event-hidden | works | works
 It is not described, but its handler answers. | Nothing to do.
 keep-added | works | fails
 Old handlers refuse calls with a key. | Deploy the handlers first.
 keep-removed | fails | works
 New handlers refuse calls with a key. | Keep `keep=` until no caller passes a key.
-conversation-undeclared | works | works
-What travels in it is not compared. | Declare it.
 emitted-event-added | works | meaning
 Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
 New handlers drop the old event, and only log that. Old ones get none. | Emit it until no peer needs it.
 emitted-request-removed | fails | works
 New handlers refuse the old request. Old ones get none. | Keep it until no peer needs it.
-emitted-event-deprecated | works | works
-Connected handlers are not told. | Remove it when no peer needs it.
 emit-to-request | works | fails
 Old handlers answer with null. | Deploy the handlers first.
 request-to-emit | fails | works
@@ -103,14 +95,6 @@ parameters-reordered | meaning | meaning
 Arguments go by position: values arrive in the parameters of others. | Keep the order, and append new parameters.
 parameter-before-rest | meaning | meaning
 A further argument becomes a parameter, or the reverse. | Add another event.
-rest-added | works | fails
-Old handlers refuse further arguments. | Deploy the handlers first.
-rest-removed | fails | works
-New handlers refuse further arguments. | Keep them until no caller passes any.
-emitted-rest-added | works | meaning
-Old handlers drop further arguments silently. | Deploy the handlers first.
-emitted-rest-removed | meaning | works
-New handlers drop further arguments silently. | Keep them until nobody passes any.
 
 unit-changed | meaning | meaning
 The same number is read in another unit. | Add a parameter or a field for the new unit.

@@ -27,15 +27,12 @@ _UNIT = re.compile(
 )
 """A word that names a unit, if it is the only difference of two names."""
 _READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text decimal")}
-"""Pairs of types: values of the first are read as values of the second."""
+"""Pairs of types: values of the first are read as values of the second. But a decimal is text in TypeScript."""
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _LIMITS = (*_LOWER, *_UPPER, "pattern", "multipleOf", TIMEZONE, "propertyNames", "additionalProperties")
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
-_MOST_PLACES = 20_000
-"""Number of classes that are compared at each of their places. The others are compared once for each argument and
-result: a recursive description can have more paths than can ever be listed."""
 _MISSPELT = ("units", "Unit", "x-unit", "x-units")
 """Keywords that are written for it by mistake."""
 _WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
@@ -106,8 +103,7 @@ class _Place(NamedTuple):
         return self._replace(text=self.text + more)
 
 
-_Events = Description | EventSchema
-"""What has events: a program, or a conversation."""
+_Events = Description | EventSchema  # a program, or a conversation
 
 
 class _Leaf(NamedTuple):
@@ -162,8 +158,8 @@ class _Comparison:
         if (old is None or new is None) and not inside and digest(either.channel, either.event) in self._hidden:
             yield _change("event-hidden", place)
             return
-        sent = emits or inside
-        one_way = [bool(sent and each and each.kind == "value" and each.result is None) for each in (old, new)]
+        sent = emits or bool(inside)
+        one_way = [sent and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         prefix = "emitted-" if any(one_way) else ""
         if old is None or new is None:
             name = f"{prefix}event-{'added' if old is None else 'removed'}"
@@ -175,7 +171,7 @@ class _Comparison:
             yield msgspec.structs.replace(found, old_peers="meaning") if unheard else found
             return
         if new.deprecated and not old.deprecated:
-            yield _change(f"{'emitted-' if emits else ''}event-deprecated", place, None, new.deprecated)
+            yield _change("event-deprecated", place, None, new.deprecated)
         if new.keep != old.keep:
             yield _change(f"keep-{'added' if new.keep else 'removed'}", place)
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
@@ -184,12 +180,10 @@ class _Comparison:
                 return  # a handler of an event without a result answers null
             yield _change("emit-to-request" if one_way[0] else "request-to-emit", place)
         elif old.kind != new.kind:
-            rule = {("stream", "exchange"): "upload-added", ("exchange", "stream"): "upload-removed"}
-            yield _change(rule.get((old.kind, new.kind), "kind-changed"), place, old.kind, new.kind)
-        elif new.kind == "conversation" and not (old.events or old.emits):
-            yield _change("conversation-undeclared", place)
+            yield _change("kind-changed", place, old.kind, new.kind)
         else:
-            yield from self.events(old, new, f"{inside}{text}.", turned=emits)
+            if old.events or old.emits:  # otherwise, nobody knows what travelled in the conversation before
+                yield from self.events(old, new, f"{inside}{text}.", turned=emits)
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
                 if before is not None and after is not None:
@@ -226,24 +220,26 @@ class _Comparison:
         if old_rest is not None and new_rest is not None:
             yield from self._schemas(old_rest.schema, new_rest.schema, place.at(f"(*{new_rest.name})"))
         elif (rest := old_rest or new_rest) is not None:
-            yield _change(f"{prefix}rest-{'added' if old_rest is None else 'removed'}", place.at(f"(*{rest.name})"))
+            yield _change(
+                f"{prefix}parameter-{'removed' if old_rest else 'added'}-optional", place.at(f"(*{rest.name})")
+            )
 
     # ------------------------------------------------------------ types
 
     def _schemas(self, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
         olds, news = (_leaves(schema, found) for schema, found in zip((old, new), self._definitions, strict=True))
-        is_union = len({key for key in {**olds, **news} if key[0] == "object"}) > 1
         for kind in ("object", "array"):
             mine, its = ([key for key in side if key[0] == kind] for side in (olds, news))
             if len(mine) == len(its) == 1:  # they are compared even if their tags differ
                 olds[kind, None], news[kind, None] = olds.pop(mine[0]), news.pop(its[0])
-        for rule in _type_rules(olds, news):
+        is_union = len({key for key in {**olds, **news} if key[0] == "object"}) > 1
+        for rule in _type_rules(olds, news, place):
             yield _change(rule, place, old, new)
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
             if key[0] != "null":  # null has no unit, whatever is written beside it
                 yield from _units(one.schema, other.schema, place)
-            at = place.at(f"<{_tag_of(other.schema)}>") if is_union and key[0] == "object" else place
+            at = place.at(f"<{other.schema.get('title', other.name)}>") if is_union and key[0] == "object" else place
             pair = one.name, other.name, key
             if not (one.name and other.name):
                 yield from self._alike(one.schema, other.schema, at, key[0])
@@ -252,7 +248,9 @@ class _Comparison:
             else:
                 self._compared.add(pair)
                 self._places += 1
-                before, self._is_cut = self._is_cut, self._places > _MOST_PLACES
+                # A hostile description has more paths than can be listed. Later classes are then compared once for each
+                # argument and result.
+                before, self._is_cut = self._is_cut, self._places > 20_000
                 yield from self._alike(one.schema, other.schema, at, key[0])
                 if not self._is_cut:
                     self._compared.remove(pair)
@@ -425,11 +423,6 @@ def _walk(
             yield kind, tag, _Leaf(schema, home)
 
 
-def _tag_of(schema: Schema) -> str:
-    tags = (each.schema["enum"][0] for each in _fields_of(schema).values() if each.constant)
-    return str(next(tags, schema.get("title", "")))
-
-
 def _dict_and_class(old: Schema, new: Schema, place: _Place, named: str) -> Iterator[Change]:
     """Yield the changes from a dict to a class, or from a list to a tuple, and the reverse."""
     one = old if named in old else new
@@ -446,10 +439,10 @@ def _implied(schema: Schema) -> str:
     return "array" if schema.keys() & {"items", "prefixItems"} else "any"
 
 
-def _type_rules(olds: _Leaves, news: _Leaves) -> Iterator[str]:
+def _type_rules(olds: _Leaves, news: _Leaves, place: _Place) -> Iterator[str]:
     """Yield the rules for types that only one version reads."""
-    lost = {key for key in olds if not _is_read(key, olds, news)}
-    gained = {key for key in news if not _is_read(key, news, olds)}
+    lost = {key for key in olds if not _is_read(key, olds, news, place)}
+    gained = {key for key in news if not _is_read(key, news, olds, place)}
     old, new = ({kind for kind, _ in side} for side in (olds, news))
     for rule, one, other in (("bytes-to-text", old, new), ("text-to-bytes", new, old)):
         if "bytes" in one - other and "string" in other - one:
@@ -470,16 +463,17 @@ def _type_rules(olds: _Leaves, news: _Leaves) -> Iterator[str]:
         yield "type-changed" if lost and gained else "type-widened" if gained else "type-narrowed"
 
 
-def _is_read(key: tuple[str, Any], leaves: _Leaves, readers: _Leaves) -> bool:
+def _is_read(key: tuple[str, Any], leaves: _Leaves, readers: _Leaves, place: _Place) -> bool:
     """Return whether one of ``readers`` accepts the type of an alternative. Other types must have the same limits."""
 
     def limits(schema: Schema) -> set[str]:
         return {f"{keyword} {schema[keyword]}" for keyword in (*_LIMITS, "enum") if keyword in schema}
 
     kind, own = key[0], limits(leaves[key].schema)
+    pairs = {(kind, reader) for kind, reader in _READ_AS if place.read or reader == "number"}
     return key in readers or any(
         reader == "any"
-        or (((kind, reader) in _READ_AS or (kind[:5], reader) == ("text ", "string")) and limits(leaf.schema) <= own)
+        or (((kind, reader) in pairs or (kind[:5], reader) == ("text ", "string")) and limits(leaf.schema) <= own)
         for (reader, _), leaf in readers.items()
     )
 

@@ -217,9 +217,7 @@ def digest(channel: str | None, event: str) -> str:
     return sha256(msgspec.json.encode((channel, event))).hexdigest()[:16]
 
 
-def shown_handlers(
-    registry: Registry, *, once: bool, hidden: bool = False
-) -> Iterator[tuple[str | None, str, Handler]]:
+def shown_handlers(registry: Registry, *, once: bool, hidden: bool = False) -> Iterator[tuple[Any, str, Handler]]:
     """Yield the channel, the event and the handler of each event that a description contains, or that is hidden."""
     for channel, scope in registry.scopes.items():
         assert not isinstance(channel, int)
@@ -305,9 +303,9 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
             others["sends"] = parameter.type, "sent"
     if kind != "conversation":
         others["items" if kind in ("stream", "exchange") else "result"] = given.type, "given"
-    draft = _Draft(channel, event, kind, doc, parameters, "sent", others, notes, handler.deprecated or "")
-    draft = draft._replace(keep=handler.keep is not None)
-    annotated = [*(p.type for p in handler.facts.parameters if p.source == "injected"), given.type]
+    deprecated, keep = handler.deprecated or "", handler.keep is not None
+    draft = _Draft(channel, event, kind, doc, parameters, "sent", others, notes, deprecated, keep)
+    annotated = [*(p.type for p in handler.facts.parameters), given.type]
     return _with_channel(draft, annotated + ([] if member is None else _annotated(member)), "sent", "given")
 
 
@@ -317,10 +315,10 @@ def _with_channel(draft: _Draft, annotated: list[Any], form: Form, answered: For
     declared = next((each for each in metadata if isinstance(each, Conversation)), None)
     if declared is None or draft.kind != "conversation":
         return draft
-    handles, emits = declared.members()
+    handles, emits = (sorted(side, key=lambda member: member.event) for side in declared.members())
+    events = tuple(_of_member(None, each.event, each, form, answered) for each in handles)
     return draft._replace(
-        events=tuple(_of_member(None, each.event, each, form, answered) for each in handles),
-        emits=tuple(_of_member(None, each.event, each, answered, form) for each in emits),
+        events=events, emits=tuple(_of_member(None, each.event, each, answered, form) for each in emits)
     )
 
 
@@ -393,9 +391,7 @@ def _finished(draft: _Draft, described: Iterator[Described], default: DefaultWri
     for name in draft.others:
         fields[name], found = next(described)
         notes += [f"{'what is sent' if name == 'sends' else name}: {note}" for note in found]
-    events, emits = (
-        tuple(_finished(each, described, default) for each in side) for side in (draft.events, draft.emits)
-    )
+    for name, inner in (("events", draft.events), ("emits", draft.emits)):
+        fields[name] = tuple(_finished(each, described, default) for each in inner)
     fields |= {"notes": tuple(notes), "deprecated": draft.deprecated, "keep": draft.keep}
-    fields |= {"events": events, "emits": emits}
     return EventSchema(draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), **fields)

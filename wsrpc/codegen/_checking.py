@@ -134,33 +134,34 @@ def prose_of(schema: Mapping[str, Any]) -> str:
 
 
 def read_tolerantly(description: Description) -> Description:
-    """Return a description whose classes that are only received may lack fields with a default, or that may be null.
+    """Check a description, and return one whose classes that are only received may lack some fields.
 
-    So clients that are generated from it also work with a later version that has no such field any more.
+    Those have a default, or may be null. So generated clients also work with a later version without such a field.
+
+    Raises:
+        InvalidDescription: as `check_description`.
     """
+    check_description(description)
     definitions = description.definitions
-    sent: list[Any] = []
-    received: list[Any] = []
-
-    def collect(events: Iterable[EventSchema], asked: list[Any], answers: list[Any]) -> None:
-        for event in events:
-            asked += [*(parameter.schema for parameter in event.parameters), event.sends]
-            answers += event.items, event.result
-            collect(event.events, asked, answers)
-            collect(event.emits, answers, asked)
-
-    collect(description.events, sent, received)
-    collect(description.emits, received, sent)
-    only = {*reachable(received, definitions)} - {*reachable(sent, definitions)}
+    sides: tuple[list[Any], list[Any]] = [], []  # what is sent, and what is received
+    todo = [*((each, 0) for each in description.events), *((each, 1) for each in description.emits)]
+    for event, side in todo:
+        sides[side].extend([*(parameter.schema for parameter in event.parameters), event.sends])
+        sides[1 - side].extend([event.items, event.result])
+        todo += [*((each, side) for each in event.events), *((each, 1 - side) for each in event.emits)]
+    sent, received = (reachable(side, definitions) for side in sides)
+    only = {*received} - {*sent}
     made = {name: _tolerant(schema) if name in only else schema for name, schema in definitions.items()}
     return msgspec.structs.replace(description, definitions=made)
 
 
 def _tolerant(schema: dict[str, Any]) -> dict[str, Any]:
-    fields, items = schema.get("properties", {}), list(schema.get("prefixItems", ()))
-    optional = {name: found for name, each in fields.items() if (found := _optional(each)) is not None}
-    required = [name for name in schema.get("required", ()) if name not in optional]
-    changed = {**schema, "properties": {**fields, **optional}, "required": required} if optional else {**schema}
+    changed, items = {**schema}, list(schema.get("prefixItems", ()))
+    if optional := {name: found for name, each in schema.get("properties", {}).items() if (found := _optional(each))}:
+        required = [name for name in schema.get("required", ()) if name not in optional]
+        changed |= {"properties": {**schema["properties"], **optional}, "required": required}
+    if items and "maxItems" not in schema:
+        changed["items"] = True
     for number in reversed(range(len(items))):
         if (found := _optional(items[number])) is None:
             break
@@ -218,11 +219,10 @@ def _check_event(event: EventSchema, definitions: Iterable[str], where: str, *, 
             check_channel(event.channel)
     except (TypeError, ValueError) as exc:
         raise InvalidDescription(f"{where}: {exc}") from exc
-    for side in (event.events, event.emits):
-        for each in side:
-            if inner:
-                raise InvalidDescription(f"{where}: a conversation within a conversation is not described")
-            _check_event(each, definitions, f"{where}: event {short(each.event)}", inner=True)
+    for each in (*event.events, *event.emits):
+        if inner:
+            raise InvalidDescription(f"{where}: a conversation within a conversation is not described")
+        _check_event(each, definitions, f"{where}: event {short(each.event)}", inner=True)
     if event.channel is None and event.event in RESERVED_EVENTS and not inner:
         raise InvalidDescription(f"{where} is a lifecycle event on the main channel, and never sent")
     for schema in schemas_of_event(event):

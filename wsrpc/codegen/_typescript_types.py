@@ -174,7 +174,7 @@ def _array(schema: Schema, names: Names, indent: str) -> str:
     least = schema.get("minItems", 0)
     members = [type_of(each, names, indent) for each in first]
     members = [each if number < least else f"{in_parentheses(each)}?" for number, each in enumerate(members)]
-    if items.__class__ is dict and items:
+    if items is True or (items.__class__ is dict and items):
         members.append(f"...{in_parentheses(type_of(items, names, indent))}[]")
     return f"[{', '.join(members)}]"
 

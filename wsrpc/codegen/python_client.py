@@ -11,15 +11,7 @@ import msgspec
 
 from .._schema.definitions import renamed
 from .._schema.description import Description, EventSchema
-from ._checking import (
-    InvalidDescription,
-    by_channel,
-    check_description,
-    is_answered,
-    prose_of,
-    read_tolerantly,
-    schemas_of_event,
-)
+from ._checking import InvalidDescription, by_channel, is_answered, prose_of, read_tolerantly, schemas_of_event
 from ._name_table import NameTable
 from ._python_models import Models
 from ._python_plan import computed_fields, merged
@@ -62,7 +54,6 @@ def client_module(description: Description, /) -> str:
     Raises:
         InvalidDescription: no module can be generated from the description.
     """
-    check_description(description)
     contract = f'CONTRACT = "{description.fingerprint}"'
     description = read_tolerantly(description)
     pairs = merged(description.definitions)
@@ -130,11 +121,13 @@ class _Contracts:
             about = "Events and requests that are sent" if any(map(is_answered, found)) else "Events that are emitted"
             parts.append(self._protocol(heard[channel], f"{about} on {_called(channel)}.", found, emitted=True))
         for event in description.events:
-            sides = (event.events, "Calls", "Calls that you can make"), (event.emits, "Events", "What arrives")
-            for inner, ending, about in sides:
+            for inner, ending, what in (
+                (event.events, "Calls", "Calls"),
+                (event.emits, "Events", "Events that arrive"),
+            ):
                 if inner:
                     name = self._names.unique(class_name(event.event, "Event") + ending)
-                    about = f"{about} in the conversation {literal(event.event)}."
+                    about = f"{what} in the conversation {literal(event.event)}."
                     parts.append(self._protocol(name, about, [*inner], emitted=ending == "Events"))
         if channels:
             parts.append([f"{self._caller}: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer"])

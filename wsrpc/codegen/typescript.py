@@ -209,6 +209,9 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     Args:
         msgpack: whether the client is a ``Client`` with the codec ``msgpack``, so that bytes are a ``Uint8Array``
             instead of base64 text. The declarations contain nothing for ws-wrapper, which has no MessagePack.
+
+    Raises:
+        InvalidDescription: the description, which may come from elsewhere, has a wrong shape.
     """
     check_flag("msgpack", msgpack)
     names = Names(

@@ -62,7 +62,7 @@ const ended: null = await exchange.request("next", { done: true })
 await read
 show("doubled", given, values, ended)
 
-// Of this channel the server says nothing, but the page knows.
+// Of this channel the server declares what travels.
 const talk = await client.open("talk")
 const upper: string = await talk.request("upper", "hi")
 talk.close()

@@ -51,11 +51,10 @@ class Conversation:
         self.members()
 
     def members(self) -> tuple[list[Member], list[Member]]:
-        """Return the members of ``handles`` and ``emits``, by the names of their events."""
-        sides = (self.handles, True), (self.emits, False)
-        found = [[] if each is None else placed_members(each, 0, requests=asked) for each, asked in sides]
-        handles, emits = (sorted((member for _, member in side), key=lambda member: member.event) for side in found)
-        return handles, emits
+        """Return the members of ``handles`` and ``emits``."""
+        sides = ((self.handles, True), (self.emits, False))
+        handles, emits = (placed_members(each, 0, requests=asked) if each else [] for each, asked in sides)
+        return [member for _, member in handles], [member for _, member in emits]
 
 
 class Kind(Enum):
