@@ -54,8 +54,7 @@ def client_module(description: Description, /) -> str:
     Raises:
         InvalidDescription: no module can be generated from the description.
     """
-    contract = f'CONTRACT = "{description.fingerprint}"'
-    description = read_tolerantly(description)
+    description, contract = read_tolerantly(description), f'CONTRACT = "{description.fingerprint}"'
     pairs = merged(description.definitions)
     description = msgspec.convert(renamed(msgspec.to_builtins(description), pairs), Description)
     definitions = description.definitions
