@@ -271,6 +271,8 @@ def _implementation(handler: Version, member: ContractMember) -> Any:
     ]
 
     def called(*args: Any) -> Any:
+        # The description does not say each default. Who writes the handler chooses one.
+        args = tuple(mine.default if value is ... else value for value, mine in zip(args, own, strict=True))
         read = [
             tuple(as_own(each, mine.type) for each in value) if mine.source == "rest" else as_own(value, mine.type)
             for value, mine in zip(args, own, strict=True)
