@@ -38,7 +38,7 @@ public class Client {
         while (true) {
             try {
                 HttpResponse<Stream<String>> response = HTTP.send(request(url, args, position), BodyHandlers.ofLines());
-                if (response.statusCode() != 200 && response.statusCode() < 500) { // an error, or 204: it was read
+                if (response.statusCode() != 200 && response.statusCode() < 502) { // an error, or 204: it was read
                     response.body().forEach(System.out::println);
                     return;
                 }
@@ -54,7 +54,7 @@ public class Client {
                         if (event.equals("end")) {
                             return;
                         }
-                        System.out.println(event + data);
+                        System.out.println(event.isEmpty() ? data : event + ": " + data);
                         if (!event.isEmpty()) { // the run has failed
                             return;
                         }

@@ -24,7 +24,7 @@ type Failed struct {
 
 func (failed Failed) Error() string { return fmt.Sprintf("%v: %s", failed.Code, failed.Message) }
 
-// post sends arguments, by name. An error is Failed if the server has answered with an error.
+// post sends arguments, by name. An error is Failed unless it may be another one soon.
 func post(url string, args map[string]any, position string) (*http.Response, error) {
 	body, _ := json.Marshal(args)
 	request, err := http.NewRequest("POST", url, bytes.NewReader(body))
@@ -40,7 +40,7 @@ func post(url string, args map[string]any, position string) (*http.Response, err
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(response.Body)
-	if response.StatusCode >= 500 {
+	if response.StatusCode >= 502 {
 		return nil, fmt.Errorf("%s: %s", response.Status, text)
 	}
 	return nil, failedOf(text)
@@ -48,8 +48,8 @@ func post(url string, args map[string]any, position string) (*http.Response, err
 
 func failedOf(text []byte) error {
 	var found struct{ Error Failed }
-	if err := json.Unmarshal(text, &found); err != nil {
-		return err
+	if err := json.Unmarshal(text, &found); err != nil { // it is from a proxy
+		return Failed{Message: string(text)}
 	}
 	return found.Error
 }
