@@ -299,6 +299,22 @@ async def test_streams_that_are_read_share_the_window() -> None:
         await other.aclose()
 
 
+async def test_streams_that_begin_take_back_nothing_that_was_granted() -> None:
+    d, stream, h = await consuming()
+    text = "x" * (SMALLEST_SHARE // 2)
+    await d.fed(item(h, text))
+    assert await anext(stream) == text
+    [(_, size)] = granted(d.take(), h)
+    others = [(await entered(d))[0] for _ in range(7)]
+    d.take()
+    await d.fed(*[item(h, text)] * (size // (len(text) + 100) - 1))
+    for _ in range(size // (len(text) + 100) - 1):
+        assert await anext(stream) == text
+    assert min(total for _, total in granted(d.take(), h)) >= size
+    for each in (stream, *others):
+        await each.aclose()
+
+
 @pytest.mark.parametrize("end", ["the end", "leaving"])
 async def test_nothing_is_granted_after_the_end_or_after_leaving(end: str) -> None:
     d, stream, h = await consuming()
