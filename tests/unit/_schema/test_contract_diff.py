@@ -101,6 +101,11 @@ def test_older_names_of_what_goes_by_position_say_that_nothing_has_changed(takes
     assert {change.rule for change in compare(old.describe(), new.describe())} == rules
 
 
+def test_an_item_of_an_array_may_lose_its_default_too() -> None:
+    old, new = (V("x: T", types=f"class T(Struct, array_like=True): a: int{each}").describe() for each in (" = 0", ""))
+    assert [change.rule for change in compare(old, new)] == ["field-required"]
+
+
 def test_the_unit_of_a_class_is_compared_at_each_place_though_its_definition_does_not_say_it() -> None:
     old, new = (
         V(
