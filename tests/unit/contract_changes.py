@@ -94,6 +94,12 @@ def types() -> Iterator[Case]:
         ("enum-value-added", "T.A", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
         ("enum-value-removed", "T.B", "T.A", f"{color}A = 1; B = 2", f"{color}A = 1"),
         ("enum-renumbered", "T.A", "T.A", f"{color}A = 1; B = 2", f"{color}A = 2; B = 1"),
+        (
+            "enum-renumbered",
+            "T.A",
+            "T.A",
+            *(f"class T(enum.Flag): {each}" for each in ("A = 1; B = 2", "A = 2; B = 1")),
+        ),
         ("enum-member-renamed", "T.A", "T.C", f"{color}A = 1; B = 2", f"{color}C = 1; B = 2"),
         ("tag-changed", "T(1)", "T(1)", *(f"class T(Struct, tag='{each}'): x: int" for each in "ab")),
         ("field-required", "T()", "T(1)", f"{sparse}0", one),

@@ -16,7 +16,7 @@ import msgspec
 
 from .._values.older_names import OLDER_NAMES
 from .change_rules import RULES, Kind, Outcome, kinds_of
-from .definitions import MEMBER_NAMES, PREFIX, TIMEZONE, UNIT, Schema
+from .definitions import FLAGS, MEMBER_NAMES, PREFIX, TIMEZONE, UNIT, Schema
 from .description import Description, EventSchema, ParameterSchema, digest
 
 _UNIT = re.compile(
@@ -262,6 +262,9 @@ class _Comparison:
             yield from _members(old, new, place)
         elif "enum" in old or "enum" in new:
             yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
+        before, after = ({value: name for name, value in side.get(FLAGS, {}).items()} for side in (old, new))
+        for value in [each for each in before if each in after and before[each] != after[each]]:
+            yield _change("enum-renumbered", place, before[value], after[value])
         yield from _constraints(old, new, place)
         if kind not in ("array", "object"):
             return

@@ -14,6 +14,8 @@ Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
 UNIT = "unit"
 """Keyword for the unit of a number, as in RFC 9880 (Semantic Definition Format)."""
+FLAGS = "x-flags"
+"""Keyword for the values of the flags that a sum consists of, by their names."""
 TIMEZONE = "x-timezone"
 """Keyword for a time: true if it has to have a time zone, false if it must have none."""
 MEMBER_NAMES = "x-enum-varnames"

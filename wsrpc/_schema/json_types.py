@@ -17,6 +17,7 @@ from msgspec import inspect as mi
 
 from .._values.convert import check_type, nodes_of, type_name
 from .definitions import (
+    FLAGS,
     MEMBER_NAMES,
     PREFIX,
     TIMEZONE,
@@ -136,7 +137,7 @@ def _describe_enum(schema: Schema, cls: type[enum.Enum]) -> None:
     if issubclass(cls, enum.Flag):
         # msgspec's schema has only the single flags, but msgspec also accepts and returns their sums.
         schema.pop("enum", None)
-        schema["type"] = "integer"
+        schema |= {"type": "integer", FLAGS: {member.name: member.value for member in cls}}
     elif "enum" in schema:
         names = {member.value: member.name for member in cls}
         schema[MEMBER_NAMES] = [names[value] for value in schema["enum"]]

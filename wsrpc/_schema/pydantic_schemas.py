@@ -10,7 +10,7 @@ from msgspec import inspect as mi
 
 from .._values.convert import nodes_of, type_name
 from .._values.pydantic_types import core_schema_of, is_pydantic
-from .definitions import MEMBER_NAMES, Form, Schema, renamed
+from .definitions import FLAGS, MEMBER_NAMES, Form, Schema, renamed
 
 MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
 
@@ -49,7 +49,7 @@ def describe_models(types: Iterable[Any]) -> Models:
                 # pydantic's schema has only the single flags, but pydantic also accepts and returns their sums.
                 described.pop("enum", None)
                 described.pop("const", None)
-                described["type"] = "integer"
+                described |= {"type": "integer", FLAGS: {member.name: member.value for member in schema["cls"]}}
             elif "enum" in described:
                 described[MEMBER_NAMES] = [member.name for member in schema["members"]]
             return described
