@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc import Client, Router, Server, method
+from wsrpc import Client, Conversation, Router, Server, method
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.schema import Description, EventSchema, ParameterSchema, describe
 
@@ -38,6 +38,12 @@ class Everything(Protocol):
     news: News
 
     async def started(self, at: int = 0, *, by: str) -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [int, Cup, Everything])
+def test_what_declares_no_conversation(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes a contract|has channels"):
+        Conversation(emits=wrong)
 
 
 NEWS = ["said", "served", "wire-name"]

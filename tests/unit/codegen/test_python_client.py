@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 from generated import check_statements, check_types, loaded, proxies_of
 from wide_server import server as wide_server
@@ -117,7 +118,7 @@ EVENTS = [
         kind="upload",
         sends={**STRING, "contentEncoding": "base64"},
     ),
-    event("talk", kind="conversation", result=None),
+    event("talk", kind="conversation", result=None, events=[event("say")], emits=[event("said", result=None)]),
 ]
 EMITS = [
     event("start", result=None, doc="It begins."),
@@ -138,7 +139,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 import wsrpc
 import wsrpc.cluster
-CONTRACT = "a0bee6f16150129a"
+CONTRACT = "cda43bd84889b646"
 class Named(enum.Enum):
     ok = 1
     VALUE_MINUS_3 = -3
@@ -222,6 +223,12 @@ class MainEvents(Protocol):
     async def name(self) -> str: ...
     async def tell(self, items: AsyncIterable[int]) -> None: ...
     def count(self, stop: int) -> wsrpc.Stream[int]: ...
+class TalkCalls(Protocol):
+    """Calls in the conversation "talk"."""
+    async def say(self) -> None: ...
+class TalkEvents(Protocol):
+    """Events that arrive in the conversation "talk"."""
+    async def said(self) -> None: ...
 Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer
 def main(caller: Caller, /) -> Main:
     """Return a proxy for the main channel."""
@@ -349,6 +356,41 @@ def test_fields_that_are_not_required(schema: Any, field: str) -> None:
     assert fields_of(made, size) == ["class Made(msgspec.Struct):", f"a: {field}"]
 
 
+def test_fields_of_a_class_that_is_only_received() -> None:
+    """A later version of the server may leave out what may be null or has a default. A tag is always there."""
+    nullable: dict[str, Any] = {"anyOf": [STRING, {"type": "null"}]}
+    row = [INTEGER, {**nullable, "title": "b"}]
+    kind = {"const": "made", "default": "made"}
+    made = definition({"kind": kind, "a": INTEGER, "b": nullable, "c": {"enum": [1, None]}}, *("kind", "a", "b", "c"))
+    fields = ["a: int", "b: str | None = None", "c: Literal[1] | None = None"]
+    assert fields_of(made) == ['class Made(msgspec.Struct, tag_field="kind", tag="made"):', *fields]
+    array = {"type": "array", "prefixItems": row, "minItems": 2}
+    assert fields_of(array)[1:] == ["item_1: int", "b: str | None = None"]
+    lines = module_of(
+        described(event("send", parameter("made", ref("Made"))), definitions={"Made": made}, got=ref("Made"))
+    )
+    assert "    b: str | None" in lines, "in a class that is sent, too, it is not optional"
+
+
+def test_a_computed_field_does_not_make_another_class_of_what_is_sent() -> None:
+    class Person(pydantic.BaseModel):
+        name: str
+
+        @pydantic.computed_field  # type: ignore[prop-decorator]
+        @property
+        def upper(self) -> str:
+            return self.name.upper()
+
+    def put(person: Any) -> Any: ...
+
+    put.__annotations__ = {"person": Person, "return": Person}
+    server = Server()
+    server.on("put", put)
+    text = client_module(describe(server))
+    assert "async def put(self, person: Person) -> Person" in text and "PersonInput" not in text
+    assert f"    upper: str | {UNSET}\n" in text
+
+
 # ---------------------------------------------------------------- what is refused
 
 DEEP: dict[str, Any] = INTEGER
@@ -378,6 +420,10 @@ def test_schemas_that_are_none(schema: Any, problem: str) -> None:
     [
         ([event("a"), event("a")], "event 'a' is there twice on one channel"),
         ([event("a", channel="")], "event 'a': a channel's name is a non-empty string, got ''"),
+        (
+            [event("a", events=[event("b", emits=[event("c")])])],
+            "event 'a': event 'b': a conversation within a conversation is not described",
+        ),
         (
             [event("a", parameter("b", rest=True), parameter("c"))],
             "event 'a' has a parameter after the one that takes all further arguments",
