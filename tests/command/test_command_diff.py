@@ -33,8 +33,8 @@ breaks callers:
 """
 MEANING = """\
 changes meaning:
-  orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The same number is read \
-in another unit. Add a parameter for the new unit.
+  orders:create(timeout_ms): unit-changed ("timeout_s" -> "timeout_ms"). The same number is read \
+in another unit. Add a parameter or a field for the new unit.
   orders:create(order).note: field-removed-optional. New handlers ignore the field silently. Keep the field \
 until no caller sends it.
 """
@@ -58,9 +58,7 @@ async def test_changes_are_listed_by_whom_they_break(folder: Path) -> None:
 
 
 async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
-    allowed = " ".join(
-        f"--allow {rule}" for rule in ("event-removed", "parameter-unit-changed", "field-removed-optional")
-    )
+    allowed = " ".join(f"--allow {rule}" for rule in ("event-removed", "unit-changed", "field-removed-optional"))
     line = f"old:server new:server {allowed}"
     code, out, _ = await compared(folder, line)
     assert code == 1 and out.startswith(f"breaks handlers:\n{ADDED}allowed:\n  ping: event-removed.")
@@ -78,11 +76,11 @@ FAIL = "ping, orders:create(timeout_ms), orders:create(order).note"
     [
         ("", 1, f"{EVENTS}{MEANING}{PASSES}3 changes break old peers: {FAIL}\n"),
         (
-            "--allow parameter-unit-changed --allow field-removed-optional",
+            "--allow unit-changed --allow field-removed-optional",
             *(1, f"{EVENTS}{PASSES}allowed:\n{MEANING.partition(chr(10))[2]}1 change breaks old peers: ping\n"),
         ),
         (
-            "--allow event-removed --allow parameter-unit-changed --allow field-removed-optional",
+            "--allow event-removed --allow unit-changed --allow field-removed-optional",
             *(0, f"{PASSES}allowed:\n{EVENTS.partition(chr(10))[2]}{MEANING.partition(chr(10))[2]}"),
         ),
     ],
@@ -117,7 +115,7 @@ async def test_many_places_are_cut(folder: Path) -> None:
     ],
 )
 async def test_one_change_is_allowed_at_its_place(folder: Path, allowed: str, code: int, notes: str) -> None:
-    others = "parameter-unit-changed:orders:create(timeout_ms) --allow field-removed-optional:orders:create(order).note"
+    others = "unit-changed:orders:create(timeout_ms) --allow field-removed-optional:orders:create(order).note"
     ended = await compared(folder, f"old:server new:server --program-first --allow {others} --allow {allowed}")
     assert (ended.code, ended.err) == (code, notes)
 
@@ -137,14 +135,14 @@ async def test_as_json(folder: Path) -> None:
     assert code == 1 and len(changes) == 4
     assert changes[2] == {
         "from": "old:server",
-        "rule": "parameter-unit-changed",
+        "rule": "unit-changed",
         "place": "orders:create(timeout_ms)",
         "kinds": ["changes meaning"],
         "old_caller": "meaning",
         "new_caller": "meaning",
         "old_peers": "meaning",
         "text": "The same number is read in another unit.",
-        "do": "Add a parameter for the new unit.",
+        "do": "Add a parameter or a field for the new unit.",
         "old": "timeout_s",
         "new": "timeout_ms",
     }
@@ -160,7 +158,7 @@ async def test_values_are_shown_if_both_versions_have_them_or_one_has_a_plain_va
     (folder / "old.py").write_text(versions("'unit': 's'", "None"), "utf-8")
     (folder / "new.py").write_text(versions("", "1"), "utf-8")
     code, out, _ = await compared(folder, "old:server new:server")
-    assert code == 1 and 'unit-removed ("s" -> none). ' in out and "parameter-default-changed (none -> 1). " in out
+    assert code == 1 and 'unit-removed ("s" -> none). ' in out and "default-changed (none -> 1). " in out
 
 
 async def test_several_old_versions(folder: Path) -> None:

@@ -12,17 +12,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import hypothesis.strategies as st
-import msgspec
 import pytest
 from effort import examples
 from generated import loaded
 from hypothesis import HealthCheck, given, settings
 from random_contracts import Call, Contract, Recorder, contracts, differs
+from two_versions import as_type
 from typed_values import generic, same
 
 from wsrpc import Client, Peer, Server
 from wsrpc._core.handlers.contract import read_contract
-from wsrpc._values.convert import converter, make_enc_hook
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import describe
@@ -89,13 +88,6 @@ async def answer_of(answer: Any, call: Call) -> Any:
 
 
 # ---------------------------------------------------------------- generated clients
-
-encode = msgspec.json.Encoder(enc_hook=make_enc_hook(None)).encode
-
-
-def as_type(value: Any, tp: Any) -> Any:
-    """Return what has the type ``tp``, and is in JSON what ``value`` is."""
-    return converter(tp)(msgspec.json.decode(encode(value)))
 
 
 async def called_by_generated(proxy: Any, contract: Any, call: Call) -> Any:

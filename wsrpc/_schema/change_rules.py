@@ -85,14 +85,12 @@ parameter-required | fails | works
 Old callers may omit the argument. | Keep the default.
 parameter-optional | works | fails
 New callers may omit the argument, which old handlers require. | Deploy the handlers first.
-parameter-default-changed | meaning | meaning
-Who omits the argument gets the other default. | Pass the value, or add an event.
-parameter-renamed | meaning | meaning
-Arguments go by position: the same value arrives under another name. | Check that both names mean the same.
-parameter-unit-changed | meaning | meaning
-The same number is read in another unit. | Add a parameter for the new unit.
-parameters-reordered | meaning | meaning
-Arguments go by position: values arrive in the parameters of others. | Keep the order, and append new parameters.
+default-changed | meaning | meaning
+Who omits the value gets the other default. | Send the value always, or add another.
+position-renamed | meaning | meaning
+Values go by position: the same one arrives under another name. | Check that both names mean the same.
+positions-reordered | meaning | meaning
+Values go by position: they arrive in the places of others. | Keep the order, and append what is new.
 parameter-before-rest | meaning | meaning
 A further argument becomes a parameter, or the reverse. | Add another event.
 
@@ -189,16 +187,10 @@ field-required | fails | works
 Old programs may omit the field. | Keep the default.
 field-optional | works | fails
 New programs may omit the field, which old ones require. | Deploy the readers first.
-field-default-changed | meaning | meaning
-Who omits the field gets the other default. | Send the value always, or add a field.
 field-renamed | meaning | meaning
 Perhaps a field was renamed, and its value is lost. | Keep the name, send both, or let readers declare `older_names`.
 field-unit-changed | meaning | meaning
 The value of the old unit is lost, or the default of the new one is read. | Keep the old field, and send both.
-position-renamed | meaning | meaning
-Items go by position: the same value arrives under another name. | Check that both names mean the same.
-positions-reordered | meaning | meaning
-Items go by position: values arrive in the fields of others. | Keep the order.
 """
 
 

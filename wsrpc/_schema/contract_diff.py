@@ -199,7 +199,7 @@ class _Comparison:
         old_rest, new_rest = (next((each for each in side if each.rest), None) for side in (old, new))
         olds, news = ([each for each in side if not each.rest] for side in (old, new))
         names = [p.name for p in olds]
-        yield from _order(names, [_known(q.name, q.schema, names) for q in news], place, "parameter")
+        yield from _order(names, [_known(q.name, q.schema, names) for q in news], place, "({})")
         for p, q in zip_longest(olds, news):
             before, after = p or old_rest, q or new_rest
             last: Any = q or p
@@ -214,7 +214,7 @@ class _Comparison:
             if needed[0] != needed[1]:
                 yield _change(f"parameter-{'required' if needed[1] else 'optional'}", at)
             if before.optional and after.optional:
-                yield from _defaults("parameter", before.schema, after.schema, at)
+                yield from _defaults(before.schema, after.schema, at)
             self._compared.clear()
             yield from self._schemas(before.schema, after.schema, at)
         if old_rest is not None and new_rest is not None:
@@ -287,7 +287,7 @@ class _Comparison:
         if "prefixItems" in old:
             one, other = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
             known = [_known(*pair, one) for pair in zip(other, (each.schema for each in news.values()), strict=True)]
-            yield from _order(one, known, place, "position")
+            yield from _order(one, known, place, ".{}")
         else:
             if place.read:
                 yield from _older_names(olds, news, place)
@@ -311,7 +311,7 @@ class _Comparison:
             if q.may_be_absent and not p.may_be_missed:
                 yield _change("field-optional", at)
             if (p.may_be_absent or q.may_be_absent) and p.may_be_missed and q.may_be_missed:
-                yield from _defaults("field", p.schema, q.schema, at)
+                yield from _defaults(p.schema, q.schema, at)
             yield from self._schemas(p.schema, q.schema, at)
 
 
@@ -344,14 +344,13 @@ def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place
                 yield _change("older-name-removed", place.at(f".{name}"), lost)
 
 
-def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> Iterator[Change]:
+def _order(old: Sequence[str], new: Sequence[str], place: _Place, at: str) -> Iterator[Change]:
     """Compare the names of values that are sent by position."""
-    at = "({})" if what == "parameter" else ".{}"
     if moved := [name for name in old if name in new and old.index(name) != new.index(name)]:
-        yield _change(f"{what}s-reordered", place.at(at.format(", ".join(moved))), list(old), list(new))
+        yield _change("positions-reordered", place.at(at.format(", ".join(moved))), list(old), list(new))
     for before, after in zip(old, new, strict=False):
         if before != after and before not in new and after not in old:
-            rule = "parameter-unit-changed" if _unit_differs(before, after) else f"{what}-renamed"
+            rule = "unit-changed" if _unit_differs(before, after) else "position-renamed"
             yield _change(rule, place.at(at.format(after)), before, after)
 
 
@@ -373,10 +372,10 @@ def _written(value: Any) -> str:
     return json.dumps(json.loads(json.dumps(value), parse_float=number), sort_keys=True)
 
 
-def _defaults(what: str, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+def _defaults(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
     before, after = (_written(side["default"]) if "default" in side else "" for side in (old, new))
     if before != after:
-        yield _change(f"{what}-default-changed", place, old.get("default"), new.get("default"))
+        yield _change("default-changed", place, old.get("default"), new.get("default"))
 
 
 # ---------------------------------------------------------------- alternatives

@@ -93,7 +93,7 @@ def test_the_advice_says_which_side_is_deployed_first(old: V, new: V, who: str) 
 
 
 @pytest.mark.parametrize(
-    ("takes", "rules"), [("y: Annotated[T, older_names('x')]", set[str]()), ("y: T", {"parameter-renamed"})]
+    ("takes", "rules"), [("y: Annotated[T, older_names('x')]", set[str]()), ("y: T", {"position-renamed"})]
 )
 def test_older_names_of_what_goes_by_position_say_that_nothing_has_changed(takes: str, rules: set[str]) -> None:
     old = V("x: T", types="class T(Struct, array_like=True): a: int")
