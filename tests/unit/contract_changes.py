@@ -29,6 +29,7 @@ SECONDS, MILLISECONDS = (f"Meta(extra_json_schema={{'unit': '{each}'}})" for eac
 DEPRECATED = "Meta(extra_json_schema={'deprecated': True})"
 Two = tuple[V, V]
 """An old and a new version."""
+AWARE = "datetime.fromisoformat('2026-01-02T00:00:00Z')"
 MISSPELT = [SECONDS.replace("unit", word) for word in ("units", "Unit", "x-unit", "x-units")]
 
 
@@ -114,6 +115,13 @@ def types() -> Iterator[Case]:
         ("dict-to-class", ("dict[str, int]", "{'b': 1}"), ("T", "T()"), "", f"{one} = 1"),
         ("class-to-dict", ("T", "T()"), ("dict[str, int]", "{'b': 1}"), f"{one} = 1", ""),
         ("constraint-tightened", ("dict[str, int]", "{'b': 1}"), ("dict[int, int]", "{1: 1}"), "", ""),
+        (
+            "constraint-tightened",
+            ("datetime", "datetime(2026, 1, 2)"),
+            ("Annotated[datetime, Meta(tz=True)]", AWARE),
+            "",
+            "",
+        ),
         ("variant-added", ("A | B", "A(1)"), ("A | B | C", "C(1)"), a + b, a + b + c),
         ("variant-removed", ("A | B | C", "C(1)"), ("A | B", "A(1)"), a + b + c, a + b),
         *((rule, ("T", old), ("T", new), *types) for rule, old, new, *types in classes),
@@ -241,6 +249,11 @@ def fields() -> Iterator[Case]:
                 yield Case(rule.replace("-default", "-optional"), *argument)
                 yield Case(f"result-{rule}", *result)
     strict = "class T(Struct, forbid_unknown_fields=True): "
+    for step in (1, -1):
+        free, closed = "class T(Struct): a: int", f"{strict}a: int"
+        versions = [V("x: T", "{'a': 1, 'more': 2}", types=free), V("x: T", "T(1)", types=closed)]
+        before, after = versions[::step]
+        yield Case(f"constraint-{'tightened' if step > 0 else 'loosened'}", before, after)
     for old, new, action in ((one, two, "added"), (two, one, "removed")):
         argument, result = of_class(strict, old, new)
         yield Case(f"{action}-field-refused", *argument, f"field-{action}")

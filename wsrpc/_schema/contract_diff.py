@@ -494,7 +494,7 @@ def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
 
 
 def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    classes = "properties" in old and "properties" in new
+    classes = place.read and "properties" in old and "properties" in new
     for keyword in _LIMITS:
         if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
             continue
