@@ -497,7 +497,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
 
         Use the function to end work that would not end by itself, such as a stream without an end; the drain would
         otherwise wait for it until its time is over. When the function is called, `draining` is true, and peers that
-        are idle are still connected. The drain also waits for async functions, and cancels them when its time is over.
+        are idle are still connected, also for the tasks that it starts at once, as with `asyncio.gather`. The drain
+        also waits for async functions, and cancels them when its time is over.
         Exceptions are logged. The function is called once for each `close` that drains. A `close` without
         ``drain_timeout`` does not call it, because handlers are then cancelled at once.
 

@@ -331,6 +331,7 @@ class ServerCore:
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         # First, so that these functions can still emit to peers that are idle.
         self._on_drain_calls = told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
+        await asyncio.sleep(0)  # so do the tasks that they start at once, as with `asyncio.gather`
         reporting = asyncio.ensure_future(self._log_unfinished())
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:

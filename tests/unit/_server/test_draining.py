@@ -106,15 +106,23 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
 # ---------------------------------------------------------------- on_drain
 
 
-async def test_functions_are_called_once_for_each_drain_while_peers_are_there(caplog: pytest.LogCaptureFixture) -> None:
-    async with scene() as it:
+@pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
+async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
+    extensions: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(extensions) as it:
         called, told, over = list[tuple[bool, bool]](), asyncio.Queue[str](), asyncio.Event()
         it.client.on("bye", lambda: told.put_nowait("bye"))
+        it.client.on("ask", lambda: told.put_nowait("asked"))
 
         @it.server.on_drain
         async def say_bye() -> None:
             called.append((it.server.draining, it.server.healthy))
             await it.server.emit("bye")
+
+        @it.server.on_drain
+        async def ask() -> None:
+            await asyncio.gather(*(peer.request("ask") for peer in it.server.peers))
 
         @it.server.on_drain
         async def hang() -> None:
@@ -124,7 +132,7 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(ca
 
         it.server.on_drain(lambda: [].pop())
         closing = start(it.server.close(drain_timeout=LONG))
-        assert await told.get() == "bye", "the client is idle, and is there yet"
+        assert [await told.get() for _ in range(2)] == ["bye", "asked"], "the client is idle, and is there yet"
         await it.ended
         await settled()
         assert not it.server.peers and it.server.draining and not closing.done(), "it waits for async functions, too"
