@@ -252,8 +252,8 @@ def fields() -> Iterator[Case]:
     for step in (1, -1):
         free, closed = "class T(Struct): a: int", f"{strict}a: int"
         versions = [V("x: T", "{'a': 1, 'more': 2}", types=free), V("x: T", "T(1)", types=closed)]
-        before, after = versions[::step]
-        yield Case(f"constraint-{'tightened' if step > 0 else 'loosened'}", before, after)
+        first, second = versions[::step]
+        yield Case(f"constraint-{'tightened' if step > 0 else 'loosened'}", first, second)
     for old, new, action in ((one, two, "added"), (two, one, "removed")):
         argument, result = of_class(strict, old, new)
         yield Case(f"{action}-field-refused", *argument, f"field-{action}")
