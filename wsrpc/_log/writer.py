@@ -16,7 +16,8 @@ from .contract import Appended
 ENTRY = 192
 """Bytes for which an entry counts besides its own: what a process needs for one that waits."""
 BATCH = 64 * 1024
-"""Bytes of entries after which one step stores no more of them: a store must not drop them before others read them."""
+"""Bytes of the entries that one step stores, at most, unless one has more. Readers get as many in one step, so a store
+does not drop what others are about to read. `RedisStore` sends as many to them, so that they need no step."""
 
 
 class Unstored(Struct, eq=False):
@@ -97,7 +98,7 @@ class LogWriter(Generic[U]):
             if not self._queue:
                 break
             sizes = [*accumulate(len(each.entry) + ENTRY for each in self._queue[: BATCH // ENTRY])]
-            batch = self._queue[: min(len(sizes), bisect(sizes, BATCH) + 1)]
+            batch = self._queue[: max(1, bisect(sizes, BATCH))]
             size = sizes[len(batch) - 1]
             sequence, self.sequence = self.sequence + 1, self.sequence + len(batch)
             try:

@@ -193,7 +193,8 @@ class RoomLog:
     async def _pace(self, size: int) -> None:
         # What was sent is written only in the next turn of the event loop.
         if size:
-            await asyncio.sleep(size / RATE if self.link.is_shared and size > BATCH else 0)
+            # Of a full step and the one after it, one has more than half of `BATCH`.
+            await asyncio.sleep(size / RATE if self.link.is_shared and size > BATCH // 2 else 0)
         await self.feed.wait_readers()
 
     async def _append(self, sequence: int, items: list[bytes]) -> Appended:

@@ -556,6 +556,27 @@ async def test_who_reads_gets_all_of_a_burst_that_is_larger_than_the_log(
             assert await each.hear(count) == [*range(count)]
 
 
+class FarStore(MemoryStore):
+    """A store that is far away, and farther from those who read."""
+
+    async def append(self, *args: Any, **options: Any) -> Appended:
+        await asyncio.sleep(0.09)
+        return await super().append(*args, **options)
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        await asyncio.sleep(0.15)
+        return await super().read(key, after, wait=wait)
+
+
+async def test_a_step_of_who_emits_stores_no_more_than_one_of_who_reads_gets() -> None:
+    """It stored half as much again. So members in a process farther away missed some of it."""
+    store = FarStore()
+    async with house(0, store=store) as (_, lobby), house(1, store=store) as (_, _, one):
+        await one.join()
+        await asyncio.gather(*(lobby.emit("said", number, "x" * 30_000) for number in range(170)))
+        assert await one.hear(170) == [*range(170)]
+
+
 @pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
 async def test_nobody_waits_long_for_who_does_not_read(where: str, small_log: MemoryStore) -> None:
     store, limits = None if where == "one process" else small_log, Limits(high_water_bytes=300)
