@@ -140,7 +140,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 if exc.outcome in ("not_sent", "not_run"):
                     truth.unsaid.add(name)
                 raise
-            truth.emitted[name] = Emission(room, began)
+            truth.emitted[name] = Emission(room, began, len(text))
 
         try:
             await asyncio.gather(*map(emit, texts))

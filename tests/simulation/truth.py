@@ -33,6 +33,8 @@ NODES = "node-0", "node-1", "node-2"
 DETACHED = 30.0
 """Seconds for which a server keeps a session without a connection."""
 LEASE = 6.0
+LOG = 1024 * 1024
+"""Bytes that the store keeps of the events of a room."""
 
 HARMLESS = {"clock", "reset", "flap", "break", "forget", "slow", "cut", "isolate", "pause", "lossy engine"}
 """Faults after which every session goes on, if they do not last."""
@@ -75,6 +77,7 @@ class Emission(NamedTuple):
 
     room: str
     began: float
+    size: int
 
 
 class Hearing:
@@ -117,7 +120,12 @@ class Hearing:
         truth = self._truth
         is_well = truth.is_well(self.name.partition(" ")[0], "broker", "store", since=truth.sim.now - 90.0)
         is_new = self.since is None or truth.sim.now < self.since + 10.0  # the store has to be asked where the log ends
-        assert not is_well or is_new or truth.losses[self.name], f"{self.name} has missed events, for no reason"
+        # A process that is far from the store may read a burst more slowly than others store it. What the log does not
+        # keep is dropped then. (The store has not answered yet for the last events.)
+        burst = [each for each in truth.emitted.values() if each.began > truth.sim.now - 20.0]
+        is_burst = sum(each.size for each in burst if each.room == self.room) > 0.8 * LOG
+        may_be = is_new or is_burst or truth.losses[self.name]
+        assert not is_well or may_be, f"{self.name} has missed events, for no reason"
         self.missed()
 
     def missed(self) -> None:
@@ -131,7 +139,7 @@ class Hearing:
         if self.since is None or self.until is None or truth.drops_events or (truth.restored and truth.nodes_end):
             return
         told = max(self.told, default=0.0)
-        for text, (room, began) in truth.emitted.items():
+        for text, (room, began, _) in truth.emitted.items():
             due = room == self.room and max(self.since, told, truth.marked_once) < began < self.until
             due = due and text not in skipped
             assert not due or text in self.texts, f"{self.name} has not heard {text!r} in {room}, and was not told"

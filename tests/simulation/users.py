@@ -50,7 +50,8 @@ class User(Caller):
         self.sent_bytes = self.left_bytes = 0
         """Bytes of the notes that other clients have sent on the same way, and of those who have gone since."""
         self.emits = False
-        """Whether it has emitted events or stopped a run, which take the places of requests where few may wait."""
+        """Whether it has emitted events, stopped a run or asked something in a conversation. These take the places of
+        requests where few may wait: their sender delays only requests that are not on an anonymous channel."""
         self.closed_at = -60.0
         """When the last session ended."""
         self.session_since = sim.now
@@ -197,7 +198,8 @@ class User(Caller):
         faults = [fault.when for fault in self.sim.faults if now < fault.when < now + 10.0]
         if faults and self.sim.random.random() < 0.3:  # many mistakes need both at the same time
             await asyncio.sleep(max(0.0, min(faults) - now - self.sim.random.uniform(-0.02, 0.2)))
-        self.emits = self.emits or action in (User.note, User.conversation, User.feed, User.kick_other, User.watch)
+        talks = Caller.conversation, Caller.short_talk
+        self.emits = self.emits or action in (User.note, *talks, User.feed, User.kick_other, User.watch)
         was_new, began = self.is_new, self.sim.now
         try:
             await action(self)
