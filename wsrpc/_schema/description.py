@@ -132,13 +132,14 @@ _PROSE = frozenset({"deprecated", "description", "doc", "examples", "notes", "ti
 def _bare(value: Any, key: str = "") -> Any:
     """Return a part of a description, which stands under ``key``, without its prose.
 
-    The arrays in a default value are sorted, because the order of a set differs between processes.
+    The arrays in a default value are sorted, because the order of a set differs between processes. Keys become text, as
+    in JSON: tags and the keys of default values may be numbers.
     """
     default = key == "default"
     if value.__class__ is dict:
         named = default or key in ("mapping", "properties")  # with names of the user
         kept = [name for name in value if named or name not in _PROSE]
-        return {name: _bare(value[name], key if default else "" if named else name) for name in kept}
+        return {str(name): _bare(value[name], key if default else "" if named else name) for name in kept}
     if value.__class__ in (list, tuple):
         items = [_bare(item, key) for item in value]
         return sorted(items, key=msgspec.json.encode) if default else items

@@ -150,6 +150,17 @@ class Cup(msgspec.Struct):
     tags: frozenset[str] = frozenset({"alpha", "beta", "gamma"})
 
 
+def seat(names: dict[int, str] = {1: "front"}) -> None: ...  # noqa: B006 - a default with numbers as keys
+
+
+class One(msgspec.Struct, tag=1):
+    pass
+
+
+class Two(msgspec.Struct, tag=2):
+    pass
+
+
 def contract(change: Callable[[Server], object] = lambda server: None, returns: Any = int) -> Description:
     server = Server()
 
@@ -188,6 +199,8 @@ OTHER = [
     replaced(contract(), '"event":"pour"', '"event":"fill"'),
     replaced(contract(), '"kind":"value"', '"kind":"stream"'),
     contract(returns=str),
+    contract(returns=One | Two),
+    contract(lambda server: server.on("seat", seat)),
     contract(returns=Annotated[int, msgspec.Meta(ge=0)]),
     contract(lambda server: server.on("drink", lambda: None)),
     contract(lambda server: server.of("rooms").on("leave_all", lambda: None)),
@@ -202,3 +215,5 @@ def test_prose_does_not_change_the_fingerprint(description: Description) -> None
 def test_each_change_on_the_wire_gives_another_fingerprint() -> None:
     found = [contract().fingerprint, *(description.fingerprint for description in OTHER)]
     assert len({*found}) == len(found) and all(re.fullmatch("[0-9a-f]{16}", each) for each in found)
+    kept = msgspec.json.decode(msgspec.json.encode([contract(), *OTHER]), type=list[Description])
+    assert [description.fingerprint for description in kept] == found
