@@ -44,6 +44,7 @@ class _Item(msgspec.Struct):
     definition: _Definition | None = None
     event: dict[str, Any] | None = None
     emits: dict[str, Any] | None = None
+    hidden: str | None = None
 
 
 class _Page(msgspec.Struct):
@@ -156,6 +157,7 @@ async def _pages(name: str, channel: Channel) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     events: list[Any] = []
     emits: list[Any] = []
+    hidden: list[str] = []
     size = 0
     seen: set[str | None] = {None}
     after: str | None = None
@@ -173,9 +175,11 @@ async def _pages(name: str, channel: Channel) -> dict[str, Any]:
                 events.append(item.event)
             if item.emits is not None:
                 emits.append(item.emits)
+            if item.hidden is not None:
+                hidden.append(item.hidden)
         after = page.next
         if after is None:
-            return {"events": events, "emits": emits, "$defs": definitions}
+            return {"events": events, "emits": emits, "$defs": definitions, "hidden": hidden}
         if after in seen:
             raise Failure(
                 f"{name}: the description never ends, because its pages name each other as the next one", REMOTE

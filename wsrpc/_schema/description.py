@@ -192,7 +192,8 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     default = _default_writer(enc_hook)
     events = [_finished(draft, described, default) for draft in drafts]
     emits = [_finished(draft, described, default) for draft in emitted]
-    hidden = sorted(digest(channel, event) for channel, event, _ in shown_handlers(registry, once=once, hidden=True))
+    of_users = [each for each in shown_handlers(registry, once=once, hidden=True) if each[0] not in registry.reserved]
+    hidden = sorted(digest(channel, event) for channel, event, _ in of_users)
     made = Description(tuple(events), tuple(emits), definitions, tuple(hidden))
     return msgspec.convert(_writable(msgspec.to_builtins(made)), Description)
 
