@@ -19,7 +19,7 @@ export class RunTransport extends DefaultChatTransport {
       ...options,
       prepareSendMessagesRequest({ id, messages }) {
         keys[id] = crypto.randomUUID()
-        return { api: url(id), body: { id, messages } }
+        return { api: url(id), body: { asked: { id, messages } } }
       },
       prepareReconnectToStreamRequest: ({ id }) => ({ api: url(id) }),
     })
