@@ -221,10 +221,10 @@ def as_type(value: Any, tp: Any) -> Any:
 
 
 def as_own(value: Any, tp: Any) -> Any:
-    """The same; but what the class that was written by hand refuses, is left as it is."""
+    """Return the same, but leave what the class that was written by hand refuses as it is."""
     try:
         return as_type(value, tp)
-    except Exception:
+    except msgspec.ValidationError:
         return value
 
 

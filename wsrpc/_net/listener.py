@@ -70,8 +70,8 @@ class Listener:
         await self._connections.wait_over()
 
 
-def _admit(handshake: Handshake) -> None:
-    """Accept every connection."""
+def _do_nothing(handshake: Handshake) -> None:
+    pass
 
 
 def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any, reuse_port: Any) -> None:
@@ -118,8 +118,8 @@ async def listen(
     *,
     limits: Limits,
     path: str | None = None,
-    admit: Callable[[Handshake], Awaitable[None] | None] = _admit,
-    leave: Callable[[Handshake], object] = _admit,
+    admit: Callable[[Handshake], Awaitable[None] | None] = _do_nothing,
+    leave: Callable[[Handshake], object] = _do_nothing,
     compression: bool = False,
     health: Health | None = None,
     reuse_port: bool = False,

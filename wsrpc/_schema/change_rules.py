@@ -49,7 +49,7 @@ Old callers are warned; of emitted events, nobody is told. | Remove it when nobo
 kind-changed | fails | fails
 The caller expects another kind of response. | Add another event.
 event-hidden | works | works
-It is not described, but its handler answers. | Nothing to do.
+Its handler answers, but it is not described, so not compared. | Hide it in a version of its own.
 keep-added | works | fails
 Old handlers refuse calls with a key. | Deploy the handlers first.
 keep-removed | fails | works

@@ -31,6 +31,9 @@ _READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _LIMITS = (*_LOWER, *_UPPER, "pattern", "multipleOf", TIMEZONE, "propertyNames", "additionalProperties")
+_MOST_PLACES = 20_000
+"""Classes that are compared at each place where they are used. A hostile description has more paths than can be listed,
+so later ones are compared once for each argument and result."""
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
 _MISSPELT = ("units", "Unit", "x-unit", "x-units")
@@ -248,9 +251,7 @@ class _Comparison:
             else:
                 self._compared.add(pair)
                 self._places += 1
-                # A hostile description has more paths than can be listed. Later classes are then compared once for each
-                # argument and result.
-                before, self._is_cut = self._is_cut, self._places > 20_000
+                before, self._is_cut = self._is_cut, self._places > _MOST_PLACES
                 yield from self._alike(one.schema, other.schema, at, key[0])
                 if not self._is_cut:
                     self._compared.remove(pair)
