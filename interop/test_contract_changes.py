@@ -29,10 +29,11 @@ RANK: dict[Outcome, int] = {"works": 0, "meaning": 1, "fails": 2}
 NOTICE_LESS = {
     *("type-changed", "type-narrowed", "type-widened", "integer-to-number", "number-to-integer", "text-to-bytes"),
     *("bytes-to-text", "added-field-refused", "removed-field-refused", "parameter-added", "parameter-removed"),
-    *("parameter-added-optional", "parameter-removed-optional"),
+    *("parameter-added-optional", "parameter-removed-optional", "parameter-before-rest", "parameter-renamed"),
+    "older-name-added",
 }
 """Rules after which a page may fare better than the table says: in JavaScript, there is one type of numbers and one of
-texts, and a function takes any number of arguments."""
+texts, and a function takes any number of arguments. A page sends no names of parameters, as URLs do."""
 NOTHING_IN_COMMON = 2559
 """The compiler's error for an object with no field of the type, all of which are optional."""
 CHECK = """\

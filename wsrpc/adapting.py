@@ -100,11 +100,13 @@ class KeptHandler(NamedTuple):
 def by_position(server: Server, channel: str | None, event: str, named: Mapping[str, Any]) -> list[Any]:
     """Return arguments that are given by name in the order of the handler's parameters.
 
-    Before an argument that is given, a default stands for one that is not. A parameter ``*args`` takes a list. If the
-    server has no handler that says its parameters, ``named`` is the only argument.
+    Before an argument that is given, a default stands for one that is not, and must fit its annotation. A parameter
+    ``*args`` takes a list. Older names of parameters are read, too. If the server has no handler that says its
+    parameters, ``named`` is the only argument.
 
     Raises:
-        BadArguments: a name is unknown, a required one is missing, or ``*args`` is no list. ``data`` names it.
+        BadArguments: a name is unknown or there twice, a required one is missing, or ``*args`` is no list. ``data``
+            names it.
     """
     scope = registry_of(server).scopes.get(channel)
     handler = None if scope is None else scope.handlers.get(event) or scope.once.get(event)

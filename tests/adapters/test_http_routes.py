@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from waiting import until
 
-from wsrpc import CallNext, Context, Handshake, Keep, Limits, Quotas, RpcError, Server
+from wsrpc import CallNext, Context, Handshake, Keep, Limits, Quotas, RpcError, Server, older_names
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.store import MemoryStore
@@ -106,7 +106,14 @@ class Application:
     def add(self, a: int, b: int = 1) -> int:
         return a + b
 
-    def order(self, ctx: Context, item: str, note: str | None = None, on: date = MAY_DAY, *tags: str) -> Any:
+    def order(
+        self,
+        ctx: Context,
+        item: Annotated[str, older_names("note", "thing")],
+        note: str | None = None,
+        on: date = MAY_DAY,
+        *tags: str,
+    ) -> Any:
         return [item, note, on, *tags]
 
     def refuse(self, code: str) -> None:
@@ -254,6 +261,16 @@ ANSWERS: dict[str, Row] = {
     "further arguments by name": ("POST", "/call/order", {"item": "x", "tags": ["a", "b"]}, {}, 200, TAGGED),
     "no further arguments": ("POST", "/call/order", {"item": "x", "tags": []}, {}, 200, TAGGED[:3]),
     "further arguments that are no array": ("POST", "/call/order", {"item": "x", "tags": "a"}, {}, 400, TAGS),
+    "an older name": ("POST", "/call/order", {"on": "2026-06-01", "thing": "x"}, {}, 200, ORDERED),
+    "an older name that another has now": ("POST", "/call/order", {"note": "x"}, {}, 400, "order(): missing argume"),
+    "two names": (
+        "POST",
+        "/call/order",
+        {"item": "x", "thing": "x"},
+        {},
+        400,
+        "order(): 'thing' is anot",
+    ),
     "a name that is unknown": (
         "POST",
         "/call/add",

@@ -26,17 +26,17 @@ def create(order: Order, timeout_s: int = 5) -> None: ...
 @server.on("ping")
 def ping() -> int: ...
 """
-NEW = OLD.replace("timeout_s", "timeout_ms").replace('    note: str = ""\n', "").replace('"ping"', '"check"')
+NEW = OLD.replace(" = 5", " = 6").replace('    note: str = ""\n', "").replace('"ping"', '"check"')
 EVENTS = """\
 breaks callers:
   ping: event-removed. Old callers still send the event. Remove it when no caller is left.
 """
 MEANING = """\
 changes meaning:
-  orders:create(timeout_ms): unit-changed ("timeout_s" -> "timeout_ms"). The same number is read \
-in another unit. Add a parameter or a field for the new unit.
   orders:create(order).note: field-removed-optional. New handlers ignore the field silently. Keep the field \
 until no caller sends it.
+  orders:create(timeout_s): default-changed (5 -> 6). Who omits the value gets the other default. Send the value \
+always, or add another.
 """
 ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers (this program) first.\n"
 
@@ -53,12 +53,12 @@ async def compared(folder: Path, line: str) -> Ended:
 
 
 async def test_changes_are_listed_by_whom_they_break(folder: Path) -> None:
-    out = f"{EVENTS}breaks handlers:\n{ADDED}{MEANING}"
+    out = f"{MEANING}{EVENTS}breaks handlers:\n{ADDED}"
     assert await compared(folder, "old:server new:server") == (1, out, "")
 
 
 async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
-    allowed = " ".join(f"--allow {rule}" for rule in ("event-removed", "unit-changed", "field-removed-optional"))
+    allowed = " ".join(f"--allow {rule}" for rule in ("event-removed", "default-changed", "field-removed-optional"))
     line = f"old:server new:server {allowed}"
     code, out, _ = await compared(folder, line)
     assert code == 1 and out.startswith(f"breaks handlers:\n{ADDED}allowed:\n  ping: event-removed.")
@@ -68,19 +68,19 @@ async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
 
 
 PASSES = f"passes with --program-first:\n{ADDED}"
-FAIL = "ping, orders:create(timeout_ms), orders:create(order).note"
+FAIL = "ping, orders:create(order).note, orders:create(timeout_s)"
 
 
 @pytest.mark.parametrize(
     ("line", "code", "out"),
     [
-        ("", 1, f"{EVENTS}{MEANING}{PASSES}3 changes break old peers: {FAIL}\n"),
+        ("", 1, f"{MEANING}{EVENTS}{PASSES}3 changes break old peers: {FAIL}\n"),
         (
-            "--allow unit-changed --allow field-removed-optional",
+            "--allow default-changed --allow field-removed-optional",
             *(1, f"{EVENTS}{PASSES}allowed:\n{MEANING.partition(chr(10))[2]}1 change breaks old peers: ping\n"),
         ),
         (
-            "--allow event-removed --allow unit-changed --allow field-removed-optional",
+            "--allow event-removed --allow default-changed --allow field-removed-optional",
             *(0, f"{PASSES}allowed:\n{EVENTS.partition(chr(10))[2]}{MEANING.partition(chr(10))[2]}"),
         ),
     ],
@@ -115,7 +115,7 @@ async def test_many_places_are_cut(folder: Path) -> None:
     ],
 )
 async def test_one_change_is_allowed_at_its_place(folder: Path, allowed: str, code: int, notes: str) -> None:
-    others = "unit-changed:orders:create(timeout_ms) --allow field-removed-optional:orders:create(order).note"
+    others = "default-changed:orders:create(timeout_s) --allow field-removed-optional:orders:create(order).note"
     ended = await compared(folder, f"old:server new:server --program-first --allow {others} --allow {allowed}")
     assert (ended.code, ended.err) == (code, notes)
 
@@ -133,18 +133,18 @@ async def test_as_json(folder: Path) -> None:
     code, out, _ = await compared(folder, "old:server new:server --json")
     changes = json.loads(out)
     assert code == 1 and len(changes) == 4
-    assert changes[2] == {
+    assert changes[3] == {
         "from": "old:server",
-        "rule": "unit-changed",
-        "place": "orders:create(timeout_ms)",
+        "rule": "default-changed",
+        "place": "orders:create(timeout_s)",
         "kinds": ["changes meaning"],
         "old_caller": "meaning",
         "new_caller": "meaning",
         "old_peers": "meaning",
-        "text": "The same number is read in another unit.",
-        "do": "Add a parameter or a field for the new unit.",
-        "old": "timeout_s",
-        "new": "timeout_ms",
+        "text": "Who omits the value gets the other default.",
+        "do": "Send the value always, or add another.",
+        "old": 5,
+        "new": 6,
     }
     assert await compared(folder, "old:server old:server --json") == (0, "[]\n", "")
 
@@ -163,7 +163,7 @@ async def test_values_are_shown_if_both_versions_have_them_or_one_has_a_plain_va
 
 async def test_several_old_versions(folder: Path) -> None:
     code, out, _ = await compared(folder, "new:server old:server new:server")
-    assert code == 1 and out.startswith("from new:server:\nno changes\n\nfrom old:server:\nbreaks callers:")
+    assert code == 1 and out.startswith("from new:server:\nno changes\n\nfrom old:server:\nchanges meaning:")
     code, out, _ = await compared(folder, "new:server old:server new:server --json")
     assert {each["from"] for each in json.loads(out)} == {"old:server"}
     assert (await compared(folder, "new:server new:server new:server")).code == 0

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, is_dataclass
 from dataclasses import fields as fields_of
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -22,17 +23,22 @@ from generated import loaded
 from msgspec import inspect as mi
 
 import wsrpc
-from wsrpc import Client, Server, WsrpcError
+from wsrpc import BadArguments, Client, Server, WsrpcError
 from wsrpc._core.handlers.contract import Member as ContractMember
 from wsrpc._core.handlers.contract import read_contract
 from wsrpc._core.handlers.introspection import introspect
 from wsrpc._schema.change_rules import Outcome
 from wsrpc._values.convert import converter, make_enc_hook
+from wsrpc._values.older_names import older_names_of
+from wsrpc.adapting import by_position
 from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
 
-__all__ = ["Version", "as_own", "as_type", "differs", "in_json", "meant", "outcome", "played", "played_by_generated"]
+__all__ = [
+    *("Version", "as_own", "as_type", "differs", "in_json", "meant", "outcome"),
+    *("played", "played_by_generated", "played_by_url"),
+]
 
 MODULES = {
     collections.abc: "AsyncIterator",
@@ -125,20 +131,36 @@ class Contract(Protocol):
     def handled_by(self, side: Any) -> None:
         side.on("f", self.names["f"], deprecated=self.deprecated, **self.options)
 
+    def with_oldest_names(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        oldest = {
+            each.name: [each.name, *older_names_of(each.type)][-1] for each in introspect(self.names["f"]).parameters
+        }
+        return {oldest.get(name, name): value for name, value in arguments.items()}
+
     def sent(self) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
         """Return the arguments of the call, all of them by name with defaults, and the uploaded items."""
         args: tuple[Any, ...] = self.value(f"(lambda *args: args)({self.call})")
         return args, self.names["bound"](*args), [self.value(self.items)] if self.kind in ("upload", "exchange") else []
 
 
-async def played(caller: Version, handler: Version) -> Outcome:
+async def played_by_url(caller: Version, handler: Version) -> Outcome:
+    """The same, with the names of the arguments."""
+    return await played(caller, handler, by_url=caller.kind in ("value", "stream") and not caller.emits)
+
+
+async def played(caller: Version, handler: Version, *, by_url: bool = False) -> Outcome:
     """Let a caller of one version call a handler of the other, both written by hand, and return what happens."""
     server, client = Server(), Client()
     if handler.kind:
         handler.handled_by(client if handler.emits else server)
     if not caller.kind:
         return "works"  # nothing is sent
-    args, _, items = caller.sent()
+    args, by_name, items = caller.sent()
+    if by_url:
+        try:
+            args = (*by_position(server, None, "f", in_json(dict(islice(by_name.items(), len(args))))),)
+        except BadArguments:
+            return "fails"
     returns = caller.value(caller.returns)
     async with connect(server, client=client, principal="ada"):
         if caller.emits:
@@ -199,6 +221,7 @@ def outcome(caller: Version, handler: Version, got: list[Any]) -> Outcome:
         return "fails" if handler.kind else "meaning"
     args, by_name, items = caller.sent()
     [seen] = handler.got
+    by_name, seen = caller.with_oldest_names(by_name), handler.with_oldest_names(seen)
     given = [handler.value(handler.gives)] * len(got)
     lost = differs(meant(items), meant(seen.pop("items", [])), read_by_handler=True)
     if lost or differs(meant(by_name), meant(seen), read_by_handler=True, passed=args):

@@ -76,13 +76,13 @@ def diff(**params: Any) -> int:
 
 
 def _lines(changes: Sequence[Change], options: Options) -> Iterator[str]:
-    """Yield the changes by whom they break, those that break most first."""
+    """Yield the changes by whom they break: first those that change a meaning, which nobody notices."""
     groups: dict[str, list[Change]] = {}
     for change in changes:
         groups.setdefault(_heading(change, options), []).append(change)
-    for heading, found in sorted(groups.items(), key=lambda group: (PASSING.get(group[0], 0), group[0])):
+    for heading in sorted(groups, key=lambda each: (PASSING.get(each, 0), "meaning" not in each, each)):
         yield f"{heading}:"
-        for change in found:
+        for change in groups[heading]:
             yield f"  {_place(change)}: {change.rule}{_values(change)}. {change.text} {change.do}"
     failing = [_place(each) for heading, found in groups.items() if heading not in PASSING for each in found]
     if options.program_first and failing:

@@ -87,6 +87,8 @@ parameter-optional | works | fails
 New callers may omit the argument, which old handlers require. | Deploy the handlers first.
 default-changed | meaning | meaning
 Who omits the value gets the other default. | Send the value always, or add another.
+parameter-renamed | fails | fails
+By URL, the other name is refused. By position, it gets the value. | Declare `older_names` if both mean the same.
 position-renamed | meaning | meaning
 Values go by position: the same one arrives under another name. | Check that both names mean the same.
 positions-reordered | meaning | meaning
@@ -174,7 +176,7 @@ Callers see that the field is missing. | Nothing to do.
 field-deprecated | works | works
 Generated clients mark the field. | Remove it when nobody uses it.
 older-name-added | works | fails
-Old handlers do not know the new name. | Deploy the handlers first.
+Old handlers do not know the new name, which for a parameter only a URL has. | Deploy the handlers first.
 older-name-added-optional | works | meaning
 Old handlers ignore the new name silently. | Deploy the handlers first.
 older-name-removed | works | works
@@ -187,10 +189,6 @@ field-required | fails | works
 Old programs may omit the field. | Keep the default.
 field-optional | works | fails
 New programs may omit the field, which old ones require. | Deploy the readers first.
-field-renamed | meaning | meaning
-Perhaps a field was renamed, and its value is lost. | Keep the name, send both, or let readers declare `older_names`.
-field-unit-changed | meaning | meaning
-The value of the old unit is lost, or the default of the new one is read. | Keep the old field, and send both.
 """
 
 

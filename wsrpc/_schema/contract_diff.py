@@ -7,7 +7,7 @@ is sent as an array, are compared like the fields of an object. A class is compa
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Collection, Iterator, Sequence
 from itertools import product, zip_longest
 from typing import Any, NamedTuple
@@ -19,17 +19,10 @@ from .change_rules import RULES, Kind, Outcome, kinds_of
 from .definitions import FLAGS, MEMBER_NAMES, PREFIX, TIMEZONE, UNIT, Schema
 from .description import Description, EventSchema, ParameterSchema, digest
 
-_UNIT = re.compile(
-    "s|secs?|seconds?|ms|msecs?|millis|milliseconds?|us|micros|microseconds?|ns|nanos|nanoseconds?|mins?|minutes?|h|hours?"
-    "|d|days?|weeks?|months?|years?|c|celsius|f|fahrenheit|k|kelvin|[mck]?m|inch|inches|ft|feet|yd|mi|miles?|meters?|[mk]?g"
-    "|grams?|lbs?|oz|m?l|liters?|gal|bits?|bytes?|[kmgt]i?b|[kmg]?hz|[km]?wh?|[km]?pa|bar|psi|k?cal|k?j|deg|degrees?|rad"
-    "|radians?|percent|pct|ratio|fraction|eur|euros?|usd|dollars?|gbp|cents?|px|utc|local"
-)
-"""A word that names a unit, if it is the only difference of two names."""
 _READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text decimal")}
 """Pairs of types: values of the first are read as values of the second. But a decimal is text in TypeScript."""
-_LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LOWER = ("minimum", "minLength", "minItems", "minProperties")
+_UPPER = ("maximum", "maxLength", "maxItems", "maxProperties")
 _LIMITS = (*_LOWER, *_UPPER, "pattern", "multipleOf", TIMEZONE, "propertyNames", "additionalProperties")
 _MOST_PLACES = 20_000
 """Classes that are compared at each place where they are used. A hostile description has more paths than can be listed,
@@ -38,8 +31,6 @@ _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
 _MISSPELT = ("units", "Unit", "x-unit", "x-units")
 """Keywords that are written for it by mistake."""
-_WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
-"""Keywords that restrict no values."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -177,7 +168,8 @@ class _Comparison:
             yield _change("event-deprecated", place, None, new.deprecated)
         if new.keep != old.keep:
             yield _change(f"keep-{'added' if new.keep else 'removed'}", place)
-        yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
+        named = not (emits or inside)  # a URL may have the names of arguments
+        yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "", named=named)
         if one_way[0] != one_way[1] and old.kind == new.kind:
             if {"type": "null"} in (old.result, new.result):
                 return  # a handler of an event without a result answers null
@@ -197,31 +189,48 @@ class _Comparison:
     # ------------------------------------------------------------ parameters
 
     def _parameters(
-        self, old: Sequence[ParameterSchema], new: Sequence[ParameterSchema], place: _Place, prefix: str
+        self, old: Sequence[ParameterSchema], new: Sequence[ParameterSchema], place: _Place, prefix: str, *, named: bool
     ) -> Iterator[Change]:
+        renamed = "parameter-renamed" if named else "position-renamed"
         old_rest, new_rest = (next((each for each in side if each.rest), None) for side in (old, new))
         olds, news = ([each for each in side if not each.rest] for side in (old, new))
         names = [p.name for p in olds]
-        yield from _order(names, [_known(q.name, q.schema, names) for q in news], place, "({})")
+        known = [_known(q.name, q.schema, names) for q in news]
+        yield from _order(names, known, place, "({})", renamed)
+        if named:
+            before, after = (
+                {p.name: _Field({OLDER_NAMES: p.schema.get(OLDER_NAMES, ())}, False) for p in side}
+                for side in (old, new)
+            )
+            yield from _older_names(before, after, place, "({})")
+        few, many = sorted((names, known), key=len)
+        # Further ones may be anywhere. One in the place of a name that is gone is perhaps that one.
+        further = [name for n, name in enumerate(many) if name not in few and (n >= len(few) or few[n] in many)]
+        further = further[len(few) - len(many) :]
         for p, q in zip_longest(olds, news):
-            before, after = p or old_rest, q or new_rest
+            one, other = p or old_rest, q or new_rest
             last: Any = q or p
-            at = place.at(f"({last.name})")
-            if before is None or after is None:
+            at = place.at(f"({last.name if p and q else further.pop(0)})")
+            has_rest = one is not None and other is not None
+            if (p is None or q is None) and (named or not has_rest):
                 action = f"{prefix}parameter-{'added' if p is None else 'removed'}"
-                yield _change(action + "-optional" * last.optional, at, p, q)
+                yield _change(action + "-optional" * (last.optional or has_rest), at, p, q)
+            if one is None or other is None:
                 continue
             if p is None or q is None:
-                yield _change("parameter-before-rest", at, before.name, after.name)
+                yield _change("parameter-before-rest", at, one.name, other.name)
             needed = [each is not None and not each.optional for each in (p, q)]
             if needed[0] != needed[1]:
                 yield _change(f"parameter-{'required' if needed[1] else 'optional'}", at)
-            if before.optional and after.optional:
-                yield from _defaults(before.schema, after.schema, at)
+            if one.optional and other.optional:
+                yield from _defaults(one.schema, other.schema, at)
             self._compared.clear()
-            yield from self._schemas(before.schema, after.schema, at)
+            yield from self._schemas(one.schema, other.schema, at)
         if old_rest is not None and new_rest is not None:
-            yield from self._schemas(old_rest.schema, new_rest.schema, place.at(f"(*{new_rest.name})"))
+            at = place.at(f"(*{new_rest.name})")
+            if named and old_rest.name != new_rest.name:
+                yield _change(renamed, at, old_rest.name, new_rest.name)
+            yield from self._schemas(old_rest.schema, new_rest.schema, at)
         elif (rest := old_rest or new_rest) is not None:
             yield _change(
                 f"{prefix}parameter-{'removed' if old_rest else 'added'}-optional", place.at(f"(*{rest.name})")
@@ -236,13 +245,12 @@ class _Comparison:
             if len(mine) == len(its) == 1:  # they are compared even if their tags differ
                 olds[kind, None], news[kind, None] = olds.pop(mine[0]), news.pop(its[0])
         is_union = len({key for key in {**olds, **news} if key[0] == "object"}) > 1
-        for rule in _type_rules(olds, news, place):
-            yield _change(rule, place, old, new)
+        yield from _type_changes(olds, news, place)
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
             if key[0] != "null":  # null has no unit, whatever is written beside it
                 yield from _units(one.schema, other.schema, place)
-            at = place.at(f"<{other.schema.get('title', other.name)}>") if is_union and key[0] == "object" else place
+            at = place.at(f"<{_shown(key, other)}>") if is_union and key[0] == "object" else place
             pair = one.name, other.name, key
             if not (one.name and other.name):
                 yield from self._alike(one.schema, other.schema, at, key[0])
@@ -265,7 +273,7 @@ class _Comparison:
             yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
         before, after = ({value: name for name, value in side.get(FLAGS, {}).items()} for side in (old, new))
         for value in [each for each in before if each in after and before[each] != after[each]]:
-            yield _change("enum-renumbered", place, before[value], after[value])
+            yield _change("enum-renumbered", place.at(f"={value}"), before[value], after[value])
         yield from _constraints(old, new, place)
         if kind not in ("array", "object"):
             return
@@ -291,9 +299,8 @@ class _Comparison:
             yield from _order(one, known, place, ".{}")
         else:
             if place.read:
-                yield from _older_names(olds, news, place)
+                yield from _older_names(olds, news, place, ".{}")
                 news = {_known(name, each.schema, olds): each for name, each in news.items()}
-            yield from _renames(olds, news, place)
         for name in {**olds, **news}:
             p, q = olds.get(name), news.get(name)
             last: Any = q or p
@@ -319,40 +326,33 @@ class _Comparison:
 # ---------------------------------------------------------------- names and defaults
 
 
-def _unit_differs(old: str, new: str) -> bool:
-    words = [re.findall(r"[a-z]+|\d+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()) for name in (old, new)]
-    one, other = ([word for word in side if not _UNIT.fullmatch(word)] for side in words)
-    return one == other and bool(one) and words[0] != words[1]
-
-
 def _known(name: str, schema: Schema, olds: Collection[str]) -> str:
     """Return the name that the old version has for a field or parameter: its own name, or one of its older names."""
-    known = (older for older in schema.get(OLDER_NAMES, ()) if older in olds and not _unit_differs(older, name))
-    found = next(known, name)
-    return name if name in olds else found
+    return next((each for each in (name, *schema.get(OLDER_NAMES, ())) if each in olds), name)
 
 
-def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
+def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place, at: str) -> Iterator[Change]:
     for name, field in news.items():
         known = _known(name, field.schema, olds)
         if (before := olds.get(known)) is None:
             continue
         if known != name:
             rule = f"older-name-added{'-optional' * before.may_be_missed}"
-            yield _change(rule, place.at(f".{name}"), known, name)
+            yield _change(rule, place.at(at.format(name)), known, name)
         for lost in before.schema.get(OLDER_NAMES, ()):
             if lost not in (*news, *field.schema.get(OLDER_NAMES, ())):
-                yield _change("older-name-removed", place.at(f".{name}"), lost)
+                yield _change("older-name-removed", place.at(at.format(lost)))
 
 
-def _order(old: Sequence[str], new: Sequence[str], place: _Place, at: str) -> Iterator[Change]:
+def _order(
+    old: Sequence[str], new: Sequence[str], place: _Place, at: str, renamed: str = "position-renamed"
+) -> Iterator[Change]:
     """Compare the names of values that are sent by position."""
     if moved := [name for name in old if name in new and old.index(name) != new.index(name)]:
         yield _change("positions-reordered", place.at(at.format(", ".join(moved))), list(old), list(new))
     for before, after in zip(old, new, strict=False):
         if before != after and before not in new and after not in old:
-            rule = "unit-changed" if _unit_differs(before, after) else "position-renamed"
-            yield _change(rule, place.at(at.format(after)), before, after)
+            yield _change(renamed, place.at(at.format(after)), before, after)
 
 
 def _units(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
@@ -442,35 +442,47 @@ def _implied(schema: Schema) -> str:
     return "array" if schema.keys() & {"items", "prefixItems"} else "any"
 
 
-def _type_rules(olds: _Leaves, news: _Leaves, place: _Place) -> Iterator[str]:
-    """Yield the rules for types that only one version reads."""
-    lost = {key for key in olds if not _is_read(key, olds, news, place)}
-    gained = {key for key in news if not _is_read(key, news, olds, place)}
+def _shown(key: tuple[str, Any], leaf: _Leaf) -> str:
+    """Return the name of an alternative for people: of its class, or of its type."""
+    return str(leaf.schema.get("title", leaf.name)) if leaf.name else key[0].removeprefix("text ")
+
+
+def _type_changes(olds: _Leaves, news: _Leaves, place: _Place) -> Iterator[Change]:
+    """Yield the changes for types that only one version reads."""
+    lost = [key for key in olds if not _is_read(key, olds, news, place)]
+    gained = [key for key in news if not _is_read(key, news, olds, place)]
     old, new = ({kind for kind, _ in side} for side in (olds, news))
     for rule, one, other in (("bytes-to-text", old, new), ("text-to-bytes", new, old)):
         if "bytes" in one - other and "string" in other - one:
-            lost, gained = ({key for key in side if key[0] not in ("bytes", "string")} for side in (lost, gained))
-            yield rule
+            lost, gained = ([key for key in side if key[0] not in ("bytes", "string")] for side in (lost, gained))
+            yield _change(rule, place)
     for rule, here, there, side in (("integer-to-number", old, new, gained), ("number-to-integer", new, old, lost)):
         if ("number", None) in side and "integer" in here - there:
-            side.discard(("number", None))
-            yield rule
-    for action, side in (("removed", lost), ("added", gained)):
+            side.remove(("number", None))
+            yield _change(rule, place)
+    for action, side in (("refused", lost), ("allowed", gained)):
         if ("null", None) in side:
-            side.discard(("null", None))
-            yield "null-refused" if action == "removed" else "null-allowed"
+            side.remove(("null", None))
+            yield _change(f"null-{action}", place)
+    for action, side, leaves in (("removed", lost, olds), ("added", gained, news)):
         for key in [each for each in side if each[1] is not None and each[0] in old & new]:
-            side.discard(key)
-            yield f"variant-{action}"
-    if lost or gained:
-        yield "type-changed" if lost and gained else "type-widened" if gained else "type-narrowed"
+            side.remove(key)
+            yield _change(f"variant-{action}", place.at(f"<{_shown(key, leaves[key])}>"))
+    others = [[_shown(key, leaves[key]) for key in side] for side, leaves in ((lost, olds), (gained, news))]
+    if all(others):
+        yield _change("type-changed", place, *map(" | ".join, others))
+        return
+    for rule, names in zip(("type-narrowed", "type-widened"), others, strict=True):
+        for name in names:
+            yield _change(rule, place.at(f"<{name}>"))
 
 
 def _is_read(key: tuple[str, Any], leaves: _Leaves, readers: _Leaves, place: _Place) -> bool:
     """Return whether one of ``readers`` accepts the type of an alternative. Other types must have the same limits."""
 
     def limits(schema: Schema) -> set[str]:
-        return {f"{keyword} {schema[keyword]}" for keyword in (*_LIMITS, "enum") if keyword in schema}
+        found = {keyword: _least_or_most(schema, keyword) for keyword in (*_LIMITS, "enum")}
+        return {f"{keyword} {value}" for keyword, value in found.items() if value is not None}
 
     kind, own = key[0], limits(leaves[key].schema)
     pairs = {(kind, reader) for kind, reader in _READ_AS if place.read or reader == "number"}
@@ -484,14 +496,23 @@ def _is_read(key: tuple[str, Any], leaves: _Leaves, readers: _Leaves, place: _Pl
 def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
     olds, news = (dict(zip(map(json.dumps, side["enum"]), side[MEMBER_NAMES], strict=True)) for side in (old, new))
     for value in {**olds, **news}:
-        plain = json.loads(value)
-        if value not in news:
-            yield _change("enum-value-removed", place, plain)
-        elif value not in olds:
-            yield _change("enum-value-added", place, None, plain)
+        at = place.at(f"={value}")
+        if value not in news or value not in olds:
+            yield _change(f"enum-value-{'added' if value in news else 'removed'}", at)
         elif (before := olds[value]) != (after := news[value]) and before and after:
             renumbered = before in news.values() or after in olds.values()
-            yield _change("enum-renumbered" if renumbered else "enum-member-renamed", place, before, after)
+            yield _change("enum-renumbered" if renumbered else "enum-member-renamed", at, before, after)
+
+
+def _least_or_most(schema: Schema, keyword: str) -> Any:
+    """Return what a schema says of a keyword. That a value is above 0 means, for an integer, that it is 1 or more."""
+    bound = schema.get("exclusiveM" + keyword[1:])
+    if not isinstance(bound, int | float):
+        return schema.get(keyword)
+    upwards = keyword in _LOWER
+    if schema.get("type") != "integer":
+        return math.nextafter(bound, math.inf if upwards else -math.inf)
+    return bound // 1 + 1 if upwards else -(-bound // 1) - 1
 
 
 def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
@@ -499,7 +520,7 @@ def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
     for keyword in _LIMITS:
         if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
             continue
-        before, after = (side.get(keyword) for side in (old, new))
+        before, after = (_least_or_most(side, keyword) for side in (old, new))
         if keyword == "additionalProperties":  # whether a class forbids unknown fields
             before, after = (True if classes and _is_closed(side) else None for side in (old, new))
         if before == after:
@@ -579,26 +600,3 @@ def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused
     yield found
     if refused:
         yield _change(f"{action}-field-refused", place)
-
-
-def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
-    """Yield a change for each field that was removed while one was added that is perhaps the same.
-
-    Its type is the same, and its name differs only in the unit, or no other field comes into question.
-    """
-
-    def bare(field: _Field) -> Schema:
-        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, UNIT, *_MISSPELT)}
-
-    def differ(old: str, new: str) -> bool:
-        units = {side.schema.get(UNIT) for side in (olds[old], news[new])}
-        return _unit_differs(old, new) or (None not in units and len(units) == 2)
-
-    removed, added = ([name for name in one if name not in other] for one, other in ((olds, news), (news, olds)))
-    for name in added:
-        alike = [each for each in removed if bare(olds[each]) == bare(news[name])]
-        rivals = [each for each in added if bare(news[each]) == bare(news[name])]
-        if found := [each for each in alike if differ(each, name)]:
-            yield _change("field-unit-changed", place.at(f".{name}"), found[0], name)
-        elif len(alike) == len(rivals) == 1:
-            yield _change("field-renamed", place.at(f".{name}"), alike[0], name)

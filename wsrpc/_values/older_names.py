@@ -18,8 +18,8 @@ def older_names(*names: str) -> msgspec.Meta:
 
     Objects from remote peers may have one of these names in place of the present one. An object with two of the names
     does not fit. Objects are sent with the present name only. Works for fields of `msgspec.Struct`, dataclasses and
-    `typing.TypedDict`. Parameters, and the fields of classes that are sent as arrays, have no names in messages: there,
-    only ``wsrpc diff`` reads the older names.
+    `typing.TypedDict`, and for parameters where arguments have names: in the body of a URL. The fields of classes that
+    are sent as arrays have no names in messages: there, only ``wsrpc diff`` reads the older names.
 
     Raises:
         TypeError: there is no name, or one is not a string.
@@ -32,6 +32,11 @@ def older_names(*names: str) -> msgspec.Meta:
 def _names_of(node: mi.Type) -> list[str]:
     schema: dict[str, Any] | None = getattr(node, "extra_json_schema", None)
     return [] if schema is None else schema.get(OLDER_NAMES, [])
+
+
+def older_names_of(tp: Any) -> list[str]:
+    """Return the older names of a parameter with this type."""
+    return _names_of(mi.type_info(tp))
 
 
 def has_older_names(root: mi.Type, nodes: Iterable[mi.Type]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ..._values.older_names import older_names_of
 from ..._values.pydantic_types import Misfit
 from ...errors import BadArguments, RpcError, made_here, set_text_for_log
 from .introspection import Parameter
@@ -92,20 +93,25 @@ def placed(event: str, parameters: Sequence[Parameter], named: Mapping[str, Any]
         return BadArguments(f"{event[:64]}(): {text}", data={"parameter": name[:64], **more})
 
     taken = {p.name: p for p in parameters if p.source in ("wire", "rest")}
-    for name in named:
-        if name not in taken:
-            known = ", ".join(map(repr, taken)) or "none"
-            raise refusal(name, f"no argument {name[:64]!r}: the names are {known}", expected=[*taken])
+    present: dict[str, Any] = {}
+    for name, value in named.items():
+        known = (p.name for p in taken.values() if name in older_names_of(p.type))
+        if (mine := name if name in taken else next(known, None)) is None:
+            names = ", ".join(map(repr, taken)) or "none"
+            raise refusal(name, f"no argument {name[:64]!r}: the names are {names}", expected=[*taken])
+        if mine in present:
+            raise refusal(name, f"{name!r} is another name of an argument that is there")
+        present[mine] = value
     args: list[Any] = []
     given = 0
     for name, p in taken.items():
-        found = named.get(name, p.default if p.source == "wire" else [])
-        if p.source == "wire" and p.required and name not in named:
+        found = present.get(name, p.default if p.source == "wire" else [])
+        if p.source == "wire" and p.required and name not in present:
             raise refusal(name, f"missing argument {name!r}")
         if p.source == "rest" and not isinstance(found, list):
             raise refusal(name, f"argument {name!r}: expected array", expected="array")
         args += found if p.source == "rest" else [found]
-        if name in named and (p.source == "wire" or found):
+        if name in present and (p.source == "wire" or found):
             given = len(args)
     return args[:given]
 
