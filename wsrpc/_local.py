@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ._client.client import Client
 from ._client.client import core_of as client_core
 from ._core.api.peer import Peer, core_of
 from ._core.handlers.lifecycle import Closers
+from ._core.session.sessions import network_of
+from ._keyed.keeper import principal_text
 from ._net.memory_transport import transports_for
+from ._server.quotas import MOST_IDLE
 from ._server.server import Server, accept_of, settings_of
 from .handshake import Handshake
 
@@ -43,7 +47,11 @@ def local_client(
 
 @asynccontextmanager
 async def connect_in_memory(
-    server: Server, handshake: Handshake, client: Client | None = None
+    server: Server,
+    handshake: Handshake,
+    client: Client | None = None,
+    *,
+    opened: Callable[[Any], object] = lambda peer: None,
 ) -> AsyncGenerator[Client]:
     """Connect a client to ``server`` in memory, for one request of another protocol.
 
@@ -54,6 +62,7 @@ async def connect_in_memory(
         handshake: the request, which `Server.handshake` has checked.
         client: a client with your own handlers. It does not dial. By default, one with the codec of the server, and the
             limits of the connection, of which the log says little.
+        opened: called with the server's `Peer` before it receives anything.
 
     Raises:
         ConnectionLost: the server is closed, or has refused the connection.
@@ -67,6 +76,7 @@ async def connect_in_memory(
         try:
             await client_core(client).bind(ours, is_last=True)
             peer = await accepting
+            opened(peer)
         except BaseException:
             if is_own:  # else it may dial again
                 await client.close()
@@ -80,3 +90,20 @@ async def connect_in_memory(
     finally:
         if not accepting.done():
             accepting.cancel()
+
+
+class RequestRates:
+    """Counts the calls of events with ``rate=`` for each caller whose requests are connections of their own.
+
+    A caller is a principal, or else a network address. With ``quotas=`` that apply to it, those count.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[object, Any] = {}
+
+    def add(self, peer: Peer, handshake: Handshake) -> None:
+        """Count the calls of a peer, which has received nothing yet, together with others of its caller."""
+        caller = principal_text(handshake.principal) or network_of(handshake.remote)
+        self._buckets[caller] = core_of(peer).calls.buckets = self._buckets.pop(caller, WeakKeyDictionary())
+        if len(self._buckets) > MOST_IDLE:
+            del self._buckets[next(iter(self._buckets))]

@@ -18,7 +18,8 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `use_passing_on` runs a function around the calls that a server passes on for other nodes of its cluster.
 - `serve_nodes` and `ask_node` let an adapter ask the same adapter at another node of a cluster.
 - `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
-  `refuse_request` counts and logs those that do not. `by_position` takes arguments by name.
+  `RequestRates` counts together what a caller calls, and `refuse_request` counts and logs requests that call nothing.
+  `by_position` takes arguments by name.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
   does not try again.
@@ -37,7 +38,7 @@ from ._core.api.registration import registry_of
 from ._core.handlers.arguments import placed
 from ._core.handlers.introspection import Role
 from ._core.handlers.method import Keep
-from ._local import connect_in_memory
+from ._local import RequestRates, connect_in_memory
 from ._net.delivery import Delivery
 from ._net.dial_request import DialRequest, dial_within
 from ._net.heartbeat import Heartbeat, StallWatch
@@ -55,6 +56,7 @@ __all__ = [
     "Heartbeat",
     "KeptHandler",
     "Port",
+    "RequestRates",
     "ServerUpgrade",
     "StallWatch",
     "accept_at_once",

@@ -44,6 +44,7 @@ from wsrpc import (
     ItemsGone,
     KeyReused,
     Overloaded,
+    Peer,
     RemoteError,
     RequestTimeout,
     Server,
@@ -53,7 +54,7 @@ from wsrpc import (
 )
 from wsrpc._base.http_statuses import STATUSES as ERROR_STATUSES
 from wsrpc._base.request_headers import refusal_headers
-from wsrpc.adapting import by_position, connect_in_memory, kept_handler, leave, refuse_request
+from wsrpc.adapting import RequestRates, by_position, connect_in_memory, kept_handler, leave, refuse_request
 from wsrpc.codecs import JsonCodec
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.types import Middleware
@@ -116,15 +117,10 @@ GRPC = {"unauthenticated": 401, "permission_denied": 403, "already_exists": 409,
 CODES: dict[Any, int] = {code: status for status, (code, _) in ERROR_STATUSES.items()} | GRPC
 """The status for the code of an `RpcError`, by the names of HTTP and of gRPC."""
 
+AWAY = (CloseCode.GOING_AWAY, CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
 CLOSED: dict[int, int] = {
-    CloseCode.UNAUTHORIZED: 401,
-    CloseCode.CREDENTIALS_EXPIRED: 401,
-    CloseCode.GOING_AWAY: 503,
-    CloseCode.ABNORMAL: 503,
-    CloseCode.INTERNAL_ERROR: 503,
-    CloseCode.SERVICE_RESTART: 503,
-    CloseCode.TRY_AGAIN_LATER: 503,
-    CloseCode.SLOW_CONSUMER: 503,
+    **dict.fromkeys((CloseCode.UNAUTHORIZED, CloseCode.CREDENTIALS_EXPIRED), 401),
+    **dict.fromkeys((*AWAY, CloseCode.INTERNAL_ERROR, CloseCode.SLOW_CONSUMER), 503),
 }
 """The status for the code of a close. With all others, a handler has closed the connection: it refuses, with 403."""
 
@@ -145,6 +141,7 @@ class HttpRoutes:
         self.calls = names_of("calls", calls)
         self.runs = names_of("runs", runs)
         self.rooms = names_of("rooms", rooms)
+        self.rates = RequestRates()
 
     async def respond(self, request: Request, path: str) -> Response:
         """Return the response to a request whose path is ``path`` below the URL of the routes. Cancelling is safe."""
@@ -163,19 +160,20 @@ class HttpRoutes:
             return self._refuse(handshake, exc)
         await self.server.handshake(handshake)
         handshake.address = None  # a call to this address is for a connection that lasts
-        asked = Asked(self.server, request, handshake, name, key)
+        asked = Asked(self, request, handshake, name, key)
         try:
             await asked.read()
             response: Response = await until_left(request, serve(asked))
         except HandshakeRejected as exc:
             response = self._refuse(handshake, exc)
         except WsrpcError as exc:
-            response = failure(exc)
+            response = failure(exc, of_caller=asked.is_above_limit)
+        finally:
+            leave(self.server, handshake)  # else it may count until Python collects garbage, if the client has left
         return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
 
     def _refuse(self, handshake: Handshake, exc: HandshakeRejected) -> Response:
         """Count a refusal, of which the first line is the reason, and return its response."""
-        leave(self.server, handshake)
         known = exc.__cause__ if isinstance(exc.__cause__, BadArguments) else BadArguments(reason(exc))
         response = failure(known) if exc.status == 400 else json_refusal(exc)
         refuse_request(self.server, handshake, exc, "routes()")
@@ -200,7 +198,7 @@ class HttpRoutes:
             name, key = event, name[len(event) + 1 :]
             methods = {"GET": read_run, "POST": start_run, "DELETE": stop_run} if key else {}
         if not methods or re.search("[\0-\x1f\x7f]", path):
-            of_run = kind == "runs" and name in self.runs
+            of_run = kind == "runs" and name in self.runs and not key
             why = "the URL of a run ends with its key" if of_run else "routes() does not serve this path"
             raise HandshakeRejected(404, why)
         if request.method not in methods:
@@ -224,8 +222,8 @@ def names_of(option: str, names: Iterable[str]) -> list[str]:
 class Asked:
     """What a request asks for."""
 
-    def __init__(self, server: Server, request: Request, handshake: Handshake, name: str, key: str) -> None:
-        self.server, self.handshake, self._request = server, handshake, request
+    def __init__(self, routes: HttpRoutes, request: Request, handshake: Handshake, name: str, key: str) -> None:
+        self.server, self._rates, self.handshake, self._request = routes.server, routes.rates, handshake, request
         self.name = name
         channel, _, self.event = name.rpartition(":")
         self.channel = channel or None
@@ -236,6 +234,7 @@ class Asked:
         """Done when the client has left while a stream is sent."""
         self.query: Mapping[str, str] = handshake.query
         self.options: dict[str, Any] = {}
+        self._ignored: Mapping[str, int] = {}
 
     async def read(self) -> None:
         """Read the arguments and the options.
@@ -306,9 +305,18 @@ class Asked:
     @asynccontextmanager
     async def connect(self, receive: Middleware | None = None) -> AsyncGenerator[Client]:
         """Connect a client, which passes what it receives to ``receive``."""
-        async with connect_in_memory(self.server, self.handshake) as client:
+        async with connect_in_memory(self.server, self.handshake, opened=self._opened) as client:
             client.use(receive or drop_event)
             yield client
+
+    def _opened(self, peer: Peer) -> None:
+        self._ignored = peer.ignored
+        self._rates.add(peer, self.handshake)
+
+    @property
+    def is_above_limit(self) -> bool:
+        """Whether a rate or a quota of the caller has refused something, and not what all callers share."""
+        return any(kind in self._ignored for kind in ("above the rate", "above the quota"))
 
     def leave(self, reason: str) -> None:
         self.left.cancel()
@@ -419,7 +427,7 @@ async def run_events(asked: Asked) -> AsyncGenerator[bytes]:
         try:
             async with aclosing(with_pauses(asked, items, PULSE)) as timed:
                 async for found in timed:
-                    yield COMMENT if found is None else event_of(encode(found.item), items.position)
+                    yield COMMENT if found is None else event_of(encode(found[0]), items.position)
         except OSError:  # the server closes, and the reader continues elsewhere; or it has left
             raise  # else the response would seem to be complete
         except ItemsGone as exc:  # a slow reader: the run may go on
@@ -453,7 +461,7 @@ async def read_so_far(asked: Asked, wait: float, enough: float = math.inf) -> So
             async with aclosing(with_pauses(asked, arriving, PAUSE)) as timed:
                 async for found in timed:
                     if found is not None:
-                        items.append(msgspec.Raw(encode(found.item)))
+                        items.append(msgspec.Raw(encode(found[0])))
                         size += len(items[-1])
                     complete = found is None
                     if size > MOST or time() >= latest or (complete and len(items) >= enough):
@@ -520,14 +528,8 @@ async def stop_run(asked: Asked) -> Response:
                 first = exc.first - 1 if first == LATER else LATER
 
 
-class Found(NamedTuple):
-    """An item, which may be None."""
-
-    item: Any
-
-
-async def with_pauses(asked: Asked, items: AsyncIterator[Any], pause: float) -> AsyncGenerator[Found | None]:
-    """Yield the items, and None after each ``pause`` seconds without one.
+async def with_pauses(asked: Asked, items: AsyncIterator[Any], pause: float) -> AsyncGenerator[tuple[Any] | None]:
+    """Yield each item in a tuple, because it may be None, and None after each ``pause`` seconds without one.
 
     Raises:
         OSError: the client has left.
@@ -548,7 +550,7 @@ async def with_pauses(asked: Asked, items: AsyncIterator[Any], pause: float) -> 
                 item = arrived.result()
             except StopAsyncIteration:
                 return
-            yield Found(item)
+            yield (item,)
     finally:
         if following is not None:
             following.cancel()
@@ -654,7 +656,7 @@ async def room_events(asked: Asked) -> AsyncGenerator[bytes]:
         yield COMMENT  # so that the headers are sent
         async with aclosing(with_pauses(asked, reader, PULSE)) as timed:
             async for found in timed:
-                yield COMMENT if found is None else event_of(*found.item)
+                yield COMMENT if found is None else event_of(*found[0])
 
 
 async def room_so_far(asked: Asked, wait: float) -> Response:
@@ -725,9 +727,9 @@ def reason(exc: HandshakeRejected) -> str:
     return exc.body.strip().replace("\n", ": ")
 
 
-def failure(error: WsrpcError) -> Response:
-    status = status_of(error)
-    again = [("retry-after", "1")] if status == 503 and error.outcome in ("not_sent", "not_run") else []
+def failure(error: WsrpcError, *, of_caller: bool = False) -> Response:
+    status = 429 if of_caller and isinstance(error, Overloaded) else status_of(error)
+    again = [("retry-after", "1")] if status in (429, 503) and error.outcome in ("not_sent", "not_run") else []
     return answer(status, error_of(error), again)
 
 

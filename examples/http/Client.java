@@ -38,12 +38,13 @@ public class Client {
         while (true) {
             try {
                 HttpResponse<Stream<String>> response = HTTP.send(request(url, args, position), BodyHandlers.ofLines());
-                if (response.statusCode() != 200 && response.statusCode() < 502) { // an error, or 204: it was read
+                int status = response.statusCode();
+                if (status != 200 && status != 429 && status < 502) { // an error, or 204: it was read
                     response.body().forEach(System.out::println);
                     return;
                 }
                 String id = position, event = "", data = "";
-                for (String line : (Iterable<String>) response.body()::iterator) {
+                for (String line : (Iterable<String>) response.body()::iterator) { // after 429, none is an event
                     if (line.startsWith("id: ")) {
                         id = line.substring(4);
                     } else if (line.startsWith("event: ")) {

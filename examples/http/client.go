@@ -40,7 +40,7 @@ func post(url string, args map[string]any, position string) (*http.Response, err
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(response.Body)
-	if response.StatusCode >= 502 {
+	if response.StatusCode == 429 || response.StatusCode >= 502 {
 		return nil, fmt.Errorf("%s: %s", response.Status, text)
 	}
 	return nil, failedOf(text)

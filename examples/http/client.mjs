@@ -41,7 +41,7 @@ async function* read(run, args) {
       const more = { ...headers, "Last-Event-ID": position }
       const response = await fetch(`${url}/runs/${run}`, { method: "POST", headers: more, body: JSON.stringify(args) })
       if (response.status === 204) return
-      if (response.status < 502) {
+      if (response.status !== 429 && response.status < 502) {
         if (!response.ok) throw new Failed((await response.json()).error)
         for await (const { id, event, data } of eventsOf(response)) {
           if (event === "end") return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
@@ -56,8 +57,9 @@ SERVED: dict[str, Any] = {
         "bytes",
         "long",
         "table",
+        "rated",
     ],
-    "runs": ["count", "count/s", "charge", "shared", "forever", "tables"],
+    "runs": ["rated", "count", "count/s", "charge", "shared", "forever", "tables"],
     "rooms": ["lobby", "public-*", "cards"],
 }
 
@@ -69,6 +71,7 @@ class Application:
         self.server = server = Server(origins=["https://page.example"], **options)
         self.released = asyncio.Event()
         self.seen: list[str] = []
+        self.handshakes = 0
         self.address: str | None = None
         for function in (
             self.add,
@@ -85,6 +88,7 @@ class Application:
         server.of("files").on("size", len)
         for kept in (self.charge, self.count, self.forever, self.tables):
             server.on(kept.__name__, kept, keep=600)
+        server.on("rated", self.rated, rate=0.001, keep=600)
         server.on("count/s", self.below, keep=600)
         server.on("shared", self.shared, keep=Keep(600, scope=lambda peer, name: name))
         server.on_handshake(self.log_in)
@@ -94,6 +98,7 @@ class Application:
 
     def log_in(self, handshake: Handshake) -> None:
         handshake.principal, handshake.address = handshake.bearer_token, self.address
+        self.handshakes += 1
         if handshake.bearer_token == "nobody":
             handshake.reject(401, "who are you?\n")
         if handshake.bearer_token == "poor":
@@ -161,6 +166,9 @@ class Application:
             yield number
             if number == pause_after:
                 await self.released.wait()
+
+    async def rated(self, number: int) -> int:
+        return number
 
     async def below(self, last: int) -> AsyncIterator[str]:
         yield "below"
@@ -420,6 +428,7 @@ ODD: dict[str, dict[str, OddRow]] = {
         "an empty segment": ("POST //call/add", b"", b"[1]", 404, NO_PATH),
         "a slash at the end": ("POST /call/add/", b"", b"[1]", 404, NO_PATH),
         "a control character": ("GET /rooms/public-%00?wait=0", b"", b"", 404, NO_PATH),
+        "a control character in a key": ("POST /runs/count/a%00", b"", b"[3]", 404, NO_PATH),
         "a key that is not UTF-8": ("POST /runs/count/%FF", b"", b"[1]", 400, "the URL is not UTF-8"),
         "a query that is not UTF-8": ("GET /rooms/lobby?args=%FF", b"", b"", 400, "the URL is not UTF-8"),
         "arguments that are no JSON": ("POST /call/add", b"", b"[1,", 400, "the arguments are not JSON: "),
@@ -580,6 +589,36 @@ async def test_a_body_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None
         assert (await browser.ask("POST", "/call/add", slowly())).status == 408
 
 
+ABOVE: dict[str, tuple[dict[str, Any], str, dict[str, str], int]] = {
+    "a rate": ({}, "/call/rated", ADA, 429),
+    "a rate, on a run": ({}, "/runs/rated/other?wait=9", ADA, 429),
+    "a rate, by another user of this address": ({}, "/call/rated", {"Authorization": "Bearer bob"}, 200),
+    "a rate, by nobody": ({}, "/call/rated", {}, 200),
+    "another event": ({}, "/call/add", ADA, 200),
+    "a rate, with a quota of others": ({"quotas": Quotas(by=lambda _: None, running=1)}, "/call/rated", ADA, 429),
+    "a quota of requests": ({"quotas": Quotas(requests=1)}, "/call/add", ADA, 429),
+    "a quota of handlers": ({"quotas": Quotas(running=1)}, "/call/add", ADA, 429),
+    "a quota of handlers, of others": ({"quotas": Quotas(running=1)}, "/call/add", {"Authorization": "Bearer b"}, 200),
+}
+"""The options, what is asked for after the same user has called `rated` and while it calls `wait`, and the status."""
+
+
+@pytest.mark.parametrize("case", ABOVE)
+async def test_a_rate_or_a_quota_of_the_caller_is_429_and_that_of_all_callers_503(case: str) -> None:
+    """A rate without quotas limited nothing, since each request is a connection; and others had 503."""
+    options, path, headers, status = ABOVE[case]
+    async with serving(**options) as (app, browser):
+        first = await browser.ask("POST", "/call/rated", [1], {**ADA, "Idempotency-Key": "k"})
+        assert first.status == 200
+        waiting = asyncio.create_task(browser.ask("POST", "/call/wait", None, ADA))
+        await until(lambda: waiting.done() or any(peer.active for peer in app.server.peers))
+        answer = await browser.ask("POST", path, [2], headers)
+        assert (answer.status, answer.headers.get("Retry-After")) == (status, "1" if status == 429 else None)
+        assert status == 200 or answer.json["error"]["code"] == "wsrpc.overloaded"
+        app.released.set()
+        await waiting
+
+
 HINTS = [{"Wsrpc-Resume": "1"}, {"Sec-WebSocket-Protocol": "wsrpc.resume"}]
 
 
@@ -599,6 +638,27 @@ async def test_a_request_counts_while_its_body_arrives(hint: dict[str, str]) -> 
         assert refused.result().status == 429
         rest.set()
         assert (await other).json == 2
+
+
+@hosts
+async def test_a_request_whose_client_leaves_counts_no_more(host: str) -> None:
+    """In aiohttp, a body that had not ended counted until Python collected garbage."""
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"[1"
+        await asyncio.Event().wait()
+
+    async with serving(host, quotas=Quotas(connections=1)) as (app, browser), asyncio.timeout(60):
+        gc.disable()
+        try:
+            leaving = asyncio.create_task(browser.ask("POST", "/call/add", slowly(), ADA))
+            await until(lambda: app.handshakes)
+            assert (await browser.ask("POST", "/call/add", [1], ADA)).status == 429
+            leaving.cancel()
+            while (await browser.ask("POST", "/call/add", [1], ADA)).status == 429:
+                pass
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("host", ["uvicorn", "aiohttp"])  # hypercorn takes all of it

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from .._base.names import UNTYPED, F
@@ -351,9 +350,7 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._bridge.finish(partial(self._inner.__aexit__, kind, error, traceback))
 
     def emit(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:

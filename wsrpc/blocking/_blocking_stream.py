@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeVar
 
 from .._core.api.stream import Stream as AsyncStream
@@ -52,9 +51,7 @@ class Stream(Iterator[T_co]):
             self._close(exc)
             raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._close(error)
 
     def __iter__(self) -> Self:

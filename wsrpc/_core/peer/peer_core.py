@@ -15,7 +15,7 @@ from ..._base.references import weakly
 from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost, one_line
 from ...stats import PeerStats
-from ...transport import ConnectionInfo
+from ...transport import ConnectionInfo, Traffic
 from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
@@ -108,10 +108,7 @@ class PeerCore:
         return PeerStats(
             id=self.log.id,
             uptime=0.0 if connection is None else host.uptime(),
-            messages_in=None if passed is None else passed.messages_in,
-            messages_out=None if passed is None else passed.messages_out,
-            bytes_in=None if passed is None else passed.bytes_in,
-            bytes_out=None if passed is None else passed.bytes_out,
+            **{name: getattr(passed, name, None) for name in Traffic.__struct_fields__},
             unsent_bytes=0 if connection is None else connection.transport.unsent,
             kept_bytes=self.outbox.kept,
             detached=current.session.state.away,
