@@ -548,6 +548,10 @@ async def test_a_call_of_the_wrong_kind_names_the_methods() -> None:
             told = await (await page.call(kind, name=name))
             text = wanted.format(name) if kind == "request" else "the handler reads items: use upload() or open()"
             assert (words(told), told["error"]["message"]) == ("Wsrpc ran", text)
+        for name in ("stream", "echo"):
+            told = await (await page.call("upload", name=name))
+            text = f"{name!r} yields items: it is opened with stream(), not with request(send=), and then read"
+            assert (words(told), told["error"]["message"]) == ("Remote ran", text)
 
 
 async def test_several_reads_at_once_get_one_item_each() -> None:

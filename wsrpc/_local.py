@@ -47,11 +47,7 @@ def local_client(
 
 @asynccontextmanager
 async def connect_in_memory(
-    server: Server,
-    handshake: Handshake,
-    client: Client | None = None,
-    *,
-    opened: Callable[[Any], object] = lambda peer: None,
+    server: Server, handshake: Handshake, client: Client | None = None, opened: Callable[[Any], object] | None = None
 ) -> AsyncGenerator[Client]:
     """Connect a client to ``server`` in memory, for one request of another protocol.
 
@@ -76,7 +72,8 @@ async def connect_in_memory(
         try:
             await client_core(client).bind(ours, is_last=True)
             peer = await accepting
-            opened(peer)
+            if opened is not None:
+                opened(peer)
         except BaseException:
             if is_own:  # else it may dial again
                 await client.close()

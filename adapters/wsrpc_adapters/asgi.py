@@ -455,8 +455,6 @@ async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Se
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
-    body = rejected.body.encode()
-    given = refusal_headers(rejected.headers)
-    start: Event = {"type": "websocket.http.response.start", "status": rejected.status, "headers": encoded(given)}
-    await send(start)
-    await send({"type": "websocket.http.response.body", "body": body})
+    headers = encoded(refusal_headers(rejected.headers))
+    await send({"type": "websocket.http.response.start", "status": rejected.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": rejected.body.encode()})

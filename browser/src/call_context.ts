@@ -15,6 +15,8 @@ export interface CallContext {
   readonly after?: string | number | null | undefined
   /** The milliseconds that are left now, rounded up. Undefined if there is no limit. */
   readonly remaining_ms?: number | undefined
+  /** Whether the caller sends items and reads only a result: a handler that yields items refuses. */
+  readonly upload?: boolean | undefined
   /** Where an event of a room with a log is. Only servers send it. */
   readonly at?: readonly [room: string, position: string]
 }
@@ -27,7 +29,7 @@ export interface CallContext {
  * @throws TypeError if something is not valid, or the metadata is too large
  */
 export function contextOf(
-  { metadata = {}, key, after }: Omit<CallContext, "remaining_ms" | "at">,
+  { metadata = {}, key, after, kind }: Omit<CallContext, "remaining_ms" | "at" | "upload"> & { kind?: string },
   ms = Infinity,
   isTime = true,
 ): CallContext | undefined {
@@ -39,12 +41,14 @@ export function contextOf(
   }
   if (after != null && key == null) throw new TypeError("`after` needs a key")
   const isLimited = ms <= LONGEST_TIMER
-  if (!texts.length && !isLimited && key == null) return undefined
+  const upload = kind === "upload" || undefined
+  if (!texts.length && !isLimited && key == null && !upload) return undefined
   const end = now() + ms
   return {
     metadata: texts.length ? metadata : undefined,
     key: key ?? undefined,
     after: after ?? undefined,
+    upload,
     get remaining_ms() {
       return isLimited ? Math.max(0, Math.ceil(end - now())) : undefined
     },

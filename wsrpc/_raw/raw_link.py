@@ -232,13 +232,11 @@ class RawLink:
     def stats(self) -> PeerStats:
         """Return a snapshot for the server's totals. The user's function counts as a handler."""
         passed: Traffic | None = getattr(self.transport, "traffic", None)
+        counted: Any = {name: getattr(passed, name, None) for name in Traffic.__struct_fields__}
         return PeerStats(
             id=self.log.id,
             uptime=0.0,
-            messages_in=None if passed is None else passed.messages_in,
-            messages_out=None if passed is None else passed.messages_out,
-            bytes_in=None if passed is None else passed.bytes_in,
-            bytes_out=None if passed is None else passed.bytes_out,
+            **counted,
             unsent_bytes=self.transport.unsent,
             kept_bytes=0,
             detached=False,

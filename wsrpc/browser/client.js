@@ -128,7 +128,7 @@ function count(control, field) {
 }
 
 // src/call_context.ts
-function contextOf({ metadata = {}, key, after }, ms = Infinity, isTime = true) {
+function contextOf({ metadata = {}, key, after, kind }, ms = Infinity, isTime = true) {
   const texts = Object.entries(metadata);
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string");
   if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
@@ -136,12 +136,14 @@ function contextOf({ metadata = {}, key, after }, ms = Infinity, isTime = true) 
   }
   if (after != null && key == null) throw new TypeError("`after` needs a key");
   const isLimited = ms <= LONGEST_TIMER;
-  if (!texts.length && !isLimited && key == null) return void 0;
+  const upload = kind === "upload" || void 0;
+  if (!texts.length && !isLimited && key == null && !upload) return void 0;
   const end = now() + ms;
   return {
     metadata: texts.length ? metadata : void 0,
     key: key ?? void 0,
     after: after ?? void 0,
+    upload,
     get remaining_ms() {
       return isLimited ? Math.max(0, Math.ceil(end - now())) : void 0;
     }

@@ -24,6 +24,7 @@ from wsrpc import (
     Limits,
     Peer,
     RemoteError,
+    RequestTimeout,
     RpcError,
     UnknownEvent,
     current_context,
@@ -274,6 +275,11 @@ async def reads_nothing(items: AsyncIterator[int]) -> str:
     return "not interested"
 
 
+async def doubled(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    async for item in items:
+        yield 2 * item
+
+
 MISTAKES: list[tuple[str, tuple[Any, ...], Any, type[Exception], str]] = [
     # what is called, with which arguments, what is sent ("request": not as a stream), error, its text
     ("total", (), None, BadResult, "'total' reads items that its caller sends: give send="),
@@ -283,24 +289,33 @@ MISTAKES: list[tuple[str, tuple[Any, ...], Any, type[Exception], str]] = [
     ("nobody", (), None, UnknownEvent, "nobody"),
     ("total", ("too", "many"), "request", BadArguments, "total"),
     ("reads_nothing", (), "request", BadResult, "'reads_nothing'.*`int`"),
+    ("yields", (), "request", RemoteError, "'yields' yields items: it is opened with stream()"),
+    ("doubled", (), "request", RemoteError, "'doubled' yields items: it is opened with stream()"),
 ]
 
 
 @pytest.mark.parametrize(
     ("event", "args", "send", "error", "text"), [pytest.param(*row, id=f"{row[0]}, {row[2]}") for row in MISTAKES]
 )
-async def test_a_mistaken_call_fails(both: Both, event: str, args: Any, send: Any, error: Any, text: str) -> None:
+async def test_a_mistaken_call_fails(
+    request: pytest.FixtureRequest, both: Both, event: str, args: Any, send: Any, error: Any, text: str
+) -> None:
     left, right = both
     right.on("value", lambda: 5)
     right.on("total", total)
     right.on("reads_nothing", reads_nothing)
-    source = Feed()
+    right.on("yields", Feed())
+    right.on("doubled", doubled)
+    if "yields items" in text and not request.node.callspec.params["both"]:  # plain peers wait for each other
+        error, text = RequestTimeout, "no response"
+    source, began = Feed(), asyncio.get_running_loop().time()
     if send == "request":
         items = source()
         await anext(items)  # it has begun, so there is something to close
         with pytest.raises(error, match=text):
             await left.request(event, *args, send=items, returns=int)
         assert source.finished.is_set() and source.made <= 2
+        assert error is RequestTimeout or asyncio.get_running_loop().time() - began < 1
     else:
         with pytest.raises((error, RemoteError) if send else error, match=text):
             await collect(left.stream(event, *args, send=send))

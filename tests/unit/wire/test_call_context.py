@@ -37,16 +37,15 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("features", [(), ("credit",), ("context",)], ids=repr)
-async def test_only_a_peer_that_accepts_a_context_gets_it(
-    features: tuple[str, ...], call: Callable[[Any], Any]
-) -> None:
+async def test_only_a_peer_that_accepts_a_context_gets_it(features: tuple[str, ...], call: str) -> None:
     d = await greeted(*features)
-    calling = start(call(d.peer))
+    calling = start(CALLS[call](d.peer))
     await settled()
     [sent] = decoded(d.take())
-    assert sent.get("ctx") == ({"metadata": TENANT} if "context" in features else None)
+    context = {"metadata": TENANT, **({"upload": True} if call == "upload" else {})}
+    assert sent.get("ctx") == (context if "context" in features else None)
     assert d.peer.stats().metadata_not_sent == ("context" not in features)
     calling.cancel()
     await asyncio.wait({calling})
@@ -170,6 +169,7 @@ HOSTILE: list[Any] = [
     *(7, []),
     *({"metadata": each} for each in (7, {"a": 1}, {"a b": ""}, {"a": "x" * 5000}, {str(n): "" for n in range(33)})),
     *({"remaining_ms": each} for each in (-1, 1.5, 2**31, True, "1", None)),
+    {"upload": 1},
     *({"at": each} for each in ("lobby", ["lobby"], ["lobby", 7], ["lobby", "1", "2"])),
     *({"at": each} for each in (["", "1"], ["x" * 257, "1"], ["lobby", "1" * 65])),
 ]

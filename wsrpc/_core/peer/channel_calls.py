@@ -21,8 +21,11 @@ from ..handlers.invocation import EXITED, CallState, Invocation
 from ..handlers.observation import mark_processed
 from ..inboxes.recipients import MismatchDetector
 from ..sending.answers import Answers
+from ..wire.messages import context_of
 from ..wire.rejections import ABORTED, error_from_wire, error_to_wire
 from .admission import Admission
+
+YIELDS = "yields items: it is opened with stream(), not with request(send=), and then read"
 
 
 class ChannelCalls:
@@ -108,6 +111,8 @@ class ChannelCalls:
     async def _stream(self, invocation: Invocation, source: Source) -> None:
         """Answer with a channel, and send the items on it."""
         try:
+            if (context := context_of(invocation.inbound)) is not None and context.upload is True:
+                raise RpcError(f"{invocation.event!r} {YIELDS}")
             channel = self._deliver(invocation)
             patience = self._channels.limits.unread_timeout
             producer = Producer(channel, patience=patience, late=_not_read(invocation, patience))
@@ -218,8 +223,7 @@ def _role(invocation: Invocation) -> Role:
 
 def _not_read(invocation: Invocation, patience: float) -> RpcError:
     return RpcError(
-        f"nobody has begun to read the stream of {invocation.event!r} within {patience:g} s (Limits.unread_timeout): "
-        "it is opened with stream(), not with request(send=), and then read"
+        f"nobody has begun to read within {patience:g} s (Limits.unread_timeout): {invocation.event!r} {YIELDS}"
     )
 
 

@@ -42,6 +42,7 @@ from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.sender import Sender
 from ..session.peer_host import PeerHost
+from ..wire.call_context import CallContext
 from ..wire.go_profile import GoCodec, rejection_from
 from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions, WireMessage
 from ..wire.nodes import as_raised
@@ -291,7 +292,8 @@ class Requester:
         """Send items to a handler and return its result. See `Caller.request` with ``send``."""
         timeout, send = options.timeout, options.send
         assert send is not None
-        opened = await self._open(channel, event, args, options)
+        context = replace(options.context or CallContext(), upload=True)
+        opened = await self._open(channel, event, args, replace(options, context=context))
         try:
             await self._produce(self._producer(opened, event, timeout), send)
         except ChannelClosed as exc:

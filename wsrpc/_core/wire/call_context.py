@@ -43,6 +43,8 @@ class CallContext(Struct):
             because the clocks of the two sides may differ.
         at: for an event of a room with a log: the name of the room, and the position of the event in the log. Without a
             log, the position is empty, and only clients of this process are told (`Settings.local`).
+        upload: whether the caller sends items and reads only a result. A handler that yields items refuses: each side
+            would wait for the other.
     """
 
     metadata: Metadata | UnsetType = UNSET
@@ -50,6 +52,7 @@ class CallContext(Struct):
     after: Position | UnsetType = UNSET
     remaining_ms: Annotated[int, Meta(ge=0, le=MAX_MS)] | UnsetType = UNSET
     at: At | UnsetType = UNSET
+    upload: bool | UnsetType = UNSET
 
     @property
     def must_arrive(self) -> bool:
