@@ -30,10 +30,11 @@ NOTICE_LESS = {
     *("type-changed", "type-narrowed", "type-widened", "integer-to-number", "number-to-integer", "text-to-bytes"),
     *("bytes-to-text", "added-field-refused", "removed-field-refused", "parameter-added", "parameter-removed"),
     *("parameter-added-optional", "parameter-removed-optional", "parameter-before-rest", "parameter-renamed"),
-    "older-name-added",
+    *("older-name-added", "enum-value-added", "keep-extended", "keep-shortened"),
 }
-"""Rules after which a page may fare better than the table says: in JavaScript, there is one type of numbers and one of
-texts, and a function takes any number of arguments. A page sends no names of parameters, as URLs do."""
+"""Rules after which a page may fare better than the table says: in JavaScript, there is one type of numbers, also
+for flags, and one of texts, and a function takes any number of arguments. A page sends no names of parameters, as URLs
+do, and calls once."""
 NOTHING_IN_COMMON = 2559
 """The compiler's error for an object with no field of the type, all of which are optional."""
 CHECK = """\

@@ -93,6 +93,7 @@ def types() -> Iterator[Case]:
         *(("unit-changed", "T(1)", "T(1)", *each) for each in units),
         ("unit-removed", "T(1)", "T(1)", units[0][0], one),
         ("enum-value-added", "T.A", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
+        ("enum-value-added", "T.A", "T.B", *(f"class T(enum.Flag): {each}" for each in ("A = 1", "A = 1; B = 2"))),
         ("enum-value-removed", "T.B", "T.A", f"{color}A = 1; B = 2", f"{color}A = 1"),
         ("enum-renumbered", "T.A", "T.A", f"{color}A = 1; B = 2", f"{color}A = 2; B = 1"),
         (
@@ -217,8 +218,15 @@ def events() -> Iterator[Case]:
     kept: Any = {**slow, "options": {"keep": 60}, "key": "k"}
     yield Case("keep-added", V(**slow), V(**kept))
     yield Case("keep-removed", V(**kept), V(**slow))
-    yield Case("event-hidden", V(), V(options={"hidden": True}))
-    yield Case("event-hidden", V(options={"hidden": True}), V())
+    short: Any = {**kept, "options": {"keep": 30}}
+    yield Case("keep-extended", V(**short, again=20), V(**kept, again=50))
+    yield Case("keep-shortened", V(**kept, again=50), V(**short, again=20))
+    hidden: Any = {"options": {"hidden": True}}
+    for rule, first, last in (("event-hidden", {}, hidden), ("event-hidden", hidden, {}), ("", hidden, hidden)):
+        yield Case(rule, V(**first), V(**last))
+        yield Case("hidden-changed", V(**first), V("x: str", "'a'", **last))
+    yield Case("event-added", V(kind=""), V(**hidden))
+    yield Case("event-removed", V(**hidden), V(kind=""))
     says = "class Says(Protocol):\n    async def say(self, text: str) -> None: ..."
     yield Case("", V(kind="conversation"), V(kind="conversation", talks="handles=Says", types=says))
     yield Case("event-deprecated", V(), V(deprecated="use 'g'"))

@@ -5,6 +5,7 @@ The client has classes that were written by hand, or is generated from the descr
 
 from __future__ import annotations
 
+import asyncio
 import collections.abc
 import datetime
 import decimal
@@ -95,6 +96,8 @@ class Version:
     """Further options of the handler."""
     key: str | None = None
     """The key of the call."""
+    again: float = 0
+    """Seconds after which the call is made again, because its caller does not know whether it has run."""
     names: dict[str, Any] = field(init=False, repr=False)
     got: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], repr=False)
     """The arguments of each call of the handler."""
@@ -169,6 +172,10 @@ async def played(caller: Version, handler: Version, *, by_url: bool = False) -> 
         if caller.kind == "conversation":
             return await _outcome(caller, handler, client.open_channel("f", *args))
         if caller.kind in ("stream", "exchange"):
+            if caller.again:
+                async with client.stream("f", *args, key=caller.key) as stream:
+                    assert [each async for each in stream]
+                await asyncio.sleep(caller.again)
             answer = client.stream("f", *args, returns=returns, key=caller.key, **more)
             return await _outcome(caller, handler, answer)
         if caller.kind == "upload" and handler.kind in ("stream", "exchange"):
@@ -220,7 +227,9 @@ def outcome(caller: Version, handler: Version, got: list[Any]) -> Outcome:
     if not handler.got:
         return "fails" if handler.kind else "meaning"
     args, by_name, items = caller.sent()
-    [seen] = handler.got
+    seen, *again = handler.got
+    if again:
+        return "meaning"
     by_name, seen = caller.with_oldest_names(by_name), handler.with_oldest_names(seen)
     given = [handler.value(handler.gives)] * len(got)
     lost = differs(meant(items), meant(seen.pop("items", [])), read_by_handler=True)

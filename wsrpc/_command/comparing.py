@@ -39,6 +39,7 @@ PASSING = {"passes with --program-first": 1, "compatible": 2, "allowed": 3}
     help="Accept changes of this rule, or only the one at this place. Can be repeated.",
 )
 @click.option("--program-first", is_flag=True, help="Fail only if a new program does not fit old peers.")
+@click.option("--shared-classes", is_flag=True, help="Peers have the classes of the program, which check constraints.")
 @click.option("--json", is_flag=True, help="Print a list of objects.")
 @APP_DIR
 @HEADER
@@ -54,7 +55,8 @@ def diff(**params: Any) -> int:
     changes: list[Change] = []
 
     def text() -> str:
-        by_old = {name: compare(old, new) for name, (old, _) in zip(options.old, olds, strict=True)}
+        checked = options.shared_classes
+        by_old = {name: compare(old, new, checked=checked) for name, (old, _) in zip(options.old, olds, strict=True)}
         changes.extend(chain(*by_old.values()))
         if options.json:
             rows = [{"from": name, **msgspec.structs.asdict(each)} for name, found in by_old.items() for each in found]

@@ -62,11 +62,15 @@ class Change(msgspec.Struct, frozen=True):
     new: Any
 
 
-def compare(old: Description, new: Description) -> list[Change]:
-    """Return the changes from ``old`` to ``new``, each once: events first, then what is emitted."""
-    comparison = _Comparison(old, new)
+def compare(old: Description, new: Description, *, checked: bool = False) -> list[Change]:
+    """Return the changes from ``old`` to ``new``, each once: events first, then what is emitted.
+
+    Args:
+        checked: whether peers check constraints, because they have classes like those of the described program.
+    """
+    comparison = _Comparison(old, new, checked=checked)
     found: dict[tuple[str, str, tuple[Kind, ...], Outcome], Change] = {}
-    for change in comparison.events(old, new):
+    for change in (*comparison.events(old, new), *comparison.hidden):
         found.setdefault((change.rule, change.place, change.kinds, change.old_peers), change)
     return list(found.values())
 
@@ -125,9 +129,11 @@ def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Chang
 class _Comparison:
     """Compares the events of two descriptions."""
 
-    def __init__(self, old: Description, new: Description) -> None:
+    def __init__(self, old: Description, new: Description, *, checked: bool) -> None:
+        self._checked = checked
         self._definitions = old.definitions, new.definitions
-        self._hidden = {*old.hidden, *new.hidden}
+        self._hidden = {each[:16] for side in (old, new) for each in side.hidden}
+        self.hidden = [*_hidden(old, new)] if self._hidden else []
         self._compared: set[tuple[str, str, Any]] = set()
         """The pairs of definitions that are being compared, and those that contain such a pair."""
         self._places = 0
@@ -147,10 +153,9 @@ class _Comparison:
     def _event(self, old: EventSchema | None, new: EventSchema | None, inside: str, *, emits: bool) -> Iterator[Change]:
         either = new or old
         assert either is not None
-        text = (f"{either.channel}:" if either.channel else "") + either.event
+        text = _name(either)
         place = _Place(f"{'emits ' if emits else ''}{inside}{text}", read=not emits)
-        if (old is None or new is None) and not inside and digest(either.channel, either.event) in self._hidden:
-            yield _change("event-hidden", place)
+        if (old is None or new is None) and not (inside or emits) and digest(either, {})[:16] in self._hidden:
             return
         sent = emits or bool(inside)
         one_way = [sent and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
@@ -167,7 +172,8 @@ class _Comparison:
         if new.deprecated and not old.deprecated:
             yield _change("event-deprecated", place, None, new.deprecated)
         if new.keep != old.keep:
-            yield _change(f"keep-{'added' if new.keep else 'removed'}", place)
+            longer, shorter = ("extended", "shortened") if new.keep and old.keep else ("added", "removed")
+            yield _change(f"keep-{longer if new.keep > old.keep else shorter}", place, old.keep, new.keep)
         named = not (emits or inside)  # a URL may have the names of arguments
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "", named=named)
         if one_way[0] != one_way[1] and old.kind == new.kind:
@@ -195,7 +201,7 @@ class _Comparison:
         old_rest, new_rest = (next((each for each in side if each.rest), None) for side in (old, new))
         olds, news = ([each for each in side if not each.rest] for side in (old, new))
         names = [p.name for p in olds]
-        known = [_known(q.name, q.schema, names) for q in news]
+        known = _known([(q.name, q) for q in news], names)
         yield from _order(names, known, place, "({})", renamed)
         if named:
             before, after = (
@@ -206,11 +212,11 @@ class _Comparison:
         few, many = sorted((names, known), key=len)
         # Further ones may be anywhere. One in the place of a name that is gone is perhaps that one.
         further = [name for n, name in enumerate(many) if name not in few and (n >= len(few) or few[n] in many)]
-        further = further[len(few) - len(many) :]
+        unnamed = iter(further[len(few) - len(many) :])
         for p, q in zip_longest(olds, news):
             one, other = p or old_rest, q or new_rest
             last: Any = q or p
-            at = place.at(f"({last.name if p and q else further.pop(0)})")
+            at = place.at(f"({last.name if p and q else next(unnamed, last.name)})")
             has_rest = one is not None and other is not None
             if (p is None or q is None) and (named or not has_rest):
                 action = f"{prefix}parameter-{'added' if p is None else 'removed'}"
@@ -267,14 +273,12 @@ class _Comparison:
 
     def _alike(self, old: Schema, new: Schema, place: _Place, kind: str) -> Iterator[Change]:
         """Compare two schemas for values of one type."""
-        if "enum" in old and "enum" in new:
-            yield from _members(old, new, place)
-        elif "enum" in old or "enum" in new:
-            yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
-        before, after = ({value: name for name, value in side.get(FLAGS, {}).items()} for side in (old, new))
-        for value in [each for each in before if each in after and before[each] != after[each]]:
-            yield _change("enum-renumbered", place.at(f"={value}"), before[value], after[value])
-        yield from _constraints(old, new, place)
+        olds, news = _members(old), _members(new)
+        if olds is not None and news is not None:
+            yield from _values(olds, news, place)
+        elif olds is not news:
+            yield _change("type-narrowed" if olds is None else "type-widened", place, old, new)
+        yield from _constraints(old, new, place, checked=self._checked or place.read)
         if kind not in ("array", "object"):
             return
         unique = bool(new.get("uniqueItems"))
@@ -295,12 +299,12 @@ class _Comparison:
         olds, news = _fields_of(old), _fields_of(new)
         if "prefixItems" in old:
             one, other = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
-            known = [_known(*pair, one) for pair in zip(other, (each.schema for each in news.values()), strict=True)]
+            known = _known([*zip(other, news.values(), strict=True)], one)
             yield from _order(one, known, place, ".{}")
         else:
             if place.read:
                 yield from _older_names(olds, news, place, ".{}")
-                news = {_known(name, each.schema, olds): each for name, each in news.items()}
+                news = dict(zip(_known([*news.items()], olds), news.values(), strict=True))
         for name in {**olds, **news}:
             p, q = olds.get(name), news.get(name)
             last: Any = q or p
@@ -326,14 +330,39 @@ class _Comparison:
 # ---------------------------------------------------------------- names and defaults
 
 
-def _known(name: str, schema: Schema, olds: Collection[str]) -> str:
-    """Return the name that the old version has for a field or parameter: its own name, or one of its older names."""
-    return next((each for each in (name, *schema.get(OLDER_NAMES, ())) if each in olds), name)
+def _hidden(old: Description, new: Description) -> Iterator[Change]:
+    """Compare the digests of the events that one of the versions hides."""
+    names: dict[str, str] = {}
+    sides: list[dict[str, str]] = []
+    for side in (old, new):
+        shown = {digest(each, side.definitions): _name(each) for each in side.events}
+        names |= {key[:16]: name for key, name in shown.items()}
+        sides.append({key[:16]: key for key in (*side.hidden, *shown)})
+    for key in sorted({each[:16] for each in (*old.hidden, *new.hidden)}):
+        before, after = (side.get(key) for side in sides)
+        rule = "event-added" if before is None else "event-removed" if after is None else "hidden-changed"
+        if before != after or key in names:
+            yield _change(
+                "event-hidden" if before == after else rule, _Place(names.get(key, f"hidden {key}"), read=True)
+            )
+
+
+def _name(event: EventSchema) -> str:
+    return (f"{event.channel}:" if event.channel else "") + event.event
+
+
+def _known(news: Sequence[tuple[str, _Field | ParameterSchema]], olds: Collection[str]) -> list[str]:
+    """Return the name that the old version has for each field or parameter: its own, or an older one that is free."""
+    taken = {name for name, _ in news}
+    older = ([each for each in new.schema.get(OLDER_NAMES, ()) if each not in taken] for _, new in news)
+    return [
+        next((each for each in (name, *names) if each in olds), name)
+        for (name, _), names in zip(news, older, strict=True)
+    ]
 
 
 def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place, at: str) -> Iterator[Change]:
-    for name, field in news.items():
-        known = _known(name, field.schema, olds)
+    for (name, field), known in zip(news.items(), _known([*news.items()], olds), strict=True):
         if (before := olds.get(known)) is None:
             continue
         if known != name:
@@ -493,8 +522,17 @@ def _is_read(key: tuple[str, Any], leaves: _Leaves, readers: _Leaves, place: _Pl
     )
 
 
-def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    olds, news = (dict(zip(map(json.dumps, side["enum"]), side[MEMBER_NAMES], strict=True)) for side in (old, new))
+_Members = dict[str, str | None]
+"""The names of the values that a schema lists, by their JSON."""
+
+
+def _members(schema: Schema) -> _Members | None:
+    if FLAGS in schema:
+        return {str(value): name for name, value in schema[FLAGS].items()}
+    return dict(zip(map(json.dumps, schema["enum"]), schema[MEMBER_NAMES], strict=True)) if "enum" in schema else None
+
+
+def _values(olds: _Members, news: _Members, place: _Place) -> Iterator[Change]:
     for value in {**olds, **news}:
         at = place.at(f"={value}")
         if value not in news or value not in olds:
@@ -515,8 +553,8 @@ def _least_or_most(schema: Schema, keyword: str) -> Any:
     return bound // 1 + 1 if upwards else -(-bound // 1) - 1
 
 
-def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    classes = place.read and "properties" in old and "properties" in new
+def _constraints(old: Schema, new: Schema, place: _Place, *, checked: bool) -> Iterator[Change]:
+    classes = checked and "properties" in old and "properties" in new
     for keyword in _LIMITS:
         if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
             continue
@@ -526,7 +564,7 @@ def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
         if before == after:
             continue
         ordered = keyword in (*_LOWER, *_UPPER) and isinstance(before, int | float) and isinstance(after, int | float)
-        if not place.read:
+        if not checked:
             action = "unchecked"
         elif before is not None and after is not None and not ordered:
             action = "changed"

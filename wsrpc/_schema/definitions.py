@@ -41,7 +41,8 @@ def rebuilt(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
     return value
 
 
-def _refs(schema: Any) -> list[str]:
+def refs_in(schema: Any) -> list[str]:
+    """Return the names of the definitions to which a schema refers itself."""
     found = (each.get("$ref") for each in objects(schema))
     # A "$ref" that is not text is a property of that name.
     return [ref.removeprefix(PREFIX) for ref in found if isinstance(ref, str)]
@@ -50,12 +51,12 @@ def _refs(schema: Any) -> list[str]:
 def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
     """Return the keys of the definitions to which ``roots`` refer, directly or not."""
     found: dict[str, None] = {}
-    todo = [ref for root in roots for ref in _refs(root)]
+    todo = [ref for root in roots for ref in refs_in(root)]
     while todo:
         key = todo.pop()
         if key not in found:
             found[key] = None
-            todo.extend(_refs(definitions[key]))
+            todo.extend(refs_in(definitions[key]))
     return sorted(found)
 
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from .._core.handlers.contract import Kind as MemberKind
 from .._core.handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
-from .definitions import MEMBER_NAMES, Form, reachable
+from .definitions import MEMBER_NAMES, Form, Schema, reachable, refs_in, renamed
 from .json_types import Described, schemas_of
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
@@ -68,7 +68,7 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
         result: the JSON Schema of the result.
         notes: which types have no schema, and why.
         deprecated: what callers should use instead. Empty if the event is not deprecated.
-        keep: whether calls can have a key, because the handler has ``keep=``.
+        keep: the seconds for which the results of calls with a key are kept. 0 if calls cannot have a key.
         events: the events and requests that the caller sends in a conversation, as `wsrpc.Conversation` declares them.
         emits: those that the handler sends.
     """
@@ -83,7 +83,7 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
     result: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     deprecated: str = ""
-    keep: bool = False
+    keep: float = 0
     events: tuple[EventSchema, ...] = ()
     emits: tuple[EventSchema, ...] = ()
 
@@ -100,7 +100,7 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
         events: the events that have handlers, sorted by name. Events on the main channel come first.
         emits: the events and requests that were declared with ``declare()``.
         definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
-        hidden: digests of the names of handlers with ``hidden=True``, so that `wsrpc diff` does not call them removed.
+        hidden: digests of the names and contracts of handlers with ``hidden=True``, for `wsrpc diff`.
     """
 
     events: tuple[EventSchema, ...]
@@ -184,6 +184,14 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     """
     drafts = [_draft(*found) for found in sorted(shown_handlers(registry, once=once), key=_place)]
     emitted = [_emitted(*found) for found in sorted(declared_members(registry), key=_place)]
+    of_users = [each for each in shown_handlers(registry, once=once, hidden=True) if each[0] not in registry.reserved]
+    hidden = _described([_draft(*found) for found in of_users], [], enc_hook)
+    return _described(drafts, emitted, enc_hook, sorted(digest(each, hidden.definitions) for each in hidden.events))
+
+
+def _described(
+    drafts: list[_Draft], emitted: list[_Draft], enc_hook: EncHook | None, hidden: Sequence[str] = ()
+) -> Description:
     types = [each for draft in (*drafts, *emitted) for each in draft.types()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
@@ -192,8 +200,6 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     default = _default_writer(enc_hook)
     events = [_finished(draft, described, default) for draft in drafts]
     emits = [_finished(draft, described, default) for draft in emitted]
-    of_users = [each for each in shown_handlers(registry, once=once, hidden=True) if each[0] not in registry.reserved]
-    hidden = sorted(digest(channel, event) for channel, event, _ in of_users)
     made = Description(tuple(events), tuple(emits), definitions, tuple(hidden))
     return msgspec.convert(_writable(msgspec.to_builtins(made)), Description)
 
@@ -214,9 +220,24 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def digest(channel: str | None, event: str) -> str:
-    """Return what `Description.hidden` contains for an event."""
-    return sha256(msgspec.json.encode((channel, event))).hexdigest()[:16]
+def digest(event: EventSchema, definitions: dict[str, Schema]) -> str:
+    """Return what `Description.hidden` contains for an event: 16 digits for its name, and 16 for all that is described.
+
+    The names of definitions do not count: they depend on what else is described.
+    """
+    names: dict[str, str] = {}
+    parts = [_ordered(msgspec.to_builtins(event))]
+    for part in parts:
+        for ref in refs_in(part):
+            if ref not in names:
+                names[ref] = str(len(names))
+                parts.append(_ordered(definitions.get(ref, {})))
+    texts = (event.channel, event.event), [renamed(part, names) for part in parts]
+    return "".join(sha256(msgspec.json.encode(text)).hexdigest()[:16] for text in texts)
+
+
+def _ordered(part: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(_bare(part), order="sorted"))
 
 
 def shown_handlers(registry: Registry, *, once: bool, hidden: bool = False) -> Iterator[tuple[Any, str, Handler]]:
@@ -261,7 +282,7 @@ class _Draft(NamedTuple):
     """The types of `EventSchema.sends`, `items` and `result`, each with the form of its schema."""
     notes: list[str]
     deprecated: str = ""
-    keep: bool = False
+    keep: float = 0
     events: tuple[_Draft, ...] = ()
     emits: tuple[_Draft, ...] = ()
 
@@ -305,7 +326,7 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
             others["sends"] = parameter.type, "sent"
     if kind != "conversation":
         others["items" if kind in ("stream", "exchange") else "result"] = given.type, "given"
-    deprecated, keep = handler.deprecated or "", handler.keep is not None
+    deprecated, keep = handler.deprecated or "", 0 if handler.keep is None else handler.keep.seconds
     draft = _Draft(channel, event, kind, doc, parameters, "sent", others, notes, deprecated, keep)
     annotated = [*(p.type for p in handler.facts.parameters), given.type]
     return _with_channel(draft, annotated + ([] if member is None else _annotated(member)), "sent", "given")

@@ -10,7 +10,7 @@ from msgspec import inspect as mi
 
 from .._values.convert import nodes_of, type_name
 from .._values.pydantic_types import core_schema_of, is_pydantic
-from .definitions import FLAGS, MEMBER_NAMES, Form, Schema, renamed
+from .definitions import FLAGS, MEMBER_NAMES, TIMEZONE, Form, Schema, renamed
 
 MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
 
@@ -42,6 +42,10 @@ def describe_models(types: Iterable[Any]) -> Models:
             if self.mode == "serialization" and field["type"] != "typed-dict-field":
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return super().field_is_required(field, total)
+
+        def datetime_schema(self, schema: Any) -> dict[str, Any]:
+            zone = schema.get("tz_constraint")
+            return {**super().datetime_schema(schema), **({TIMEZONE: zone == "aware"} if isinstance(zone, str) else {})}
 
         def enum_schema(self, schema: Any) -> dict[str, Any]:
             described = super().enum_schema(schema)

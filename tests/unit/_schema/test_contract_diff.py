@@ -15,27 +15,28 @@ from two_versions import played, played_by_generated, played_by_url
 
 from wsrpc import Server
 from wsrpc._schema.change_rules import RULES, Outcome
-from wsrpc._schema.contract_diff import Change, compare
+from wsrpc._schema.contract_diff import compare
 from wsrpc.schema import Description, describe
-
-
-def found_by(case: Case) -> list[Change]:
-    return compare(case.old.describe(), case.new.describe())
 
 
 def worst(outcomes: list[Outcome]) -> Outcome:
     return "fails" if "fails" in outcomes else "meaning" if "meaning" in outcomes else "works"
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
-async def test_what_the_table_says_is_what_happens(case: Case) -> None:
-    changes = found_by(case)
-    assert {change.rule for change in changes} == {*case.rule.split(), *case.others.split()}
+@pytest.mark.parametrize(
+    ("case", "checked"),
+    [*((each, False) for each in CASES), *((each, True) for each in CASES if each.rule == UNCHECKED)],
+    ids=lambda each: each.rule if isinstance(each, Case) else "",
+)
+async def test_what_the_table_says_is_what_happens(case: Case, checked: bool) -> None:
+    """What peers do that have generated clients, or the classes that the program of their version had."""
+    changes = compare(case.old.describe(), case.new.describe(), checked=checked)
+    assert checked or {change.rule for change in changes} == {*case.rule.split(), *case.others.split()}
     predicted = [worst([each.old_caller for each in changes]), worst([each.new_caller for each in changes])]
-    players = [played_by_generated] if case.rule == UNCHECKED else [played, played_by_url, played_by_generated]
+    by_hand = [] if case.rule == UNCHECKED and not checked else [played, played_by_url]
     for old, new, expected in ((case.old, case.new, predicted[0]), (case.new, case.old, predicted[1])):
         found: list[Outcome] = []
-        for player in players:
+        for player in (*by_hand, played_by_generated):
             new.got.clear()
             found.append(await player(old, new))
         assert worst(found) == expected or (case.page_only and expected == "fails"), found
@@ -96,6 +97,31 @@ def test_older_names_of_a_class_that_is_sent_as_an_array_say_that_nothing_has_ch
     array = "class T(Struct, array_like=True): {}".format
     old, new = (V("x: T", types=array(each)) for each in ("a: int", "b: Annotated[int, older_names('a')]"))
     assert compare(old.describe(), new.describe()) == []
+
+
+class Cup(msgspec.Struct):
+    size: int = 1
+
+
+def test_what_is_known_of_hidden_events_is_said_whatever_else_is_described() -> None:
+    def described(**hidden: bool) -> Description:
+        server = Server()
+        for event, is_hidden in hidden.items():
+
+            def handler(cup: Cup) -> Cup:
+                return cup
+
+            server.on(event, handler, hidden=is_hidden)
+        return describe(server)
+
+    def found(old: Description, new: Description) -> list[str]:
+        return [f"{each.rule}:{each.place}" for each in compare(old, new)]
+
+    one, two = described(a=True), described(a=True, b=False)
+    [digest] = one.hidden
+    assert found(one, two) == ["event-added:b"]
+    assert found(two, described(a=False, b=False)) == ["event-hidden:a"]
+    assert found(one, described()) == [f"event-removed:hidden {digest[:16]}"]
 
 
 def test_an_item_of_an_array_may_lose_its_default_too() -> None:
