@@ -92,7 +92,8 @@ async def connect_in_memory(
 class RequestRates:
     """Counts the calls of events with ``rate=`` for each caller whose requests are connections of their own.
 
-    A caller is a principal, or else a network address. With ``quotas=`` that apply to it, those count.
+    A caller is a principal, or else a network address; without both, each request counts alone. With ``quotas=`` that
+    apply to a caller, those count.
     """
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class RequestRates:
 
     def add(self, peer: Peer, handshake: Handshake) -> None:
         """Count the calls of a peer, which has received nothing yet, together with others of its caller."""
-        caller = principal_text(handshake.principal) or network_of(handshake.remote)
-        self._buckets[caller] = core_of(peer).calls.buckets = self._buckets.pop(caller, WeakKeyDictionary())
+        if caller := principal_text(handshake.principal) or network_of(handshake.remote):
+            self._buckets[caller] = core_of(peer).calls.buckets = self._buckets.pop(caller, WeakKeyDictionary())
         if len(self._buckets) > MOST_IDLE:
             del self._buckets[next(iter(self._buckets))]

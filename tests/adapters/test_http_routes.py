@@ -99,6 +99,8 @@ class Application:
     def log_in(self, handshake: Handshake) -> None:
         handshake.principal, handshake.address = handshake.bearer_token, self.address
         self.handshakes += 1
+        if handshake.bearer_token == "unix":
+            handshake.principal = handshake.remote = None
         if handshake.bearer_token == "nobody":
             handshake.reject(401, "who are you?\n")
         if handshake.bearer_token == "poor":
@@ -589,28 +591,31 @@ async def test_a_body_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None
         assert (await browser.ask("POST", "/call/add", slowly())).status == 408
 
 
-ABOVE: dict[str, tuple[dict[str, Any], str, dict[str, str], int]] = {
-    "a rate": ({}, "/call/rated", ADA, 429),
-    "a rate, on a run": ({}, "/runs/rated/other?wait=9", ADA, 429),
-    "a rate, by another user of this address": ({}, "/call/rated", {"Authorization": "Bearer bob"}, 200),
-    "a rate, by nobody": ({}, "/call/rated", {}, 200),
-    "another event": ({}, "/call/add", ADA, 200),
-    "a rate, with a quota of others": ({"quotas": Quotas(by=lambda _: None, running=1)}, "/call/rated", ADA, 429),
-    "a quota of requests": ({"quotas": Quotas(requests=1)}, "/call/add", ADA, 429),
-    "a quota of handlers": ({"quotas": Quotas(running=1)}, "/call/add", ADA, 429),
-    "a quota of handlers, of others": ({"quotas": Quotas(running=1)}, "/call/add", {"Authorization": "Bearer b"}, 200),
+BOB, UNIX = {"Authorization": "Bearer bob"}, {"Authorization": "Bearer unix"}
+OTHERS = Quotas(by=lambda _: None, running=1)
+ABOVE: dict[str, tuple[dict[str, Any], dict[str, str], str, dict[str, str], int]] = {
+    "a rate": ({}, ADA, "/call/rated", ADA, 429),
+    "a rate, on a run": ({}, ADA, "/runs/rated/k?wait=9", ADA, 429),
+    "a rate, by another user of this address": ({}, ADA, "/call/rated", BOB, 200),
+    "a rate, by this address": ({}, {}, "/call/rated", {}, 429),
+    "a rate, by a user of this address": ({}, {}, "/call/rated", ADA, 200),
+    "a rate, without an address": ({}, UNIX, "/call/rated", UNIX, 200),
+    "another event": ({}, ADA, "/call/add", ADA, 200),
+    "a rate, with a quota of others": ({"quotas": OTHERS}, ADA, "/call/rated", ADA, 429),
+    "a quota of requests": ({"quotas": Quotas(requests=1)}, ADA, "/call/add", ADA, 429),
+    "a quota of handlers": ({"quotas": Quotas(running=1)}, ADA, "/call/add", ADA, 429),
+    "a quota of handlers, of others": ({"quotas": Quotas(running=1)}, ADA, "/call/add", BOB, 200),
 }
-"""The options, what is asked for after the same user has called `rated` and while it calls `wait`, and the status."""
+"""The options, who has called `rated` and calls `wait`, what is asked for meanwhile, by whom, and the status."""
 
 
 @pytest.mark.parametrize("case", ABOVE)
-async def test_a_rate_or_a_quota_of_the_caller_is_429_and_that_of_all_callers_503(case: str) -> None:
+async def test_a_rate_or_a_quota_of_the_caller_is_429(case: str) -> None:
     """A rate without quotas limited nothing, since each request is a connection; and others had 503."""
-    options, path, headers, status = ABOVE[case]
+    options, first, path, headers, status = ABOVE[case]
     async with serving(**options) as (app, browser):
-        first = await browser.ask("POST", "/call/rated", [1], {**ADA, "Idempotency-Key": "k"})
-        assert first.status == 200
-        waiting = asyncio.create_task(browser.ask("POST", "/call/wait", None, ADA))
+        assert (await browser.ask("POST", "/call/rated", [1], first)).status == 200
+        waiting = asyncio.create_task(browser.ask("POST", "/call/wait", None, first))
         await until(lambda: waiting.done() or any(peer.active for peer in app.server.peers))
         answer = await browser.ask("POST", path, [2], headers)
         assert (answer.status, answer.headers.get("Retry-After")) == (status, "1" if status == 429 else None)

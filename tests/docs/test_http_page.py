@@ -30,8 +30,10 @@ IDS = re.compile(r"\b[0-9a-f]{8,16}\b")
 
 
 @pytest.fixture
-async def url(tmp_path: Path) -> AsyncGenerator[str]:
-    (tmp_path / "app.py").write_text(program_of(PAGE, "app.py"), "utf-8")
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[str]:
+    """The server of the page. With a parameter, that is the rate of its run."""
+    options = f"keep=600, rate={getattr(request, 'param', 1000)}"
+    (tmp_path / "app.py").write_text(program_of(PAGE, "app.py").replace("keep=600", options), "utf-8")
     served = SHOWN[0].removeprefix("$ ").strip().removesuffix("8000")
     port = free_port()
     process = await start(PYTHON[0], "-m", *shlex.split(served), str(port), cwd=tmp_path)
@@ -92,6 +94,7 @@ PRINTED = {
 WRITTEN = [name for name in PRINTED if name != "Client.java" or shutil.which("javac")]
 
 
+@pytest.mark.parametrize("url", [0.4], indirect=True)  # who asks again after a second gets 429
 @pytest.mark.parametrize("name", WRITTEN)
 async def test_a_client_without_packages_calls_and_reads_a_run_through_a_drop(
     name: str, url: str, tmp_path: Path
