@@ -56,6 +56,9 @@ await upload.request("next", { value: "1", done: false }) // 2769
 const result: string = await upload.request("next", { done: true }) // 2322
 const cups = await server.request("count", 3)
 cups.on("next", (item: { value: number; done: boolean }) => item) // 2345
+const talk = await server.request("talk")
+await talk.request("upper", 1) // 2345
+await talk.request("lower", "a") // 2345
 
 // What the server emits
 server.on("new", () => {}) // 2345

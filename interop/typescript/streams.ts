@@ -2,7 +2,7 @@
 import WebSocket from "ws"
 import WebSocketWrapper from "ws-wrapper"
 
-import type { AnonymousChannel, Exchange, Items, Typed, Upload } from "./events.js"
+import type { Exchange, Items, Typed, Upload } from "./events.js"
 import type { Cup } from "./events.js"
 
 const socket = new WebSocket(process.argv[2]!)
@@ -38,7 +38,8 @@ await reading
 console.log(JSON.stringify(["doubled", doubled, end]))
 exchange.close()
 
-const channel: AnonymousChannel = await server.request("talk")
-console.log(JSON.stringify(["talk", await channel.request("upper", "hi")]))
+const channel = await server.request("talk")
+const upper: string = await channel.request("upper", "hi")
+console.log(JSON.stringify(["talk", upper]))
 channel.abort()
 socket.close()

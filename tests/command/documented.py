@@ -8,7 +8,7 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from wsrpc import AnonymousChannel, Handshake, Limits, Peer, RpcError, Server
+from wsrpc import AnonymousChannel, Conversation, Handshake, Limits, Peer, RpcError, Server
 from wsrpc_adapters.aiohttp import routes as aiohttp_routes
 from wsrpc_adapters.asgi import routes
 
@@ -29,6 +29,15 @@ class Dog(msgspec.Struct, tag=True):
 class News(Protocol):
     async def said(self, who: str, cup: Cup) -> None: ...
     async def age(self) -> int: ...
+
+
+class Says(Protocol):
+    async def say(self, text: str) -> None: ...
+
+
+class Asks(Protocol):
+    async def hi(self, number: int) -> None: ...
+    async def why(self) -> str: ...
 
 
 def fill(server: Server) -> None:
@@ -100,6 +109,12 @@ def fill(server: Server) -> None:
 
     @server.on("talk")
     async def talk(channel: AnonymousChannel) -> None:
+        await channel.emit("hi", 1)
+        await channel.request("why")
+
+    @server.on("chat")
+    async def chat(channel: Annotated[AnonymousChannel, Conversation(handles=Says, emits=Asks)]) -> None:
+        channel.on("say", lambda text: None)
         await channel.emit("hi", 1)
         await channel.request("why")
 

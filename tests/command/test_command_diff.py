@@ -33,9 +33,9 @@ breaks callers:
 """
 MEANING = """\
 changes meaning:
-  orders:create(order).note: field-removed-optional. New handlers ignore the field silently. Keep the field \
+  orders:create(order).note: field-removed-optional. New handlers ignore it silently. Keep the field \
 until no caller sends it.
-  orders:create(timeout_s): default-changed (5 -> 6). Who omits the value gets the other default. Send the value \
+  orders:create(timeout_s): default-changed (5 -> 6). Who omits the value gets the other default. Send it \
 always, or add another.
 """
 ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers (this program) first.\n"
@@ -142,7 +142,7 @@ async def test_as_json(folder: Path) -> None:
         "new_caller": "meaning",
         "old_peers": "meaning",
         "text": "Who omits the value gets the other default.",
-        "do": "Send the value always, or add another.",
+        "do": "Send it always, or add another.",
         "old": 5,
         "new": 6,
     }

@@ -287,10 +287,12 @@ async def play(client: Client) -> None:
     assert await client.request("total", send=range(9)) == 36
     assert await client.request("first", send=range(9)) == 0
     assert [item async for item in client.stream("doubled", send=[1, 2])] == [2, 4]
-    async with await client.open_channel("talk") as channel:
-        channel.on("hi", lambda number: None)
-        channel.on("why", lambda: "because")
-        await channel.wait_closed()
+    for event in "talk", "chat":
+        async with await client.open_channel(event) as channel:
+            channel.on("hi", lambda number: None)
+            channel.on("why", lambda: "because")
+            await channel.emit("say", "hello")
+            await channel.wait_closed()
 
 
 def payloads(document: dict[str, Any], operation: str, action: str) -> dict[str, Draft7Validator]:

@@ -75,7 +75,7 @@ SENT: dict[Kind, str] = {
     "stream": "request cancellation start accepted rejection abort",
     "upload": "request cancellation sends end abort",
     "exchange": "request cancellation start stop accepted rejection sends end abort",
-    "conversation": "request cancellation message answer rejection abort",
+    "conversation": "request cancellation sends message answer rejection abort",
 }
 """What the caller of a request sends."""
 REPLIES: dict[Kind, str] = {
@@ -83,7 +83,7 @@ REPLIES: dict[Kind, str] = {
     "stream": "opened run items end cancellation abort",
     "upload": "opened start stop accepted abort result",
     "exchange": "opened start stop accepted items end cancellation abort",
-    "conversation": "opened message answer cancellation abort",
+    "conversation": "opened items message answer cancellation abort",
 }
 """What the caller gets, besides errors."""
 
@@ -136,7 +136,10 @@ class _Events:
         messages |= {roles[role]: message for role, message in own.items()}
 
         def uses(names: str) -> dict[str, Any]:
-            found = [name for name in names.split() if name in own or name in SHARED]
+            untold = not (event.events or event.emits)  # what travels in a conversation
+            found = [
+                name for name in names.split() if name in own or (name in SHARED and (untold or name != "message"))
+            ]
             for name in found:
                 if name in SHARED:
                     self.shared[name] = SHARED[name]
@@ -180,6 +183,10 @@ def _messages(event: EventSchema, action: Action) -> Messages:
         found["items"] = _items("An item, or several.", event.items)
     if event.sends is not None:
         found["sends"] = _items("An item, or several, from the caller.", event.sends)
+    for role, inner in (("sends", event.events), ("items", event.emits)):
+        if inner:
+            a = {"anyOf": [arguments_of(each, {"const": each.event}) for each in inner]}
+            found[role] = _message("An event or request of the conversation.", "h a", i=ID, h=ID, a=a, ctx=CONTEXT)
     return found
 
 

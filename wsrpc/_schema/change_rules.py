@@ -43,7 +43,7 @@ _TABLE = """
 event-added | works | fails | Old handlers do not know the event. | Deploy the handlers first.
 event-removed | fails | works | Old callers still send the event. | Remove it when no caller is left.
 event-deprecated | works | works |\
-    Old callers are warned; of emitted events, nobody is told. | Remove it when nobody needs it.
+    Old callers are warned, readers of emitted events are not. | Remove it when nobody needs it.
 kind-changed | fails | fails | The caller expects another kind of response. | Add another event.
 event-hidden | works | works | It is described in one version only, and the same in both. | Nothing to do.
 hidden-changed | fails | fails |\
@@ -56,31 +56,24 @@ keep-shortened | meaning | works |\
 emitted-event-added | works | meaning | Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works |\
     New handlers drop the old event, and only log that. Old ones get none. | Emit it until no peer needs it.
-emitted-request-removed | fails | works |\
-    New handlers refuse the old request. Old ones get none. | Keep it until no peer needs it.
+emitted-request-removed | fails | works | New handlers refuse it. Old ones get none. | Keep it until no peer needs it.
 emit-to-request | works | fails | Old handlers answer with null. | Deploy the handlers first.
 request-to-emit | fails | works | New handlers answer old requests with null. | Add another event.
 
 parameter-added | fails | fails |\
     Old callers pass too few arguments, new ones too many. | Give it a default, and deploy the handlers first.
-parameter-added-optional | works | fails | Old handlers refuse the further argument. | Deploy the handlers first.
-parameter-removed | fails | fails |\
-    Old callers pass too many arguments, new ones too few. | Keep the parameter, and ignore its value.
-parameter-removed-optional | fails | works |\
-    New handlers refuse the further argument. | Keep the parameter until no caller passes it.
+parameter-added-optional | works | fails | Old handlers refuse it. | Deploy the handlers first.
+parameter-removed | fails | fails | Old callers pass too many arguments, new ones too few. | Keep it; ignore its value.
+parameter-removed-optional | fails | works | New handlers refuse it. | Keep it until no caller passes it.
 emitted-parameter-added | fails | meaning |\
     New handlers refuse old events; old ones drop the argument silently. | Give the parameter a default.
-emitted-parameter-added-optional | works | meaning |\
-    Old handlers drop the further argument silently. | Deploy the handlers first.
+emitted-parameter-added-optional | works | meaning | Old handlers drop it silently. | Deploy the handlers first.
 emitted-parameter-removed | meaning | fails |\
-    New handlers drop the argument silently; old ones refuse new events. | Keep the parameter, and ignore its value.
-emitted-parameter-removed-optional | meaning | works |\
-    New handlers drop the argument silently. | Keep the parameter until nobody passes it.
+    New handlers drop the argument silently; old ones refuse new events. | Keep it; ignore its value.
+emitted-parameter-removed-optional | meaning | works | New handlers drop it silently. | Keep it until nobody passes it.
 parameter-required | fails | works | Old callers may omit the argument. | Keep the default.
-parameter-optional | works | fails |\
-    New callers may omit the argument, which old handlers require. | Deploy the handlers first.
-default-changed | meaning | meaning |\
-    Who omits the value gets the other default. | Send the value always, or add another.
+parameter-optional | works | fails | New callers may omit what old handlers require. | Deploy the handlers first.
+default-changed | meaning | meaning | Who omits the value gets the other default. | Send it always, or add another.
 parameter-renamed | fails | fails |\
     By URL, the other name is refused. By position, it gets the value. | Declare `older_names` if both mean the same.
 position-renamed | meaning | meaning |\
@@ -89,14 +82,12 @@ positions-reordered | meaning | meaning |\
     Values go by position: they arrive in the places of others. | Keep the order, and append what is new.
 parameter-before-rest | meaning | meaning | A further argument becomes a parameter, or the reverse. | Add another event.
 
-unit-changed | meaning | meaning |\
-    The same number is read in another unit. | Add a parameter or a field for the new unit.
+unit-changed | meaning | meaning | The same number is read in another unit. | Add a parameter or field for the new unit.
 unit-declared | works | works | Nothing is sent differently. | Check that old values had this unit, too.
 unit-removed | meaning | meaning | Nothing says the unit of the number any more. | Declare its unit.
-unit-misspelt | works | works | Units are compared only if the key is `unit`. | Rename the key.
 type-changed | fails | fails | Neither version reads all values of the other. | Add a parameter, a field or an event.
 type-widened | works | fails | Old programs refuse values that are allowed now. | Deploy the readers first.
-type-narrowed | fails | works | New programs refuse values that were allowed. | Send only the remaining values first.
+type-narrowed | fails | works | New programs refuse values that were allowed. | Send only remaining values first.
 null-allowed | works | fails | Old programs refuse null. | Deploy the readers first.
 null-refused | fails | works | New programs refuse null. | Stop sending null first.
 integer-to-number | meaning | fails |\
@@ -109,8 +100,7 @@ bytes-to-text | fails | meaning |\
     New programs refuse bytes (in JSON, they read base64). Old ones decode text as base64. | Add a field for the text.
 list-to-set | meaning | works | New programs lose the order and duplicates. | Keep the list.
 set-to-list | works | meaning | Old programs lose the order and duplicates. | Send each value once.
-constraint-tightened | fails | works |\
-    New programs refuse values that were allowed. | Send only the remaining values first.
+constraint-tightened | fails | works | New programs refuse values that were allowed. | Send only remaining values first.
 constraint-loosened | works | fails | Old programs refuse values that are allowed now. | Deploy the readers first.
 constraint-changed | fails | fails | Each version refuses values of the other. | Allow both forms first.
 constraint-unchecked | works | works |\
@@ -127,11 +117,10 @@ tag-changed | fails | fails | Each version refuses the tag of the other. | Keep 
 
 field-added | fails | meaning |\
     Old callers do not send it; old handlers ignore it silently. | Give it a default, and deploy the handlers first.
-field-added-optional | works | meaning | Old handlers ignore the field silently. | Deploy the handlers first.
+field-added-optional | works | meaning | Old handlers ignore it silently. | Deploy the handlers first.
 field-removed | meaning | fails |\
-    New handlers ignore the field silently; old ones miss it. | Keep the field until no caller sends it.
-field-removed-optional | meaning | works |\
-    New handlers ignore the field silently. | Keep the field until no caller sends it.
+    New handlers ignore it silently; old ones miss it. | Keep the field until no caller sends it.
+field-removed-optional | meaning | works | New handlers ignore it silently. | Keep the field until no caller sends it.
 result-field-added | fails | works | New callers miss the field in old results. | Deploy the handlers first.
 result-field-added-default | meaning | works |\
     New callers take the default for a value of the old handler. | Let null be its default, and check for null.

@@ -29,8 +29,6 @@ _MOST_PLACES = 20_000
 so later ones are compared once for each argument and result."""
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
-_MISSPELT = ("units", "Unit", "x-unit", "x-units")
-"""Keywords that are written for it by mistake."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -300,7 +298,7 @@ class _Comparison:
         if "prefixItems" in old:
             one, other = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
             known = _known([*zip(other, news.values(), strict=True)], one)
-            yield from _order(one, known, place, ".{}")
+            yield from _order(one, known, place, ".{}", "position-renamed")
         else:
             if place.read:
                 yield from _older_names(olds, news, place, ".{}")
@@ -353,11 +351,10 @@ def _name(event: EventSchema) -> str:
 
 def _known(news: Sequence[tuple[str, _Field | ParameterSchema]], olds: Collection[str]) -> list[str]:
     """Return the name that the old version has for each field or parameter: its own, or an older one that is free."""
-    taken = {name for name, _ in news}
-    older = ([each for each in new.schema.get(OLDER_NAMES, ()) if each not in taken] for _, new in news)
+    free = {*olds} - {name for name, _ in news}
     return [
-        next((each for each in (name, *names) if each in olds), name)
-        for (name, _), names in zip(news, older, strict=True)
+        name if name in olds else next((each for each in new.schema.get(OLDER_NAMES, ()) if each in free), name)
+        for name, new in news
     ]
 
 
@@ -373,9 +370,7 @@ def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place
                 yield _change("older-name-removed", place.at(at.format(lost)))
 
 
-def _order(
-    old: Sequence[str], new: Sequence[str], place: _Place, at: str, renamed: str = "position-renamed"
-) -> Iterator[Change]:
+def _order(old: Sequence[str], new: Sequence[str], place: _Place, at: str, renamed: str) -> Iterator[Change]:
     """Compare the names of values that are sent by position."""
     if moved := [name for name in old if name in new and old.index(name) != new.index(name)]:
         yield _change("positions-reordered", place.at(at.format(", ".join(moved))), list(old), list(new))
@@ -389,8 +384,6 @@ def _units(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
     if before != after:
         action = "declared" if before is None else "removed" if after is None else "changed"
         yield _change(f"unit-{action}", place, before, after)
-    if after is None and (word := next((word for word in _MISSPELT if word in new), None)):
-        yield _change("unit-misspelt", place, None, word)
 
 
 def _written(value: Any) -> str:
@@ -427,7 +420,7 @@ def _walk(
     schema: Any, definitions: dict[str, Schema], home: str, seen: frozenset[str]
 ) -> Iterator[tuple[str, Any, _Leaf]]:
     schema = _as_enum(schema)
-    shared = {key: value for key, value in schema.items() if key in (UNIT, *_MISSPELT)}
+    shared = {UNIT: schema[UNIT]} if UNIT in schema else {}
     if (ref := schema.get("$ref")) is not None:
         name = ref.removeprefix(PREFIX)
         if name not in seen:

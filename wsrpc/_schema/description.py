@@ -185,19 +185,17 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     drafts = [_draft(*found) for found in sorted(shown_handlers(registry, once=once), key=_place)]
     emitted = [_emitted(*found) for found in sorted(declared_members(registry), key=_place)]
     of_users = [each for each in shown_handlers(registry, once=once, hidden=True) if each[0] not in registry.reserved]
-    hidden = _described([_draft(*found) for found in of_users], [], enc_hook)
-    return _described(drafts, emitted, enc_hook, sorted(digest(each, hidden.definitions) for each in hidden.events))
+    hidden = _made([_draft(*found) for found in of_users], [], enc_hook, ())
+    return _made(drafts, emitted, enc_hook, sorted(digest(each, hidden.definitions) for each in hidden.events))
 
 
-def _described(
-    drafts: list[_Draft], emitted: list[_Draft], enc_hook: EncHook | None, hidden: Sequence[str] = ()
-) -> Description:
+def _made(drafts: list[_Draft], emitted: list[_Draft], hook: EncHook | None, hidden: Sequence[str]) -> Description:
     types = [each for draft in (*drafts, *emitted) for each in draft.types()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
         schemas, definitions = schemas_of(types)
     described = iter(schemas)
-    default = _default_writer(enc_hook)
+    default = _default_writer(hook)
     events = [_finished(draft, described, default) for draft in drafts]
     emits = [_finished(draft, described, default) for draft in emitted]
     made = Description(tuple(events), tuple(emits), definitions, tuple(hidden))

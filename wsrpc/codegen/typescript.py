@@ -354,4 +354,9 @@ def _answer(event: EventSchema, names: Names, indent: str) -> str:
         case "exchange":
             return f"Exchange<{sends}, {items}>"
         case "conversation":
-            return "AnonymousChannel"
+            calls, heard = (
+                _braces("".join(_event(each, names, f"{indent}  ", kind) for each in inner), indent)
+                for inner, kind in ((event.events, _answer), (event.emits, _listened))
+            )
+            declared = f"Listening<Others<AnonymousChannel>, {heard}> & Calls<{calls}>"
+            return declared if event.events or event.emits else "AnonymousChannel"
