@@ -97,6 +97,8 @@ END = "end"
 EVENTS: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
 COMMENT = b":\n\n"
 
+NO_RESULT = "this event has items, an upload or a conversation: only items have URLs, with runs= and keep="
+
 CHALLENGE = ("www-authenticate", "Bearer")
 """What RFC 9110 requires of each response with the status 401."""
 
@@ -149,8 +151,8 @@ class HttpRoutes:
 
     async def _respond(self, request: Request, path: str) -> Response:
         if request.method == "OPTIONS":  # the origin is checked with the request itself
-            headers = request.header("access-control-request-headers")
             allowed = [("access-control-allow-methods", "GET, POST, DELETE"), ("access-control-max-age", "600")]
+            headers = request.header("access-control-request-headers")
             return Response(204, [*allowed, ("access-control-allow-headers", headers)])
         handshake = request.handshake(self.server)
         handshake.names_origin, handshake.asks_to_resume = request.method != "GET", False  # it counts from here on
@@ -317,9 +319,6 @@ class Asked:
     def is_above_limit(self) -> bool:
         """Whether a rate or a quota of the caller has refused something, and not what all callers share."""
         return any(kind in self._ignored for kind in ("above the rate", "above the quota"))
-
-    def leave(self, reason: str) -> None:
-        self.left.cancel()
 
     def on(self, client: Client) -> Any:
         """Return the channel of the event."""
@@ -682,7 +681,7 @@ async def events(asked: Asked, stream: AsyncGenerator[bytes]) -> Response:
         WsrpcError: it cannot begin.
     """
     await anext(stream)  # so that an error has a status, and closing the stream ends its connection
-    return Response(200, EVENTS, stream=stream, lost=asked.leave)
+    return Response(200, EVENTS, stream=stream, lost=asked.left.cancel)
 
 
 def event_of(data: bytes, id: str | None, kind: str = "") -> bytes:
@@ -737,6 +736,8 @@ def error_of(error: WsrpcError) -> dict[str, Any]:
     """Return an error as JSON has it."""
     words = re.sub("(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     shown: dict[str, Any] = {"message": str(error), "code": f"wsrpc.{words}"}
+    if isinstance(error, UnexpectedChannel):
+        shown["message"] = NO_RESULT
     if isinstance(error, RemoteError):
         shown = {"message": error.message, "code": error.code}
         with suppress(BadResult):  # JSON may not have the rest

@@ -330,7 +330,7 @@ ANSWERS: dict[str, Row] = {
     "a failure": ("POST", "/call/fail", None, {}, 500, "wsrpc.internal"),
     "a deadline": ("POST", "/call/wait", None, {"wsrpc-timeout": "0.05"}, 504, "wsrpc.request_timeout"),
     "credentials that expire in the midst": ("POST", "/call/wait", None, SOON, 500, "wsrpc.connection_lost"),
-    "a stream": ("POST", "/call/count", [1], {}, 400, "wsrpc.unexpected_channel"),
+    "a stream": ("POST", "/call/count", [1], {}, 400, "this event has items, an upload"),
     "an event that is no call": ("POST", "/call/forever", [], {}, 404, "routes() does not serve this path"),
     "a path that is not served": ("GET", "/", None, {}, 404, "routes() does not serve this path"),
     "another method": ("GET", "/call/add", None, {}, 405, "this URL has POST"),
