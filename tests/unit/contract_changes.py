@@ -122,6 +122,12 @@ def types() -> Iterator[Case]:
             "",
             "",
         ),
+        (
+            "constraint-tightened",
+            ("T", "T(a=datetime(2026, 1, 2))"),
+            ("T", f"T(a={AWARE})"),
+            *(f"class T(pydantic.BaseModel): a: {each}" for each in ("datetime", "pydantic.AwareDatetime")),
+        ),
         ("variant-added", ("A | B", "A(1)"), ("A | B | C", "C(1)"), a + b, a + b + c),
         ("variant-removed", ("A | B | C", "C(1)"), ("A | B", "A(1)"), a + b + c, a + b),
         *((rule, ("T", old), ("T", new), *types) for rule, old, new, *types in classes),

@@ -341,7 +341,8 @@ def _hidden(old: Description, new: Description) -> Iterator[Change]:
         rule = "event-added" if before is None else "event-removed" if after is None else "hidden-changed"
         if before != after or key in names:
             yield _change(
-                "event-hidden" if before == after else rule, _Place(names.get(key, f"hidden {key}"), read=True)
+                "event-hidden" if before == after else rule,
+                _Place(names.get(key, f"hidden {after or before}"), read=True),
             )
 
 
