@@ -154,7 +154,7 @@ fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-EXPLORED := tests/property interop/test_typescript_property.py
+EXPLORED := tests/property interop/test_typescript_property.py interop/test_contract_changes.py
 SOAKED := tests/faults/test_memory.py tests/faults/test_durability.py tests/faults/test_floods.py \
   interop/test_page_networks.py interop/test_page_cuts.py interop/test_page_cuts_memory.py
 

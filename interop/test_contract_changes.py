@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from contract_changes import CASES, Case
+from effort import examples
+from hypothesis import HealthCheck, Phase, given, settings
 from programs import start
+from random_versions import pairs
 from two_versions import Version, as_own, in_json, outcome
 
 from interop.installed import build_client, install_client
@@ -65,9 +68,9 @@ class Play(NamedTuple):
         return bool(self.caller.kind) and (bool(self.caller.emits) or not self.caller.options.get("hidden"))
 
 
-def plays() -> list[Play]:
+def plays(cases: list[Case]) -> list[Play]:
     made: list[Play] = []
-    for case in CASES:
+    for case in cases:
         changes = compare(case.old.describe(), case.new.describe())
         for caller, handler, found in (
             (case.old, case.new, [each.old_caller for each in changes]),
@@ -132,9 +135,36 @@ def read_by_page(play: Play, args: list[Any]) -> list[Any]:
     return args if rest is not None else args[: len(named)]
 
 
+def random_pairs(count: int) -> list[Case]:
+    """Return pairs with numbers that JavaScript can tell apart."""
+    made: list[Case] = []
+
+    @settings(max_examples=count, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
+    @given(pairs.filter(lambda both: "2 ** 53" not in f"{both}"))
+    def draw(both: tuple[Version, Version]) -> None:
+        made.append(Case("", *both))
+
+    draw()
+    return made
+
+
 @pytest.mark.timeout(300)
 async def test_no_page_fares_worse_than_the_table_says(tmp_path: Path) -> None:
-    found = plays()
+    worse, better = await compared(plays(CASES), tmp_path)
+    assert worse == []
+    assert better == NOTICE_LESS
+
+
+@pytest.mark.timeout(600)
+async def test_random_changes_that_are_called_compatible_are_for_pages_too(tmp_path: Path) -> None:
+    found = [play for play in plays(random_pairs(examples(1000))) if play.expected == "works"]
+    assert len(found) > 20
+    worse, _ = await compared(found, tmp_path)
+    assert worse == []
+
+
+async def compared(found: list[Play], tmp_path: Path) -> tuple[list[Any], set[str]]:
+    """Let one page play all. Return what is worse than expected, and the rules after which something is better."""
     (tmp_path / "package").mkdir()
     install_client(build_client(tmp_path / "package"), tmp_path)
     (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
@@ -185,5 +215,4 @@ async def test_no_page_fares_worse_than_the_table_says(tmp_path: Path) -> None:
             worse.append((play.case.rule, observed, play.expected, checks.get(play.name, value)))
         if RANK[observed] < RANK[play.expected]:
             better.add(play.case.rule)
-    assert worse == []
-    assert better == NOTICE_LESS
+    return worse, better
