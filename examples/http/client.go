@@ -73,9 +73,12 @@ func read(url string, args map[string]any, item func(data string)) error {
 func events(response *http.Response, position string, item func(data string)) (string, bool, error) {
 	defer response.Body.Close()
 	id, event, data := position, "", ""
+	silent := time.AfterFunc(30*time.Second, func() { response.Body.Close() }) // there is a comment every 15 seconds
+	defer silent.Stop()
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
+		silent.Reset(30 * time.Second)
 		name, value, _ := strings.Cut(lines.Text(), ": ")
 		switch {
 		case name == "id":

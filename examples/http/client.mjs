@@ -23,10 +23,11 @@ async function call(name, args) {
   return body
 }
 
-/** Yield the server-sent events of a response. */
-async function* eventsOf(response) {
+/** Yield the server-sent events of a response. `silent` ends it if nothing arrives: there is a comment every 15 seconds. */
+async function* eventsOf(response, silent) {
   let text = ""
   for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
+    silent.refresh()
     const events = (text + piece).split("\n\n")
     text = events.pop()
     for (const event of events) yield Object.fromEntries(event.split("\n").map((line) => line.split(/: ?(.*)/s)))
@@ -37,13 +38,15 @@ async function* eventsOf(response) {
 async function* read(run, args) {
   let position = ""
   for (;;) {
+    const cut = new AbortController()
+    const silent = setTimeout(() => cut.abort(new TypeError("nothing arrives")), 30_000)
     try {
-      const more = { ...headers, "Last-Event-ID": position }
-      const response = await fetch(`${url}/runs/${run}`, { method: "POST", headers: more, body: JSON.stringify(args) })
+      const more = { method: "POST", headers: { ...headers, "Last-Event-ID": position }, signal: cut.signal }
+      const response = await fetch(`${url}/runs/${run}`, { ...more, body: JSON.stringify(args) })
       if (response.status === 204) return
       if (response.status !== 429 && response.status < 502) {
         if (!response.ok) throw new Failed((await response.json()).error)
-        for await (const { id, event, data } of eventsOf(response)) {
+        for await (const { id, event, data } of eventsOf(response, silent)) {
           if (event === "end") return
           if (event) throw new Failed(JSON.parse(data).error)
           if (data) yield JSON.parse(data)
@@ -52,6 +55,8 @@ async function* read(run, args) {
       }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error // what fetch raises after a drop
+    } finally {
+      clearTimeout(silent)
     }
     await new Promise((resolve) => setTimeout(resolve, 1000))
   }

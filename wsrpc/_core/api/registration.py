@@ -177,8 +177,8 @@ class Registrar(OnChannel):
             deprecated: what callers should use instead, in at most 200 characters. The first call of each peer is
                 logged here and, if the peer is a wsrpc peer, there. Descriptions and generated clients say it, too.
             rate: the maximum number of calls per second, and of those in one burst, for each peer, or for each user of
-                the first of the server's `Quotas` that applies. Others are refused as for `Limits.rate`, before
-                middleware.
+                the first of the server's `Quotas` that applies. By URL, without quotas, it is for each principal, or
+                else address. Others are refused as for `Limits.rate`, before middleware.
 
         Raises:
             TypeError: the function cannot be a handler. The error message names the parameter and says what to do.
