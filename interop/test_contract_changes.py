@@ -33,7 +33,7 @@ NOTICE_LESS = {
     *("type-changed", "type-narrowed", "type-widened", "integer-to-number", "number-to-integer", "text-to-bytes"),
     *("bytes-to-text", "added-field-refused", "removed-field-refused", "parameter-added", "parameter-removed"),
     *("parameter-added-optional", "parameter-removed-optional", "parameter-before-rest", "parameter-renamed"),
-    *("older-name-added", "enum-value-added", "keep-extended", "keep-shortened"),
+    *("parameter-name-added", "enum-value-added", "keep-extended", "keep-shortened"),
 }
 """Rules after which a page may fare better than the table says: in JavaScript, there is one type of numbers, also
 for flags, and one of texts, and a function takes any number of arguments. A page sends no names of parameters, as URLs

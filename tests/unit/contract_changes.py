@@ -191,7 +191,7 @@ def renames() -> Iterator[Case]:
     new = "y: Annotated[int, older_names('x')]"
     for kind, emits in (("value", ""), ("stream", ""), ("value", "event")):
         calls: Any = {"kind": kind, "emits": emits}
-        yield Case("" if emits else "older-name-added", V(**calls), V(new, **calls))
+        yield Case("" if emits else "parameter-name-added", V(**calls), V(new, **calls))
     first, last = (V(f"x: Annotated[int, older_names({names})]") for names in ("'c', 'd'", "'d'"))
     yield Case("older-name-removed", first, last)
     for start, suffix in (("", ""), (" = 5", "-optional")):

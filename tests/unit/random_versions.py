@@ -107,7 +107,14 @@ def changed_list(draw: st.DrawFn, before: Any, others: Any) -> list[Any]:
             found[draw(st.sampled_from(NAMES)) if action == "rename" else name] = tp, default
     if others and draw(st.booleans()):
         found.setdefault(others[0][0], others[0][1])
-    return list(found.items())
+    return without_clashes(found)
+
+
+def without_clashes(found: dict[str, Any]) -> list[Any]:
+    """Without older names that another has, too: a class refuses them."""
+    older = [tp[2] for tp, _ in found.values() if tp[0] == "older"]
+    clash = {name for name in older if older.count(name) > 1 or name in found}
+    return [(n, (tp[1] if tp[0] == "older" and tp[2] in clash else tp, default)) for n, (tp, default) in found.items()]
 
 
 def in_order(found: Any) -> list[Any]:

@@ -76,6 +76,7 @@ parameter-optional | works | fails | New callers may omit what old handlers requ
 default-changed | meaning | meaning | Who omits the value gets the other default. | Send it always, or add another.
 parameter-renamed | fails | fails |\
     By URL, the other name is refused. By position, it gets the value. | Declare `older_names` if both mean the same.
+parameter-name-added | works | fails | By URL, old handlers do not know the new name. | Deploy the handlers first.
 position-renamed | meaning | meaning |\
     Values go by position: the same one arrives under another name. | Check that both names mean the same.
 positions-reordered | meaning | meaning |\
@@ -130,8 +131,7 @@ result-field-removed-default | works | meaning |\
     Old callers take the default for a value of the new handler. | Keep it until no caller reads it.
 result-field-removed-optional | works | works | Callers see that the field is missing. | Nothing to do.
 field-deprecated | works | works | Generated clients mark the field. | Remove it when nobody uses it.
-older-name-added | works | fails |\
-    Old handlers do not know the new name, which for a parameter only a URL has. | Deploy the handlers first.
+older-name-added | works | fails | Old handlers do not know the new name. | Deploy the handlers first.
 older-name-added-optional | works | meaning | Old handlers ignore the new name silently. | Deploy the handlers first.
 older-name-removed | works | works | Only callers before the old version send it. | Check that none is left.
 added-field-refused | works | fails | The old class forbids unknown fields. | Allow them first.

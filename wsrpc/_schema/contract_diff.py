@@ -206,7 +206,7 @@ class _Comparison:
                 {p.name: _Field({OLDER_NAMES: p.schema.get(OLDER_NAMES, ())}, False) for p in side}
                 for side in (old, new)
             )
-            yield from _older_names(before, after, place, "({})")
+            yield from _older_names(before, after, place, "({})", "parameter-name-added")
         few, many = sorted((names, known), key=len)
         # Further ones may be anywhere. One in the place of a name that is gone is perhaps that one.
         further = [name for n, name in enumerate(many) if name not in few and (n >= len(few) or few[n] in many)]
@@ -301,7 +301,7 @@ class _Comparison:
             yield from _order(one, known, place, ".{}", "position-renamed")
         else:
             if place.read:
-                yield from _older_names(olds, news, place, ".{}")
+                yield from _older_names(olds, news, place, ".{}", "older-name-added")
                 news = dict(zip(_known([*news.items()], olds), news.values(), strict=True))
         for name in {**olds, **news}:
             p, q = olds.get(name), news.get(name)
@@ -359,13 +359,14 @@ def _known(news: Sequence[tuple[str, _Field | ParameterSchema]], olds: Collectio
     ]
 
 
-def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place, at: str) -> Iterator[Change]:
+def _older_names(
+    olds: dict[str, _Field], news: dict[str, _Field], place: _Place, at: str, added: str
+) -> Iterator[Change]:
     for (name, field), known in zip(news.items(), _known([*news.items()], olds), strict=True):
         if (before := olds.get(known)) is None:
             continue
         if known != name:
-            rule = f"older-name-added{'-optional' * before.may_be_missed}"
-            yield _change(rule, place.at(at.format(name)), known, name)
+            yield _change(added + "-optional" * before.may_be_missed, place.at(at.format(name)), known, name)
         for lost in before.schema.get(OLDER_NAMES, ()):
             if lost not in (*news, *field.schema.get(OLDER_NAMES, ())):
                 yield _change("older-name-removed", place.at(at.format(lost)))

@@ -212,6 +212,7 @@ CLASSES = "".join(f"class {name}(Struct, tag=True): x: int\n" for name in "ABCD"
         ("x: int", "x: int | str | bool", ["type-widened:f(x)<string>", "type-widened:f(x)<boolean>"]),
         ("x: date | int | bool", "x: int", ["type-narrowed:f(x)<date>", "type-narrowed:f(x)<boolean>"]),
         ("x: S", "x: U", ["older-name-removed:f(x).b", "older-name-removed:f(x).c"]),
+        ("x: int", "x: int, y: Annotated[int, older_names('x')]", ["parameter-added:f(y)"]),
         ("a: int, c: int", "a: int, b: int, c: int", ["positions-reordered:f(c)", "parameter-added:f(b)"]),
         ("a: int, b: int, c: int", "a: int, c: int", ["positions-reordered:f(c)", "parameter-removed:f(b)"]),
         ("x: Annotated[int, Meta(ge=1)]", "x: Annotated[int, Meta(gt=0)]", []),
