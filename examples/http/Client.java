@@ -2,19 +2,30 @@
 //
 //     java Client.java [url]
 
+import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.UncheckedIOException;
+import java.io.InputStream;
+import java.io.InputStreamReader;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
+import java.nio.charset.StandardCharsets;
 import java.util.UUID;
-import java.util.stream.Stream;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
 
 public class Client {
     // uvicorn loses the bodies of requests that offer HTTP/2.
     static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+    static final ScheduledExecutorService TIMER = Executors.newSingleThreadScheduledExecutor(task -> {
+        Thread thread = new Thread(task);
+        thread.setDaemon(true);
+        return thread;
+    });
 
     /** Returns a request with arguments by name, as JSON. */
     static HttpRequest request(String url, String args, String position) {
@@ -37,14 +48,17 @@ public class Client {
         String position = "";
         while (true) {
             try {
-                HttpResponse<Stream<String>> response = HTTP.send(request(url, args, position), BodyHandlers.ofLines());
+                HttpRequest asked = request(url, args, position);
+                HttpResponse<InputStream> response = HTTP.send(asked, BodyHandlers.ofInputStream());
+                InputStream body = response.body();
+                BufferedReader lines = new BufferedReader(new InputStreamReader(body, StandardCharsets.UTF_8));
                 int status = response.statusCode();
                 if (status != 200 && status != 429 && status < 502) { // an error, or 204: it was read
-                    response.body().forEach(System.out::println);
+                    lines.lines().forEach(System.out::println);
                     return;
                 }
                 String id = position, event = "", data = "";
-                for (String line : (Iterable<String>) response.body()::iterator) { // after 429, none is an event
+                for (String line; (line = next(lines, body)) != null;) { // after 429, none is an event
                     if (line.startsWith("id: ")) {
                         id = line.substring(4);
                     } else if (line.startsWith("event: ")) {
@@ -63,10 +77,20 @@ public class Client {
                         data = "";
                     }
                 }
-            } catch (IOException | UncheckedIOException dropped) {
+            } catch (IOException dropped) {
                 // and so it asks again
             }
             Thread.sleep(1000);
+        }
+    }
+
+    /** Returns the next line. After 30 seconds without one, the response was cut: there is a comment every 15 seconds. */
+    static String next(BufferedReader lines, InputStream body) throws IOException {
+        ScheduledFuture<?> silent = TIMER.schedule(() -> { body.close(); return null; }, 30, TimeUnit.SECONDS);
+        try {
+            return lines.readLine();
+        } finally {
+            silent.cancel(false);
         }
     }
 
