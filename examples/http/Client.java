@@ -84,7 +84,7 @@ public class Client {
         }
     }
 
-    /** Returns the next line. After 30 seconds without one, the response was cut: there is a comment every 15 seconds. */
+    /** Returns the next line. After 30 seconds without one, the response was cut: a comment comes every 15 seconds. */
     static String next(BufferedReader lines, InputStream body) throws IOException {
         ScheduledFuture<?> silent = TIMER.schedule(() -> { body.close(); return null; }, 30, TimeUnit.SECONDS);
         try {

@@ -23,7 +23,7 @@ async function call(name, args) {
   return body
 }
 
-/** Yield the server-sent events of a response. `silent` ends it if no comment arrives, which it does every 15 seconds. */
+/** Yield the server-sent events of a response. `silent` ends it if no comment arrives, as every 15 seconds. */
 async function* eventsOf(response, silent) {
   let text = ""
   for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
