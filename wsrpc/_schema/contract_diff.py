@@ -236,9 +236,8 @@ class _Comparison:
                 yield _change(renamed, at, old_rest.name, new_rest.name)
             yield from self._schemas(old_rest.schema, new_rest.schema, at)
         elif (rest := old_rest or new_rest) is not None:
-            yield _change(
-                f"{prefix}parameter-{'removed' if old_rest else 'added'}-optional", place.at(f"(*{rest.name})")
-            )
+            action = f"{prefix}parameter-{'removed' if old_rest else 'added'}"
+            yield _change(f"{action}-optional", place.at(f"(*{rest.name})"))
 
     # ------------------------------------------------------------ types
 
@@ -297,8 +296,8 @@ class _Comparison:
         olds, news = _fields_of(old), _fields_of(new)
         if "prefixItems" in old:
             one, other = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
-            known = _known([*zip(other, news.values(), strict=True)], one)
-            yield from _order(one, known, place, ".{}", "position-renamed")
+            pairs = [*zip(other, news.values(), strict=True)]
+            yield from _order(one, _known(pairs, one), place, ".{}", "position-renamed")
         else:
             if place.read:
                 yield from _older_names(olds, news, place, ".{}", "older-name-added")
@@ -340,10 +339,8 @@ def _hidden(old: Description, new: Description) -> Iterator[Change]:
         before, after = (side.get(key) for side in sides)
         rule = "event-added" if before is None else "event-removed" if after is None else "hidden-changed"
         if before != after or key in names:
-            yield _change(
-                "event-hidden" if before == after else rule,
-                _Place(names.get(key, f"hidden {after or before}"), read=True),
-            )
+            place = _Place(names.get(key, f"hidden {after or before}"), read=True)
+            yield _change("event-hidden" if before == after else rule, place)
 
 
 def _name(event: EventSchema) -> str:
@@ -359,9 +356,7 @@ def _known(news: Sequence[tuple[str, _Field | ParameterSchema]], olds: Collectio
     ]
 
 
-def _older_names(
-    olds: dict[str, _Field], news: dict[str, _Field], place: _Place, at: str, added: str
-) -> Iterator[Change]:
+def _older_names(olds: _Fields, news: _Fields, place: _Place, at: str, added: str) -> Iterator[Change]:
     for (name, field), known in zip(news.items(), _known([*news.items()], olds), strict=True):
         if (before := olds.get(known)) is None:
             continue
@@ -596,7 +591,10 @@ class _Field(NamedTuple):
         return len(self.schema.get("enum", ())) == 1 and MEMBER_NAMES not in self.schema
 
 
-def _fields_of(schema: Schema) -> dict[str, _Field]:
+_Fields = dict[str, _Field]
+
+
+def _fields_of(schema: Schema) -> _Fields:
     if "prefixItems" in schema:
         least = schema.get("minItems", 0)
         return {str(n): _Field(_as_enum(each), n >= least) for n, each in enumerate(schema["prefixItems"])}
