@@ -47,7 +47,8 @@ def named(draw: st.DrawFn, inner: st.SearchStrategy[Type]) -> Any:
 
 def structs(inner: st.SearchStrategy[Type]) -> st.SearchStrategy[Type]:
     options = st.sampled_from(["", "", "", "array_like=True", "forbid_unknown_fields=True", "omit_defaults=True"])
-    return st.tuples(st.just("struct"), options, named(inner))
+    others = st.sampled_from(["pydantic.BaseModel", "dataclass"])
+    return st.tuples(st.just("struct"), options | others, named(inner))
 
 
 def unions(inner: st.SearchStrategy[Type]) -> st.SearchStrategy[Type]:
@@ -140,10 +141,14 @@ def written(tp: Type, classes: list[str]) -> tuple[str, st.SearchStrategy[str]]:
         return " | ".join(each[0] for each in found), st.one_of(*(each[1] for each in found))
     if kind == "struct":
         options, fields = rest
+        if options == "pydantic.BaseModel":  # it knows neither classes nor constraints of msgspec
+            scalar = [each for each in fields if each[1][0][0] == "scalar"]
+            fields = [each for each in scalar if each[1][0][1] != "bytes" and "Meta" not in each[1][0][1]]
         made = [(field, *written(inner, classes), default) for field, (inner, default) in in_order(fields)]
         name = f"T{len(classes)}"
         body = [f"{field}: {source}{'' if default is None else f' = {default}'}" for field, source, _, default in made]
-        classes.append(f"class {name}(Struct, {options}): {'; '.join(body) or 'pass'}")
+        head = {"pydantic.BaseModel": f"class {name}({options})", "dataclass": f"@dataclass\nclass {name}"}
+        classes.append(f"{head.get(options, f'class {name}(Struct, {options})')}: {'; '.join(body) or 'pass'}")
         given = {field: values.map(f"{field}={{}}".format) for field, _, values, default in made if default is None}
         more = {field: values.map(f"{field}={{}}".format) for field, _, values, default in made if default is not None}
         values = st.fixed_dictionaries(given, optional=more).map(lambda found: f"{name}({', '.join(found.values())})")

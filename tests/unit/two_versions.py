@@ -52,6 +52,7 @@ MODULES = {
 NAMES: dict[str, Any] = {
     "__name__": __name__,
     "enum": enum,
+    "dataclass": dataclass,
     "pydantic": pydantic,
     "wsrpc": wsrpc,
     **{name: getattr(module, name) for module, names in MODULES.items() for name in names.split()},
