@@ -19,7 +19,7 @@ from .._core.handlers.contract import Kind as MemberKind
 from .._core.handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
-from .definitions import MEMBER_NAMES, Form, Schema, reachable, refs_in, renamed
+from .definitions import Form, Schema, reachable, refs_in, renamed
 from .json_types import Described, schemas_of
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
@@ -125,8 +125,8 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
         return sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]
 
 
-_PROSE = frozenset({"deprecated", "description", "doc", "examples", "notes", "title", MEMBER_NAMES})
-"""Keys of a description that say nothing about messages."""
+_PROSE = frozenset({"deprecated", "description", "doc", "examples", "notes", "title"})
+"""Keys of a description that say nothing about messages, but for titles of what is sent by position."""
 
 
 def _bare(value: Any, key: str = "") -> Any:
@@ -138,7 +138,8 @@ def _bare(value: Any, key: str = "") -> Any:
     default = key == "default"
     if value.__class__ is dict:
         named = default or key in ("mapping", "properties")  # with names of the user
-        kept = [name for name in value if named or name not in _PROSE]
+        said = _PROSE - {"title"} if key == "prefixItems" else _PROSE
+        kept = [name for name in value if named or name not in said]
         return {str(name): _bare(value[name], key if default else "" if named else name) for name in kept}
     if value.__class__ in (list, tuple):
         items = [_bare(item, key) for item in value]

@@ -124,6 +124,21 @@ def test_what_is_known_of_hidden_events_is_said_whatever_else_is_described() -> 
     assert found(one, described()) == [f"event-removed:hidden {digest}"]
 
 
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("class T(enum.Enum): A = 1; B = 2", "class T(enum.Enum): B = 1; A = 2"),
+        ("class T(enum.Flag): A = 1; B = 2", "class T(enum.Flag): B = 1; A = 2"),
+        ("class T(Struct, array_like=True): a: int", "class T(Struct, array_like=True): b: int"),
+    ],
+)
+def test_a_change_of_meaning_is_one_of_hidden_events_and_fingerprints_too(types: tuple[str, str]) -> None:
+    old, new = (V("x: T", types=each, options={"hidden": True}).describe() for each in types)
+    assert [each.rule for each in compare(old, new)] == ["hidden-changed"]
+    one, other = (V("x: T", types=each).describe().fingerprint for each in types)
+    assert one != other
+
+
 def test_an_item_of_an_array_may_lose_its_default_too() -> None:
     old, new = (V("x: T", types=f"class T(Struct, array_like=True): a: int{each}").describe() for each in (" = 0", ""))
     assert [change.rule for change in compare(old, new)] == ["field-required"]
