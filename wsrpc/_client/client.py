@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from .._base.misuse import no_parentheses, refusing
+from .._base.misuse import check_number, no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, check_name, check_offline, check_timeout
 from .._core.api.caller import ReadingCaller
 from .._core.api.channel import Channel
@@ -16,6 +16,7 @@ from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
+from .._core.sending.draining import DRAIN_TIMEOUT
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import make_settings
 from .._http.chosen_transport import ChosenTransport, TransportName
@@ -151,7 +152,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
             dial=chosen if dial is None else dial,
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
-        self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail")
+        self._core = core = ClientCore(settings, registry, plan, self._runs, fails_offline=offline == "fail")
         chosen.ask, chosen.redials, chosen.may_move = dialer.ask, reconnect is not None, lambda: core.may_move
         chosen.is_first = lambda: core.is_first
         self._sender = core.peer_core.requester
@@ -280,7 +281,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         __enter__ = __exit__ = refusing("a client dials and closes asynchronously: use `async with client:`")
 
     async def __aenter__(self) -> Self:
-        if self._core.can_dial:
+        if self._core.plan.dials:
             try:
                 await self.connect()
             except BaseException:
@@ -353,7 +354,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         """
         await self._core.bind(transport)
 
-    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "", *, drain_timeout: float = 0.0) -> None:
         """Close the connection, and do not dial again.
 
         Messages that were accepted for sending are sent first, then the Close frame. If the connection drops before
@@ -361,20 +362,24 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
         finish. Cancelling is safe: the client continues to close.
 
-        This method has no ``drain_timeout`` option. To let request handlers finish, first wait until the client is
-        connected and both ``client.peer.active`` and ``client.peer.anonymous_channels`` are 0. The section "Shut a
-        client down without losing its work" of the guide "Start, stop and deploy a server" shows how.
-
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
             reason: the close reason, at most 123 bytes in UTF-8.
+            drain_timeout: the maximum time, in seconds, to wait for active work in both directions: handlers, requests,
+                streams and channels, and runs of calls with a key. From the call on, new requests to this client are
+                rejected with `Draining`, also those that a handler of the server makes for a request of this client;
+                events are still handled. After a drop, the client connects again to send the answers that are ready.
+                Calling `close` again with a smaller ``drain_timeout``, or without it, ends the drain sooner.
 
         Raises:
+            TypeError, ValueError: ``drain_timeout`` is not a number, or is negative.
             ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
                 given without a code.
         """
-        await self._core.close(code, reason)
-        await self._runs.close(self._core.peer.limits.close_timeout)
+        check_number(DRAIN_TIMEOUT, drain_timeout, 0)
+        await self._core.close(code, reason, drain_timeout)
+        if self.state == "closed":  # else it was opened again meanwhile
+            await self._runs.close(self._core.peer.limits.close_timeout)
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.peer!r}>"

@@ -17,12 +17,14 @@ from .._core.handlers.lifecycle import Closers
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_session import PeerSession
 from .._core.sending.checks import check_thread
+from .._core.sending.draining import LONGEST_DRAIN
 from .._core.session.client_session import ClientSession
 from .._core.session.connection import Connection, close_transport
 from .._core.session.peer_owner import PeerOwner, Unfinished
 from .._core.session.session_end import SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
+from .._keyed.runs import Runs
 from .._net.urls import shown_url
 from ..errors import ConnectionLost, SessionLost, named, named_with_notes
 from ..transport import Transport
@@ -52,7 +54,7 @@ class Callers:
 class ConnectionWaiters:
     """The callers that wait until there is a connection, or there will be none.
 
-    ``failure`` says why there will be none. It is None after `expect`.
+    ``failure`` says why there will be none. It is None while there may be one.
     """
 
     def __init__(self) -> None:
@@ -67,10 +69,6 @@ class ConnectionWaiters:
         """Number of callers that wait."""
         waiting = self._present()
         return 0 if waiting is None else waiting.count
-
-    def expect(self) -> None:
-        """Drop the failure, because there may be a connection."""
-        self.failure = None
 
     def notify(self, failure: Exception | None) -> None:
         """Wake the callers: there is a connection, or there will be none, because of ``failure``."""
@@ -158,11 +156,13 @@ class ClientCore(PeerOwner):
         settings: Settings,
         registry: Registry,
         plan: DialPlan,
+        runs: Runs,
         *,
         fails_offline: bool,
     ) -> None:
         self.limits = settings.limits
         self.plan = plan
+        self._runs = runs
         self.scheduler = LoopScheduler()
         self.peer: Peer = Peer(
             settings,
@@ -193,11 +193,6 @@ class ClientCore(PeerOwner):
     def peer_session(self) -> PeerSession:
         """The inside of the present session, or of the next one."""
         return self.peer_core.current
-
-    @property
-    def can_dial(self) -> bool:
-        """Whether the client has a URL."""
-        return self.plan.dials
 
     # ------------------------------------------------------------ calls of the user
 
@@ -257,7 +252,7 @@ class ClientCore(PeerOwner):
                 await self.peer.wait_connected()
                 if self.peer.connected:
                     return
-            if self.can_dial:  # without a URL the caller may wait for `bind`
+            if self.plan.dials:  # without a URL the caller may wait for `bind`
                 self._warn_if_idle("wait_connected() waits")
             await self._waiters.wait()
 
@@ -266,7 +261,7 @@ class ClientCore(PeerOwner):
         connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
         self._start_command(Input.BIND)
-        self._command.is_last = is_last and not self.can_dial
+        self._command.is_last = is_last and not self.plan.dials
         self._attempts = 0
         current = self._start_session(connection)
         if self.peer_session is current:  # a handler may have bound another one in its first step
@@ -275,21 +270,45 @@ class ClientCore(PeerOwner):
             last = self.peer_session.session.last_close
             raise ConnectionLost(last.code, last.reason)
 
-    async def close(self, code: int | None, reason: str) -> None:
-        """See `Client.close`."""
+    async def close(self, code: int | None, reason: str, drain: float = 0.0) -> None:
+        """See `Client.close`. Each call drains for its own time, and the first whose time is over closes."""
         reported_code = check_close(code, reason)
         self.enter_loop()
         # The close does not wait for handlers that wait for the close.
         self._closers.add_current()
         closing = self._command.closing
-        if self.state != "closing" or closing is None:
+        if drain and self.state not in AT_REST:
+            self.peer_core.admission.leaving = True
+            self.peer_core.admission.update()
+            closing = spawn_later(self._drain_and_close(self._command, code, reason, drain))
+        elif closing is None or self.state != "closing":
             closing = self._start_close(reported_code, code, reason)
         await asyncio.shield(closing)
+
+    async def _drain_and_close(self, command: UserCommand, code: int | None, reason: str, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(min(seconds, LONGEST_DRAIN)):
+                await self._wait_idle(command)
+        except TimeoutError:
+            self.peer_core.log(logging.WARNING, "draining timed out: closing although there is still active work")
+        if command is self._command or self.state == "closing":  # else the user has called `bind` meanwhile
+            await self.close(code, reason)
+
+    async def _wait_idle(self, command: UserCommand) -> None:
+        """Wait until nothing is active or pending, and what has to leave has left, or ``command`` has ended."""
+        while command is self._command:
+            await self._runs.wait_idle()
+            if await self.peer_core.wait_active(self._closers):
+                continue
+            if self.peer.connected or self.state in AT_REST or not self.peer_core.outbox.kept:
+                return
+            await asyncio.gather(self.wait_connected(), return_exceptions=True)  # the state says if there is none
 
     def _start_close(self, reported_code: int, code: int | None, reason: str) -> asyncio.Task[None]:
         command = UserCommand()
         stopping = self._replace_command(command)
         self.move(Input.CLOSE)
+        self._runs.link.closed = True
         # The connection may be dead.
         transport = self.peer.transport
         self.peer_session.start_close(reported_code, reason)
@@ -359,7 +378,9 @@ class ClientCore(PeerOwner):
             dialing = Dialing(self.plan, self.scheduler, self, first=happened is Input.CONNECT)
         self._replace_command(UserCommand(dialing))
         self.move(happened)
-        self._waiters.expect()
+        self._runs.link.closed = False
+        self.peer_core.admission.leaving = False  # which counts from the next session on
+        self._waiters.failure = None
         self.peer_core.outbox.expects_session = True
         self.peer_core.named_channels.reopen()
 

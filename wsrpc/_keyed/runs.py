@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from .._base.logs import logger
+from .._base.scheduler import spawn_later
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
@@ -25,7 +26,7 @@ from .._log.kept import UNREADABLE, read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
 from .._log.writer import ENTRY, LogWriter, Unstored
-from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
+from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
 from .run_readers import AHEAD, RunReaders
 
 NOTHING_KEPT = "nothing is kept of this call any more"
@@ -425,6 +426,9 @@ class Runs:
             running[0].learn(state)
 
     async def _perform(self, run: Run) -> None:
+        if self.link.closed and not run.new.topic:
+            run.frees_key = True
+            run.stop(Draining("closing, the handler of this call has not started: ask again later"))
         try:
             await run.perform()
         finally:
@@ -574,6 +578,9 @@ class Runs:
 
         Runs with a topic do not end: another process continues them.
         """
+        self.link.closed = True
+        # Each run has to take the first step, in which it ends as not run.
+        await asyncio.wait([*self._starting.values(), spawn_later(asyncio.sleep(0))], timeout=patience)
         here = asyncio.current_task()
         others = [(run, task) for run, task in self._running.values() if not (task is here or run.new.topic)]
         for run, _ in others:

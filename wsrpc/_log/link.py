@@ -110,7 +110,7 @@ class StoreLink:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.lease = ProcessLease(self.store, self.spawn)
         self.closed = False
-        """Whether the server or client was closed."""
+        """Whether the server or client closes or was closed, so that no handler of a run begins."""
         self._outage: asyncio.Task[None] | None = None
         """Asks the store that does not answer until it does. None before the first outage."""
         self.failures = 0
@@ -186,7 +186,6 @@ class StoreLink:
 
     async def close(self) -> None:
         """End all tasks, and what the store has open."""
-        self.closed = True
         here, held, answered = asyncio.current_task(), self.lease.held, self.answers
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -221,29 +220,15 @@ class ServedPeer(PeerOwner):
         While the server closes, streams with a key do not count if there are other processes, in which their callers
         can read on.
         """
-        # A call that ends may have started another one, so check everything again each time. There is no polling: each
-        # of these has a future or event to wait for. Received messages wait only because of calls.
-        current, writer, calls = self.current, self.writer, self.core.calls
-        others = self._peers.may_move_runs
+        current, writer = self.current, self.writer
         while current.session.state.sends:
-            opening, opens = writer.opening, writer.opening.running
-            moving = [each for each in calls.invocations if others and each.movable]
-            if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
-                await closers.wait_for_others({opens}, None)  # a handler of the opening may begin to close
-            elif self.core.outbox.callers_must_wait:
-                await self.core.outbox.wait_written()
-            elif tasks := calls.tasks(closers) - {each.task for each in moving}:
-                await closers.wait_for_others(tasks, None)
-            elif unfinished := writer.requests.unfinished():
-                await asyncio.wait(unfinished)
-            elif channels := {*current.channels.all()} - calls.channels(closers) - {each.channel for each in moving}:
-                await channels.pop().wait_closed()
-            elif not writer.draining.remote_is_silent:
-                if opens is not None or calls.tasks():
-                    writer.draining.drain(writer.loop.time())  # the remote peer waits for their answers
-                await writer.draining.wait_remote_silent()
-            else:
+            if await self.core.wait_active(closers, moves=self._peers.may_move_runs):
+                continue
+            if writer.draining.remote_is_silent:
                 return
+            if writer.opening.running is not None or self.core.calls.tasks():
+                writer.draining.drain(writer.loop.time())  # the remote peer waits for their answers
+            await writer.draining.wait_remote_silent()
 
     def unfinished(self, closers: Closers) -> Iterator[str]:
         """Yield the event and kind of all that `wait_idle` waits for now, as in `ServerStats.draining`."""

@@ -26,6 +26,7 @@ from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry, accepted
+from .._core.sending.draining import DRAIN_TIMEOUT
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
 
     from ..cluster._cluster import Cluster
 
-DRAIN_TIMEOUT = "drain_timeout= is a number of seconds, 0 or more"
 
 R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])

@@ -306,6 +306,7 @@ class ServerCore:
                 await self._drain(drain)
                 self._happened(ServerInput.DRAINED)
             self._stop_ports(draining=False)
+            self._runs.link.closed = True  # what has not begun can still be told as not run
             await self._close_connections()
             for port in self.ports:
                 await port.wait_closed()  # a handshake may wait for the store

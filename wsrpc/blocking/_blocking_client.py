@@ -209,14 +209,14 @@ class Client(Endpoint, Root):
         """Wait until there is a connection, and its handlers have finished; see `wsrpc.Client.wait_connected`."""
         self._await(self._inner.wait_connected)
 
-    def close(self, code: int | None = 1000, reason: str = "") -> None:
+    def close(self, code: int | None = 1000, reason: str = "", *, drain_timeout: float = 0.0) -> None:
         """Close the connection, and do not dial again; see `wsrpc.Client.close`.
 
         Threads cannot be stopped, so a handler that is still running continues to its end. This method waits at most
         `Limits.close_timeout` seconds for handlers of events, and does not wait for request handlers, whose results are
-        dropped.
+        dropped: ``drain_timeout`` lets them finish.
         """
-        self._close(partial(self._inner.close, code, reason))
+        self._close(partial(self._inner.close, code, reason, drain_timeout=drain_timeout))
 
 
 def _per_attempt(option: Any) -> Any:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from stream_driver import collect
+from task_factories import FACTORIES
 from waiting import settled, until
 
 from wsrpc import Client, HandlerFailed, ItemsGone, Keep, Limits, Overloaded, RemoteError, Retry, RunLost, Server
 from wsrpc.store import Appended, LogState, MemoryStore, NewLog, Page, StoreFull, StoreLost
-from wsrpc.testing import connect
+from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -358,3 +359,72 @@ async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> No
             await done.wait()  # a reader that does not read is waited for once
         assert loop.time() - began < 6.1, "for a lease"
     await server.close()
+
+
+class Slow(MemoryStore):
+    """A store that takes a second to begin a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        state = await super().open(key, log)
+        self.asked.set()
+        await asyncio.sleep(1)
+        return state
+
+
+class Lock:
+    """A side of a connection that unlocks doors, and the doors for which it has begun to do so."""
+
+    def __init__(self, store: MemoryStore, is_client: bool) -> None:
+        self._store = store
+        self._is_client = is_client
+        self.begun: list[str] = []
+
+    async def unlock(self, door: str) -> str:
+        self.begun.append(door)
+        await asyncio.sleep(1)
+        return door
+
+    @asynccontextmanager
+    async def asked(self) -> AsyncGenerator[tuple[Client | Server, list[asyncio.Future[str]]]]:
+        """Two calls of the present program, which end with it."""
+        server = Server(store=self._store)
+        client = Client("ws://server/", dial=Line(server).dial, store=self._store, key_owner="lock")
+        handles = client if self._is_client else server
+        handles.on("unlock", self.unlock, keep=Keep(60, scope=lambda peer, door: "all"))
+        async with client:
+            asks = server.peers[0] if self._is_client else client
+            yield handles, [asyncio.ensure_future(asks.request("unlock", door, key=door)) for door in "ab"]
+        await server.close()
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("is_client", [True, False], ids=["a client", "a server"])
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0], ids=["asks the store", "meanwhile", "has its answer"])
+async def test_a_call_whose_handler_has_not_begun_before_the_close_can_be_made_again(
+    seconds: float, is_client: bool, factory: Any
+) -> None:
+    """Until the result would have expired, each call with the key got `RunLost`."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    not_begun = 0
+    for turns in range(12):
+        store = Slow()
+        lock = Lock(store, is_client)
+        async with lock.asked() as (closing, calls):
+            await store.asked.wait()
+            await asyncio.sleep(seconds)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await closing.close()
+            await asyncio.gather(*calls, return_exceptions=True)
+        begun = [*lock.begun]
+        async with lock.asked() as (_, calls):
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+        not_begun += 2 - len(begun)
+        for door, answer in zip("ab", answers, strict=True):
+            assert isinstance(answer, RunLost) if door in begun else answer == door
+        assert sorted(lock.begun) == ["a", "b"]
+    assert not_begun

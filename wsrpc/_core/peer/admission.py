@@ -152,6 +152,7 @@ class Admission:
         "_starts_waiting",
         "calls",
         "dispatcher",
+        "leaving",
         "named_channels",
         "needs_checks",
         "on_events_done",
@@ -167,6 +168,9 @@ class Admission:
         self.calls = ActiveCalls(limits)
         self.dispatcher: Dispatcher
         """The dispatcher of the current session, see `PeerHost.current`."""
+        self.leaving = False
+        """Whether new requests are refused in each session, because this side is a client that drains. No message asks
+        the server to stop, which may send one request after another. Call `update` when this changes."""
         self.needs_checks = True
         """Whether the next message may have to be refused or to wait, or may be for readers. Only `update` sets it."""
         self.on_events_done: Callable[[], None] | None = None
@@ -211,6 +215,7 @@ class Admission:
             or dispatcher.late
             or writer.opening.state is not _OPENED
             or writer.draining.phase in REFUSING
+            or self.leaving
             or calls.count >= self._limits.running
             or calls.bytes > calls.room_for_any
             or self.on_position is not None
@@ -310,7 +315,7 @@ class Admission:
             return True
         if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
             return True
-        if i is not UNSET and message.h is None and self._refuses_new(dispatcher):
+        if i is not UNSET and message.h is None and (self.leaving or self._refuses_new(dispatcher)):
             dispatcher.answers.reject(
                 i, Draining("closing, no new requests are taken: ask again on another connection")
             )
@@ -323,7 +328,7 @@ class Admission:
 
     @staticmethod
     def _refuses_new(dispatcher: Dispatcher) -> bool:
-        """Return whether a new request is refused, while this side drains.
+        """Return whether a new request is refused, while this side drains, and has accepted the connection.
 
         While a request of this side is pending, a new request may be a part of what its handler does.
         """

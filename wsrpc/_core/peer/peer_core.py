@@ -223,6 +223,32 @@ class PeerCore:
         unfinished = (each for call in calls for each in call if each is not None and not each.done())
         return next(unfinished, None) or next(iter(self.reporter.running), None)
 
+    async def wait_active(self, closers: Closers, *, moves: bool = False) -> bool:
+        """Wait until one of the things has ended that are active or pending. Return False if there are none.
+
+        One that ends may have started another one, so call this again until it returns False. There is no polling: each
+        has a future or event to wait for. Received messages wait only because of calls. Cancelling is safe.
+
+        Args:
+            closers: the handlers that wait for the caller. It does not wait for them.
+            moves: whether streams with a key do not count, because their callers can read on in other processes.
+        """
+        current, calls, opening = self.current, self.calls, self.current.opening
+        moving = [each for each in calls.invocations if moves and each.movable]
+        if opening.running is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
+            await closers.wait_for_others({opening.running}, None)  # a handler of the opening may begin to close
+        elif self.outbox.callers_must_wait:
+            await self.outbox.wait_written()
+        elif tasks := calls.tasks(closers) - {each.task for each in moving}:
+            await closers.wait_for_others(tasks, None)
+        elif unfinished := self.outbox.requests.unfinished():
+            await asyncio.wait(unfinished)
+        elif channels := {*current.channels.all()} - calls.channels(closers) - {each.channel for each in moving}:
+            await channels.pop().wait_closed()
+        else:
+            return False
+        return True
+
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
         """Wait for the handlers and other tasks of this peer, and cancel them after ``patience`` seconds.
 

@@ -18,6 +18,7 @@ from ..wire.messages import MAX_ID
 MARGIN = 1.0
 """Seconds before the remote peer closes in which this side starts nothing new: it might arrive too late."""
 
+DRAIN_TIMEOUT = "drain_timeout= is a number of seconds, 0 or more"
 
 LONGEST_DRAIN = 365 * 86400.0
 """Seconds of the longest drain. (Event loops cannot wait for an unlimited time.)"""
