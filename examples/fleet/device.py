@@ -84,9 +84,12 @@ async def main(name: str, token: str, urls: list[str], every: float) -> None:
         try:
             async with client:
                 print("connected")
-                while True:  # until the client gives up
-                    await client.wait_connected()
-                    await client.peer.wait_closed()
+                try:
+                    while True:  # until the client gives up
+                        await client.wait_connected()
+                        await client.peer.wait_closed()
+                finally:  # with Ctrl-C, a command that runs may finish, and others wait for the next start
+                    await client.close(drain_timeout=10)
         except WsrpcError:
             reporting.cancel()
             sys.exit(1)  # the log has the reason; systemd starts the program again after five minutes

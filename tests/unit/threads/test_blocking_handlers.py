@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from in_a_thread import Served, proxy_of
 import wsrpc
 from wsrpc import CloseInfo, Reconnect, ReconnectInfo, RemoteError
 from wsrpc.blocking import Client, Peer
+from wsrpc.errors import Draining, UnknownEvent
 
 pytestmark = pytest.mark.usefixtures("threads_end")
 
@@ -36,6 +38,33 @@ def test_a_handler_runs_in_a_thread_and_may_call(served: Served, client: Client)
         return [total, in_worker(), peer == client.peer, peer.active]
 
     assert served.run(served.peer().request("sum", [1, 2, 3])) == [6, True, True, 1]
+
+
+def test_a_drain_lets_a_handler_finish(served: Served) -> None:
+    client = Client(served.url)
+    started, go = threading.Event(), threading.Event()
+
+    @client.on("work")
+    def work() -> str:
+        started.set()
+        assert go.wait(60)
+        return "done"
+
+    def ask_until_refused() -> None:
+        while not closing.done():  # at first, the drain has not begun
+            with suppress(UnknownEvent):
+                served.run(peer.request("no such handler"))
+
+    client.connect()
+    peer = served.peer()
+    with ThreadPoolExecutor(1) as pool:
+        asked = asyncio.run_coroutine_threadsafe(peer.request("work", returns=str), served.loop)
+        assert started.wait(60)
+        closing = pool.submit(client.close, drain_timeout=60)
+        with pytest.raises(Draining):
+            ask_until_refused()
+        go.set()
+        assert asked.result(60) == "done"
 
 
 # ------------------------------------------------------------ mistakes
