@@ -170,6 +170,22 @@ async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_
         assert await later == "open 1"
 
 
+async def test_a_device_that_drains_gets_later_calls_when_it_is_back() -> None:
+    async with world() as w:
+        await w.connect()
+        w.may_answer.clear()
+        running = await waiting(w.here, 1, key="first")
+        closing = asyncio.create_task(w.lock.client.close(drain_timeout=20))
+        later = await waiting(w.there, 2, key="second")
+        await settled(5)
+        w.may_answer.set()
+        assert await running == "open 1"
+        await closing
+        assert w.opened == [1]
+        await w.connect()
+        assert await later == "open 2"
+
+
 @pytest.mark.parametrize("is_back", [True, False])
 async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_runs_once(is_back: bool) -> None:
     async with world() as w:
