@@ -101,6 +101,9 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
         forwarded: number of connections of clients whose session another process has. This process passes on their
             messages.
         passed_on: total number of calls of other processes that this process has passed on to its clients.
+        delivered: total number of times that this process has handed over a call that waited for its peer; see
+            `ClusterPeer.submit`.
+        expired: total number of such calls whose time was over, as far as this process has noticed.
         lost_events: total number of events from other processes that were lost because the receiving peer was no longer
             connected to this process, or was reading too slowly.
         ignored: total numbers of invalid messages from the engine, by kind.
@@ -118,6 +121,8 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     forwarded: int
     passed_on: int
+    delivered: int
+    expired: int
     lost_events: int
     ignored: dict[str, int]
 

@@ -30,18 +30,18 @@ that begins if there is none. A writer is a name of up to 40 ASCII letters, digi
 also after a restart. It numbers its own entries by ``sequence``, in rising order and below 10**14, and an entry has the
 id ``"<writer>.<sequence>"``. It makes one call at a time. If an answer was lost, it repeats the same batch: for ten
 minutes, and until 128 other writers have added entries to the log, this has no effect, and returns the number and the
-id of the first call, even if the entries have been dropped, or the repeated batch has others. An earlier batch is never
-added then, and raises `LogGone`. The writer of a
-log with an owner is the ``id`` of the log, and its sequence is the number of the entry: if there is a gap, the store
-has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises `LogGone`. It raises
-`LogGone` also for a log that does not exist, for entries for one that has ended, and for entries of anybody else.
+id of the first call, even if the entries have been dropped. An earlier batch is never added then, and raises `LogGone`.
+The writer of a log with an owner is the ``id`` of the log, and its sequence is the number of the entry: if there is a
+gap, the store has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises
+`LogGone`. It raises `LogGone` also for a log that does not exist, for entries for one that has ended, and for entries
+of anybody else.
 
-**The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. Any writer may do so, without
-entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With
-``only_if_lost``, it has no effect unless the lease has lapsed. With ``free``, the key is free at
-once: the next ``open`` begins another log in place of the ended one, which can be read until then. The other log
-remembers the ids of at least the eight logs before it, as an ``open`` of one of them may be late. That changes nothing,
-also after the other log has freed the key, too.
+**The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. The writer ``"other"`` may do
+so, too, without entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With
+``only_if_lost``, it has no effect unless the lease has lapsed. With ``free``, the key is free at once: the next
+``open`` begins another log in place of the ended one, which can be read until then. The other log remembers the ids of
+at least the eight logs before it, as an ``open`` of one of them may be late. That changes nothing, also after the other
+log has freed the key, too.
 
 **Reading.** ``read(key, after)`` returns the entries after a number, in order and without gaps, but not more than about
 64 KiB at once. If ``after`` is the number of the last entry, and the log has not ended, ``read`` waits up to ``wait``
@@ -51,22 +51,31 @@ position, which proves itself: a reader at entry 17 calls ``read(key, 17)``, and
 later one has. If ``after`` is beyond the last entry, ``number`` is that of the next entry, so ``before`` is the id of
 the last one.
 
-**Shares.** A ``payer`` pays for its logs: for the bytes that they take in the store, and for the ``memory`` that their
-owners need until they end, in bytes. If a payer already has ``payer_logs`` logs, or would have more than
-``payer_bytes``, a log that would begin raises `StoreFull`; those of others are not affected, and none is dropped before
-its time. A log keeps at most ``log_bytes`` of its entries: the oldest are dropped, but never the last one. If entries
-or an end would exceed ``payer_bytes``, the oldest entries of the same log are dropped, if necessary all. If that is not
-enough for an end, ``append`` raises `StoreFull`, and the log has not ended. An end of at most 1 KiB always has room. A
-limit for all payers together works in the same way.
+**Shares.** A ``payer`` pays for its logs: for the bytes that they take in the store, and for the ``memory`` and the
+``payload`` that their owners need until they end, in bytes. If a payer already has ``payer_logs`` logs, or would have
+more than ``payer_bytes``, a log that would begin raises `StoreFull`; those of others are not affected, and none is
+dropped before its time. For a log of a list, two things differ. Not the payer's logs are counted, but those of the list
+that are not lost: at most ``waiting``. And if the bytes do not suffice, logs of the payer that have left their lists
+are dropped, the one that has ended first before the others. A log keeps at most ``log_bytes`` of its entries: the
+oldest are dropped, but never the last one. If entries or an end would exceed ``payer_bytes``, the oldest entries of the
+same log are dropped, if necessary all. If that is not enough for an end, ``append`` raises `StoreFull`, and the log has
+not ended. An end of at most 1 KiB always has room. A limit for all payers together works in the same way.
 
-**Adoption.** A log with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the logs of this
-topic that are lost, the oldest first, each with its ``payload`` and its age, and renews their leases, in one step: of
-many processes, one gets each log. The process that had it before is not refused, should it come back, and two processes
-are the same writer then. So such a log gets one batch, with the sequence 1, from whichever process adds it first: one
-entry says that the call was handed over, two that it was withdrawn before. This batch is never dropped.
+**Lists.** A log with a ``topic`` stands in the list of this name, in the order of their beginning, until it has ended.
+``open`` says which log stands before it. The log has no owner at first: ``adopt(key, id, owner)`` gives it one, which
+is the name of a writer that nobody else uses, and a lease. Another ``adopt`` gives it another owner, also if its lease
+has not lapsed, and `LogState.attempt` counts them; repeated with the present owner, it only renews the lease. It raises
+`LogGone` if there is no such log, if it has ended, or if it would get another owner, and ``within`` seconds have passed
+since its beginning. The log is lost when they have passed and no lease is left, and is forgotten ``keep`` seconds
+later. It has no entries. Only its present owner, which is the ``id`` of the log before the first ``adopt``, and the
+writer ``"other"`` can end it: of an ``append`` of somebody else, it raises `LogGone`.
 
-**Listing.** A store may have ``pending(topic)``, which returns the logs of this topic that have not ended, in the same
-order, and changes nothing. Without it, `wsrpc.cluster.ClusterPeer.waiting` raises ``ValueError``.
+``pending(topic, after)`` returns the logs of a list whose numbers are higher than ``after``, in order: 100, or those
+whose payloads have just 64 KiB, or all. ``topics(after)`` returns the lists that are not empty and whose numbers are
+higher than ``after``, in order: 200, or all. The number of a list is that of its last log, or of a later one that has
+ended. Both change nothing. Every log that begins in a list gets a higher number than all before it, also those that the
+store has lost since, so that nobody who knows a number overlooks it; numbers are below 2**53, such as microseconds of a
+clock.
 
 **Format.** `FORMAT` is the version of what is in the logs. A store that outlives a process keeps this number with its
 logs, and raises `StoreLost` if it finds another one: processes of both versions would run the same keys.
@@ -76,7 +85,19 @@ methods may be called again. Cancelling them is safe in the same way. After a fa
 the key ``"probe"`` and without entries, until the store answers.
 """
 
-from ._log.contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, Store, StoreFull, StoreLost
+from ._log.contract import (
+    LEASE,
+    Appended,
+    ListedLog,
+    LogGone,
+    LogState,
+    NewLog,
+    Page,
+    Store,
+    StoreFull,
+    StoreLost,
+    Topic,
+)
 from ._log.kept import FORMAT
 from ._log.memory_store import MemoryStore
 from ._log.sqlite_store import SqliteStore
@@ -84,8 +105,8 @@ from ._log.sqlite_store import SqliteStore
 __all__ = [
     "FORMAT",
     "LEASE",
-    "AdoptedLog",
     "Appended",
+    "ListedLog",
     "LogGone",
     "LogState",
     "MemoryStore",
@@ -95,4 +116,5 @@ __all__ = [
     "Store",
     "StoreFull",
     "StoreLost",
+    "Topic",
 ]

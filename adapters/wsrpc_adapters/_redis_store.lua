@@ -1,21 +1,23 @@
 -- The steps of RedisStore, in Redis. Each call is one step: ARGV has the prefix of all keys, the name of the step, and
--- its arguments. RedisStore puts the constants FORMAT, LEASE, LOG_BYTES, PAYER_BYTES and PAYER_LOGS before this text.
+-- its arguments. RedisStore puts the constants FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS and WAITING before this text.
 -- Times are in milliseconds. (Redis Cluster would need the names of all keys before the call.)
 local PREFIX, STEP = ARGV[1], ARGV[2]
 local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their own
 local MOST_WRITERS = 256  -- whose last batch a log remembers, because they may repeat it
 local MOST_FREED = 8  -- logs before a log, which have freed its key, that it remembers
 local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
+local MOST_LISTED, MOST_TOPICS = 100, 200  -- logs and lists in a page
 local GRACE = 600  -- how long a process may be without its connection, before it says that it lives
 local call, time = redis.call, redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now, micros = time[1] * 1000 + math.floor(time[2] / 1000), time[1] * 1000000 + time[2]
 
 local function name(kind, text)
   return PREFIX .. kind .. ':' .. text
 end
 
-local TYPES = {key = 'string', id = 'string', arguments = 'string', payer = 'string', topic = 'string', owned = 'number',
-  dropped = 'string', first = 'number', last = 'number', bytes = 'number', keep = 'number', lapses = 'number'}
+local TYPES = {key = 'string', id = 'string', arguments = 'string', payer = 'string', topic = 'string', payload = 'string',
+  process = 'string', owner = 'string', dropped = 'string', owned = 'number', first = 'number', last = 'number', bytes = 'number',
+  keep = 'number', memory = 'number', began = 'number', within = 'number', lapses = 'number', attempt = 'number', freed = 'table'}
 
 local function find(key)
   local packed = call('GET', name('log', key))
@@ -24,7 +26,6 @@ local function find(key)
   for field, kind in pairs(TYPES) do
     if type(log[field]) ~= kind then return false end
   end
-  if type(log.freed) ~= 'table' then log.freed = {} end  -- an earlier version did not write it
   return log
 end
 
@@ -44,9 +45,8 @@ local function absent_since(process)  -- since when it is known to have no conne
 end
 
 local function silence(log)  -- how long the process that runs it has had no connection, so it has probably ended
-  local process = log.process or ''  -- an earlier version did not write it
-  if not runs(log) or process == '' or log.lapses ~= log.renews then return 0 end  -- or has renewed it
-  local since = absent_since(process)
+  if not runs(log) or log.process == '' or log.lapses ~= log.renews then return 0 end  -- it is released
+  local since = absent_since(log.process)
   return since and math.max(1, math.min(now - since, now - log.renewed)) or 0
 end
 
@@ -64,37 +64,47 @@ local function state(log, gone, known_in)
     local count, ends = told:match('^(%d+):(%d+)$')
     if tonumber(ends or 0) > now then readers = readers + count end
   end
+  if log.topic ~= '' and runs(log) then known_in = math.max(0, log.lapses - now) end
   return {log.id, log.arguments, log.first, log.last, log.ending, readers, (gone or is_lost(log)) and 1 or 0, gone and 1 or 0,
-    known_in or 0}
+    known_in or 0, log.attempt}
 end
 
 local function outlive(key, ms)
   if call('PTTL', key) < ms then call('PEXPIRE', key, ms) end
 end
 
+local function logs_of(log)  -- the logs of its payer: those of lists are not counted
+  return name(log.topic == '' and 'logs' or 'listed', log.payer)
+end
+
 local function save(log)
-  local ms = log.keep + (runs(log) and LEASE or 0)
+  local ms = math.max(1, log.keep + (runs(log) and log.lapses - now or 0))
   call('SET', name('log', log.key), cmsgpack.pack(log), 'PX', ms)
   call('PEXPIRE', name('entries', log.key), ms)
   call('PEXPIRE', name('writers', log.key), ms)
-  call('ZADD', name('logs', log.payer), now + ms, log.key)
-  outlive(name('logs', log.payer), ms)
+  call('ZADD', logs_of(log), now + ms, log.key)
+  outlive(logs_of(log), ms)
   outlive(name('bytes', log.payer), ms)
-  outlive(name('topic', log.topic), ms)
+  if log.topic ~= '' then
+    if runs(log) then call('ZADD', name('lapses', log.topic), log.lapses, log.key) end
+    for _, key in ipairs({name('list', log.topic), name('lapses', log.topic), name('left', log.payer), PREFIX .. 'lists', PREFIX .. 'number'}) do
+      outlive(key, ms)
+    end
+  end
   if call('PTTL', PREFIX .. 'format') < ms then call('SET', PREFIX .. 'format', FORMAT, 'PX', ms) end
 end
 
 local function renew(log)
-  if runs(log) then log.renewed, log.lapses, log.renews = now, now + LEASE, now + LEASE end
+  if runs(log) then log.renewed, log.lapses, log.renews = now, math.max(now + LEASE, log.began + log.within), now + LEASE end
   save(log)
 end
 
 local function publish(log, number, before, ids, entries)  -- as texts that have their lengths before them
   local parts, size = {number, before}, #(log.ending or '')
-  for i, field in ipairs({unpack(state(log), 1, 7)}) do parts[i + 2] = field or '' end
-  parts[10] = log.ending and 1 or 0
+  for i, field in ipairs(state(log)) do parts[i + 2] = field or '' end
+  parts[13] = log.ending and 1 or 0
   for i, entry in ipairs(entries) do
-    parts[9 + 2 * i], parts[10 + 2 * i] = ids[i], entry
+    parts[12 + 2 * i], parts[13 + 2 * i] = ids[i], entry
     size = size + #entry
   end
   if size > PAGE then parts = {} end  -- who waits has to read
@@ -107,14 +117,18 @@ local function charge(log, bytes)
   call('HINCRBY', name('bytes', log.payer), ':all', bytes)
 end
 
+local function forget(payer, key)  -- so that the payer no longer pays for it
+  local bytes = name('bytes', payer)
+  call('HINCRBY', bytes, ':all', -(call('HGET', bytes, key) or 0))
+  call('HDEL', bytes, key)
+  for _, kind in ipairs({'logs', 'listed', 'left'}) do call('ZREM', name(kind, payer), key) end
+end
+
 local function excess(payer)  -- the bytes that the payer has too many, after its expired logs were dropped
-  local logs, bytes = name('logs', payer), name('bytes', payer)
-  for _, key in ipairs(call('ZRANGEBYSCORE', logs, '-inf', now)) do
-    call('HINCRBY', bytes, ':all', -(call('HGET', bytes, key) or 0))
-    call('HDEL', bytes, key)
-    call('ZREM', logs, key)
+  for _, kind in ipairs({'logs', 'listed'}) do
+    for _, key in ipairs(call('ZRANGEBYSCORE', name(kind, payer), '-inf', now)) do forget(payer, key) end
   end
-  return (call('HGET', bytes, ':all') or 0) - PAYER_BYTES
+  return (call('HGET', name('bytes', payer), ':all') or 0) - PAYER_BYTES
 end
 
 local function trim(log, too_much, too_long)  -- drops the oldest entries; if the log is only too long, not the last
@@ -132,15 +146,33 @@ local function trim(log, too_much, too_long)  -- drops the oldest entries; if th
   end
 end
 
-local function create(key, id, payer, keep, owned, arguments, topic, payload, memory, process)
+local function join(log)  -- as the last one of its list
+  local last = tonumber(call('GET', PREFIX .. 'number') or 0)
+  log.number = math.max(micros, last + 1)
+  call('INCRBY', PREFIX .. 'number', log.number - last)
+  call('ZADD', name('list', log.topic), log.number, log.key)
+  call('ZADD', PREFIX .. 'lists', log.number, log.topic)
+end
+
+local function create(key, id, payer, keep, owned, arguments, topic, payload, memory, within, process)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
-    payload = payload, memory = tonumber(memory), process = process, first = 1, last = 0, bytes = 0, ending = false, dropped = '',
-    began = now, nth = time[1] * 1000000 + time[2], lapses = 0, freed = {}}
+    payload = payload, memory = tonumber(memory), within = tonumber(within), process = process, owner = id, attempt = 0, first = 1,
+    last = 0, bytes = 0, ending = false, dropped = '', began = now, lapses = now + within, freed = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
-  if excess(payer) + cost > 0 or call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
+  local too_much = excess(payer) + cost
+  if topic == '' and call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
+  if topic ~= '' and call('ZCOUNT', name('lapses', topic), '(' .. now, '+inf') >= WAITING then return false end
+  while topic ~= '' and too_much > 0 do
+    local ended = call('ZRANGE', name('left', payer), 0, 0)[1]
+    if not ended then break end
+    for _, kind in ipairs({'log', 'entries', 'readers', 'writers'}) do call('DEL', name(kind, ended)) end
+    forget(payer, ended)
+    too_much = excess(payer) + cost
+  end
+  if too_much > 0 then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
   call('DEL', name('entries', key), name('readers', key), name('writers', key))
-  if topic ~= '' then call('SADD', name('topic', topic), key) end
+  if topic ~= '' then join(log) end
   return log
 end
 
@@ -160,7 +192,7 @@ local function add(log, writer, sequence, entries)
     log.bytes = log.bytes + ENTRY + #ids[i] + #entry
   end
   charge(log, log.bytes - before)
-  if log.topic == '' then trim(log, excess(log.payer), log.bytes - LOG_BYTES) end  -- else it has one short batch
+  trim(log, excess(log.payer), log.bytes - LOG_BYTES)
   return ids
 end
 
@@ -182,18 +214,51 @@ end
 
 local function refusal(log, writer, sequence, some)  -- why a writer may not add to a log, or end it
   if log.owned == 0 or (log.ending and not some) then return end
-  if log.ending or (writer ~= log.id and some) then return 'gone' end
-  if writer == log.id and sequence ~= log.last + 1 then return 'gone' end
+  if log.ending or (writer ~= log.owner and (some or writer ~= 'other')) then return 'gone' end
+  if writer == log.owner and sequence ~= log.last + 1 then return 'gone' end
 end
 
 local function finish(log, ending, free)
-  local more = math.max(0, #ending - SHORT_END) - log.memory
+  local more = math.max(0, #ending - SHORT_END) - log.memory - #log.payload
   local too_much = more > 0 and excess(log.payer) + more or 0
   if too_much > log.bytes then return 'full' end
   trim(log, too_much, 0)
   charge(log, more)
-  log.ending, log.free = ending, free == '1'
-  call('SREM', name('topic', log.topic), log.key)
+  log.ending, log.free, log.payload = ending, free == '1', ''
+  if log.topic == '' then return end
+  call('ZADD', name('left', log.payer), micros, log.key)
+  call('ZREM', name('list', log.topic), log.key)
+  call('ZREM', name('lapses', log.topic), log.key)
+  if call('EXISTS', name('list', log.topic)) == 0 then call('ZREM', PREFIX .. 'lists', log.topic) end
+end
+
+local function listed(topic, command, from, to, most)  -- up to so many logs of a list, or just so many bytes
+  local list, logs, seen, size, dead = name('list', topic), {}, 0, 0, {}
+  repeat
+    local keys = call(command, list, from, to, 'LIMIT', seen, most - #logs)
+    for _, key in ipairs(keys) do
+      if size >= PAGE then break end
+      local fine, log = pcall(find, key)
+      if not fine or not log or log.topic ~= topic then
+        table.insert(dead, key)
+      else
+        table.insert(logs, log)
+        size = size + #log.payload
+      end
+    end
+    seen = seen + #keys
+  until #keys == 0 or #logs == most or size >= PAGE
+  for _, key in ipairs(dead) do  -- a full server refuses it
+    redis.pcall('ZREM', list, key)
+    redis.pcall('ZREM', name('lapses', topic), key)
+  end
+  return logs
+end
+
+local function behind(log)
+  if log.topic == '' or not runs(log) then return '' end
+  local before = listed(log.topic, 'ZREVRANGEBYSCORE', string.format('(%.0f', log.number), '-inf', 1)[1]
+  return before and before.id or ''
 end
 
 local function listens(process)  -- a full server refuses it
@@ -224,16 +289,18 @@ function steps.open(key, ...)
   end
   if not log or (log.free and log.id ~= ...) then
     if log then
-      call('ZADD', name('logs', log.payer), 0, key)  -- as expired, so its payer no longer pays for it
+      call('ZADD', logs_of(log), 0, key)  -- as expired, so its payer no longer pays for it
       freed = {unpack(log.freed, math.max(1, #log.freed + 2 - MOST_FREED))}
       table.insert(freed, log.id)
     end
     log = create(key, ...)
     if not log then return 'full' end
     log.freed = freed
-    renew(log)
+    if log.topic == '' then renew(log) else save(log) end
   end
-  return state(log, silent >= GRACE, left(silent))
+  local found = state(log, silent >= GRACE, left(silent))
+  table.insert(found, behind(log))
+  return found
 end
 
 function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free, only_if_lost)
@@ -241,7 +308,7 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
   if payer == '' then
     if not log or log.id ~= id then return 'gone' end
   else
-    log = log or create(key, id, payer, keep, 0, '', '', '', 0, '')
+    log = log or create(key, id, payer, keep, 0, '', '', '', 0, 0, '')
     if not log then return 'full' end
     if log.owned == 1 then return 'gone' end
     log.keep = tonumber(keep)
@@ -263,7 +330,7 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
   end
   local did_end = ends == '1' and runs(log) and (only_if_lost == '0' or is_lost(log) or is_gone(log))
   if did_end then error = finish(log, ending, free) end
-  if runs(log) and writer == log.id then renew(log) elseif did_end or entries[1] or payer ~= '' then save(log) end
+  if runs(log) and writer == log.owner and log.topic == '' then renew(log) elseif did_end or entries[1] or payer ~= '' then save(log) end
   if entries[1] or did_end and not error then publish(log, number, before, ids, entries) end
   return error or {number, before, state(log)}
 end
@@ -285,7 +352,7 @@ function steps.read(key, after, watches)
     ids[i], entries[i] = entry[2][1], entry[2][2]
     size = size + #entries[i]
   end
-  return {state(log, gone), number, id_before(log, number), entries, ids, log.process or '', left(silent)}
+  return {state(log, gone), number, id_before(log, number), entries, ids, log.process, left(silent)}
 end
 
 local function each(list, stride, step)  -- the results of a step for each log, of which an error harms only its log
@@ -306,7 +373,7 @@ function steps.hold(process, ...)  -- the ids of logs by their keys
     local log = find(key)
     if not log or log.id ~= id then return end
     if runs(log) then
-      log.process = process
+      log.process = log.topic == '' and process or ''  -- another process can continue one of a list
       renew(log)
     end
     return {key, state(log)}
@@ -317,7 +384,7 @@ function steps.release(...)  -- the ids of logs by their keys
   return each({...}, 2, function(key, id)
     local log = find(key)
     if log and log.id == id and runs(log) then
-      log.lapses = now
+      log.lapses = math.max(now, log.began + log.within)
       save(log)
     end
   end)
@@ -334,38 +401,43 @@ function steps.count(process, ...)  -- the numbers of readers by the keys of log
   end)
 end
 
-local function found(log)  -- an earlier version did not write when it began
-  return {log.key, log.id, log.payload, now - (log.began or now), log.last}
+function steps.adopt(key, id, owner)
+  local log = find(key)
+  if not log or log.id ~= id or not runs(log) then return 'gone' end
+  if owner ~= log.owner then
+    if log.began + log.within <= now then return 'gone' end
+    log.owner, log.attempt = owner, log.attempt + 1
+  end
+  renew(log)
+  return state(log)
 end
 
-local function logs_of(topic)  -- the oldest first
-  local logs = {}
-  for _, key in ipairs(call('SMEMBERS', name('topic', topic))) do
-    local fine, log = pcall(find, key)
-    if fine and log and log.topic == topic then table.insert(logs, log) end
-    if fine and not log and STEP == 'adopt' then call('SREM', name('topic', topic), key) end
+function steps.pending(topic, after)
+  local logs = listed(topic, 'ZRANGEBYSCORE', '(' .. after, '+inf', MOST_LISTED)
+  for i, log in ipairs(logs) do
+    logs[i] = {log.number, log.key, log.id, log.payload, now - log.began, log.attempt, is_lost(log) and 1 or 0}
   end
-  table.sort(logs, function(one, other) return (one.nth or 0) < (other.nth or 0) end)  -- an earlier version wrote none
   return logs
 end
 
-function steps.adopt(topic, process, watches)
-  return each(logs_of(topic), 1, function(log)
-    local silent = watches == '1' and silence(log) or 0
-    if is_lost(log) or silent >= GRACE then
-      log.process = process
-      renew(log)
-      return found(log)
-    elseif silent > 0 then
-      return GRACE - silent  -- it may be lost then
+function steps.topics(after)
+  local found, seen, dead = {}, 0, {}
+  repeat
+    local topics = call('ZRANGEBYSCORE', PREFIX .. 'lists', '(' .. after, '+inf', 'WITHSCORES', 'LIMIT', seen, MOST_TOPICS - #found)
+    for i = 1, #topics, 2 do
+      local topic = topics[i]
+      local first = listed(topic, 'ZRANGEBYSCORE', '-inf', '+inf', 1)[1]
+      local last = listed(topic, 'ZREVRANGEBYSCORE', '+inf', '-inf', 1)[1]
+      if last then
+        table.insert(found, {tonumber(topics[i + 1]), topic, call('ZCARD', name('list', topic)), now - first.began, last.id})
+      else
+        table.insert(dead, topic)
+      end
     end
-  end)
-end
-
-function steps.pending(topic)
-  return each(logs_of(topic), 1, function(log)
-    if runs(log) then return found(log) end
-  end)
+    seen = seen + #topics / 2
+  until #topics == 0 or #found == MOST_TOPICS
+  for _, topic in ipairs(dead) do redis.pcall('ZREM', PREFIX .. 'lists', topic) end
+  return found
 end
 
 local format = call('GET', PREFIX .. 'format')

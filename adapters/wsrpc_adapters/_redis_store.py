@@ -1,7 +1,8 @@
 """`RedisStore`: keeps logs in Redis or Valkey, with the library redis-py.
 
-A log has a state, a stream with its entries, and a hash with the numbers of its readers. A payer has a sorted set of
-its logs, and a hash with their bytes. Every key expires. Each step is one call of the script in
+A log has a state, a stream with its entries, and a hash with the numbers of its readers. A payer has sorted sets of
+its logs, and a hash with their bytes. A list has sorted sets of its logs, by their numbers and by the times at which
+they are lost, and there is one of all lists. Every key expires. Each step is one call of the script in
 ``_redis_store.lua``, so it happens completely or not at all, by the clock of Redis. The script publishes what was
 added. Each process listens on one connection, and needs no further step to read what it hears there.
 """
@@ -25,7 +26,19 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
-from wsrpc.store import FORMAT, LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
+from wsrpc.store import (
+    FORMAT,
+    LEASE,
+    Appended,
+    ListedLog,
+    LogGone,
+    LogState,
+    NewLog,
+    Page,
+    StoreFull,
+    StoreLost,
+    Topic,
+)
 
 from ._broker_connection import error_text, host_of, refuse_options
 from ._redis_tails import Tails, state_of, text_of
@@ -76,7 +89,8 @@ class RedisStore:
         name: the beginning of the names of all keys and channels. Applications with different names share nothing.
         log_bytes: the maximum size of the kept entries of one log.
         payer_bytes: the maximum size of the logs of one payer.
-        payer_logs: the maximum number of logs of one payer.
+        payer_logs: the maximum number of logs of one payer, such as the results of one caller.
+        waiting: the maximum number of calls that wait for one address.
         lease: seconds for which a process keeps its logs without a sign of life.
         options: options of ``redis.asyncio`` connections, as for `RedisEngine`.
 
@@ -93,19 +107,20 @@ class RedisStore:
         log_bytes: int = 1 << 20,
         payer_bytes: int = 16 << 20,
         payer_logs: int = 1000,
+        waiting: int = 1000,
         lease: float = LEASE,
         **options: Any,
     ) -> None:
         self.lease = lease
         self._host = host_of(url)
         retry = Retry(NoBackoff(), 1)  # a connection of the pool may be over, and every step can be repeated
-        waiting = {"max_connections": CONNECTIONS, "timeout": None, "retry": retry}
-        self._pool = pool_of("RedisStore", BlockingConnectionPool, url, options, **waiting)
+        waits = {"max_connections": CONNECTIONS, "timeout": None, "retry": retry}
+        self._pool = pool_of("RedisStore", BlockingConnectionPool, url, options, **waits)
         self._client: Any = Redis(connection_pool=self._pool)
         self._prefix = f"{name}:"
         self._script = self._client.register_script(
-            "local FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS = "
-            f"'{FORMAT}', {_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}{STEPS}"
+            "local FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS, WAITING = "
+            f"'{FORMAT}', {_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}, {waiting}{STEPS}"
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the connections."""
@@ -181,9 +196,10 @@ class RedisStore:
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
         new = (log.id, log.payer, _ms(log.keep), int(log.owned), log.arguments, log.topic, log.payload, log.memory)
-        process = await self._announced() if log.owned else ""
-        state = state_of(*await self._step("open", key, *new, process, int(self._tails.watches)))
-        if state.id == log.id and log.owned and not state.last and state.end is None:
+        is_own = log.owned and not log.topic
+        process, within = await self._announced() if is_own else "", _ms(log.within) if log.topic else 0
+        state = state_of(*await self._step("open", key, *new, within, process, int(self._tails.watches)))
+        if state.id == log.id and is_own and not state.last and state.end is None:
             self._tails.own(key, state)
         else:
             self._tails.drop(key, unless_id=state.id)
@@ -259,17 +275,20 @@ class RedisStore:
         if self._tails.watches:
             await self._step("look")
 
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
-        process = await self._announced()
-        found: list[Any] = await self._step("adopt", topic, process, int(self._tails.watches))
-        soon = [each for each in found if isinstance(each, int)]
-        if soon and len(soon) == len(found):  # else those that were found must not wait
-            await asyncio.sleep(max(soon) / 1000)
-            found = await self._step("adopt", topic, process, int(self._tails.watches))
-        return [_found(*each) for each in found if not isinstance(each, int)]
+    async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
+        return state_of(*await self._step("adopt", key, id, owner))
 
-    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
-        return [_found(*each) for each in await self._step("pending", topic)]
+    async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
+        return [
+            ListedLog(number, key.decode(), id.decode(), payload, age / 1000, attempt, bool(lost))
+            for number, key, id, payload, age, attempt, lost in await self._step("pending", topic, after)
+        ]
+
+    async def topics(self, after: int, /) -> Sequence[Topic]:
+        return [
+            Topic(number, text_of(name), count, age / 1000, newest.decode())
+            for number, name, count, age, newest in await self._step("topics", after)
+        ]
 
     async def close(self) -> None:
         self._enter_loop()
@@ -291,10 +310,6 @@ def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_opti
     # nobody reads.
     watched = {"socket_timeout": None, "socket_connect_timeout": RESPONSE_TIMEOUT, "protocol": 2}
     return kind.from_url(url, **options, **own_options, **watched)
-
-
-def _found(key: bytes, id: bytes, payload: bytes, age: int, last: int) -> AdoptedLog:
-    return AdoptedLog(key.decode(), id.decode(), payload, age / 1000, last)
 
 
 def _ms(seconds: float) -> int:

@@ -391,12 +391,10 @@ class Tails:
         self._end_all(CLOSED)
 
 
-def state_of(
-    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, readers: int, lost: int, *more: int
-) -> LogState:
-    owner_ended, known_in = more or (0, 0)
-    words = text_of(id), text_of(arguments)
-    return LogState(*words, first, last, end, readers, bool(lost), bool(owner_ended), known_in / 1000)
+def state_of(*fields: Any) -> LogState:
+    id, arguments, first, last, end, readers, lost, owner_ended, known_in, attempt, *behind = fields
+    known = text_of(id), text_of(arguments), first, last, end, readers, bool(lost), bool(owner_ended)
+    return LogState(*known, known_in / 1000, attempt, *map(text_of, behind))
 
 
 def text_of(stored: bytes) -> str:
@@ -406,8 +404,10 @@ def text_of(stored: bytes) -> str:
 def _published(message: bytes) -> Page | None:
     """Return the entries that were added to a log. None if they were too many to be published."""
     try:
-        number, before, id, arguments, first, last, end, readers, lost, ended, *added = _texts(message)
-        state = state_of(id, arguments, int(first), int(last), end if ended == b"1" else None, int(readers), int(lost))
+        number, before, id, arguments, first, last, end, *more, ended = islice(texts := _texts(message), 13)
+        readers, lost, gone, known_in, attempt = map(int, more)
+        entries = int(first), int(last), end if ended == b"1" else None
+        state, added = state_of(id, arguments, *entries, readers, lost, gone, known_in, attempt), [*texts]
     except ValueError:  # also of a message of another program
         return None
     return Page(state, int(number), text_of(before), added[1::2], [*map(text_of, added[::2])])

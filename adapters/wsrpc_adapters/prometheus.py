@@ -81,6 +81,8 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "cluster.engines_lost", "", "Lost connections to the engine."),
     (COUNTER, "cluster.gaps", "", "Times that messages of other processes may be missing."),
     (COUNTER, "cluster.passed_on", "", "Calls of other processes that were passed on to clients."),
+    (COUNTER, "cluster.delivered", "", "Calls that have waited for a client, and were handed over."),
+    (COUNTER, "cluster.expired", "", "Calls that have waited for a client in vain."),
     (COUNTER, "cluster.lost_events", "", "Events from other processes that were lost."),
     (COUNTER, "cluster.ignored", "kind", "Invalid messages from the engine."),
 ]

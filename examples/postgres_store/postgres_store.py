@@ -1,8 +1,9 @@
 """`PostgresStore`: keeps what calls with a key and rooms with ``keep=`` need in PostgreSQL, with the library asyncpg.
 
 A log is a row, with its entries, writers and readers in three other tables. Each call is one transaction, which locks
-the key of the log, and then its payer if bytes are added. News are announced by ``NOTIFY`` as the transaction commits.
-Each process listens on one connection. All times are those of PostgreSQL's clock, in seconds.
+the key of the log, then all lists if the log begins in one, and then its payer if bytes are added. News are announced
+by ``NOTIFY`` as the transaction commits. Each process listens on one connection. All times are those of PostgreSQL's
+clock, in seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from wsrpc.store import FORMAT, LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
+from wsrpc.store import (
+    FORMAT,
+    LEASE,
+    Appended,
+    ListedLog,
+    LogGone,
+    LogState,
+    NewLog,
+    Page,
+    StoreFull,
+    StoreLost,
+    Topic,
+)
 
 TIMEOUT = 2.0
 """Seconds in which PostgreSQL has to connect, and to do what one call needs."""
@@ -36,30 +49,39 @@ MOST_FREED = 8
 # ---------------------------------------------------------------- SQL
 
 NOW = "extract(epoch FROM clock_timestamp())::float8"
-AGE = f"(SELECT {NOW}) - began"  # the same time for all rows, so that the oldest has the highest age
 ALIVE = f"expires > {NOW}"
 RUNS = "owned AND ending IS NULL"
+LISTED = f"topic <> '' AND {RUNS} AND {ALIVE}"
 SIZE = f"length(entry) + length(id) + {ENTRY}"
 STATE = f"""id, arguments, first, last, ending,
     (SELECT coalesce(sum(count), 0) FROM reader WHERE reader.key = log.key AND until > {NOW}),
-    {RUNS} AND lapses <= {NOW}"""
+    {RUNS} AND lapses <= {NOW}, false,
+    CASE WHEN topic <> '' AND {RUNS} THEN greatest(0, lapses - {NOW}) ELSE 0 END, attempt"""
 """The fields of a `LogState`."""
 
-TABLES = """
+VERSION = """
 SELECT pg_advisory_xact_lock(0, hashtext('{schema}'));  -- processes that start together make the tables one by one
 CREATE SCHEMA IF NOT EXISTS "{schema}";
+CREATE TABLE IF NOT EXISTS format (version integer NOT NULL);
+INSERT INTO format SELECT {format} WHERE NOT EXISTS (SELECT FROM format);
+"""
+TABLES = """
+SELECT pg_advisory_xact_lock(0, hashtext('{schema}'));
+CREATE SEQUENCE IF NOT EXISTS place;
 CREATE TABLE IF NOT EXISTS log (
     key text PRIMARY KEY, id text NOT NULL, arguments text NOT NULL, payer text NOT NULL, topic text NOT NULL,
     payload bytea NOT NULL, owned boolean NOT NULL, keep float8 NOT NULL, memory bigint NOT NULL,
     base bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,  -- the size: without the entries, and of the entries
-    began float8 NOT NULL, lapses float8 NOT NULL, expires float8 NOT NULL,
+    began float8 NOT NULL, within float8 NOT NULL, lapses float8 NOT NULL, expires float8 NOT NULL,
+    place bigint NOT NULL,  -- its number in its list
+    owner text NOT NULL, attempt integer NOT NULL DEFAULT 0,
     ending bytea, free boolean NOT NULL DEFAULT false,
     freed_before text[] NOT NULL,  -- the ids of the logs before it, which have freed its key
     first bigint NOT NULL DEFAULT 1, last bigint NOT NULL DEFAULT 0,
     dropped text NOT NULL DEFAULT '', newest text NOT NULL DEFAULT ''  -- the ids of the entries `first - 1` and `last`
 );
 CREATE INDEX IF NOT EXISTS log_of_payer ON log USING hash (payer);
-CREATE INDEX IF NOT EXISTS log_of_topic ON log USING hash (topic) WHERE topic <> '' AND ending IS NULL;
+CREATE INDEX IF NOT EXISTS log_of_topic ON log (topic, place) WHERE topic <> '' AND ending IS NULL;
 CREATE INDEX IF NOT EXISTS log_expires ON log (expires);
 CREATE TABLE IF NOT EXISTS entry (key text REFERENCES log ON DELETE CASCADE, number bigint, id text NOT NULL,
     entry bytea NOT NULL, PRIMARY KEY (key, number));
@@ -68,8 +90,6 @@ CREATE TABLE IF NOT EXISTS writer (key text REFERENCES log ON DELETE CASCADE, wr
     number bigint NOT NULL, before text NOT NULL, added float8 NOT NULL, PRIMARY KEY (key, writer));
 CREATE TABLE IF NOT EXISTS reader (key text REFERENCES log ON DELETE CASCADE, process text,
     count integer NOT NULL, until float8 NOT NULL, PRIMARY KEY (key, process));
-CREATE TABLE IF NOT EXISTS format (version integer NOT NULL);
-INSERT INTO format SELECT {format} WHERE NOT EXISTS (SELECT FROM format);
 """
 LOCK = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 REMOVE_EXPIRED = f"""
@@ -81,19 +101,39 @@ DELETE FROM reader WHERE (key, process) IN
 REMOVE_IF_EXPIRED = f"DELETE FROM log WHERE key = $1 AND NOT {ALIVE}"
 FIND = f"SELECT *, lapses <= {NOW} AS lost FROM log WHERE key = $1 FOR UPDATE"
 FIND_STATE = f"SELECT {STATE}, dropped FROM log WHERE key = $1"
-SHARE = f"SELECT coalesce(sum(base + bytes), 0)::bigint, count(*) FROM log WHERE payer = $1 AND {ALIVE}"
+SHARE = f"""
+SELECT coalesce(sum(base + bytes), 0)::bigint, count(*) FILTER (WHERE topic = '') FROM log WHERE payer = $1 AND {ALIVE}
+"""
+WAITING = f"SELECT count(*) FROM log WHERE topic = $1 AND {LISTED} AND lapses > {NOW}"
+# The logs of a payer that have left their lists, until they have freed $2 bytes.
+MAKE_ROOM = """
+DELETE FROM log WHERE key IN (
+    SELECT key FROM (
+        SELECT key, sum(base + bytes) OVER (ORDER BY ended, key) - base - bytes AS freed FROM (
+            SELECT *, expires - keep AS ended FROM log WHERE payer = $1 AND topic <> '' AND ending IS NOT NULL
+            FOR UPDATE SKIP LOCKED
+        ) AS ended
+    ) AS sized WHERE freed < $2
+)
+"""
+# The numbers are those of the clock, so that a database which is restored gives none again.
 CREATE = f"""
-INSERT INTO log
-    (key, id, arguments, payer, topic, payload, owned, keep, memory, base, freed_before, began, lapses, expires)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, {NOW}, {NOW} + $11, {NOW} + $8 + CASE WHEN $7 THEN $11 ELSE 0 END
+INSERT INTO log (key, id, owner, arguments, payer, topic, payload, owned, keep, memory, base, freed_before, within,
+    place, began, lapses, expires)
+SELECT $1, $2, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+    CASE WHEN $5 = '' THEN 0 ELSE setval('place', greatest(nextval('place'), (1e6 * {NOW})::bigint)) END,
+    {NOW}, {NOW} + $13, {NOW} + $8 + CASE WHEN $7 THEN $13 ELSE 0 END
 RETURNING *
 """
-RENEW = f"""
-UPDATE log SET lapses = {NOW} + $2, expires = {NOW} + $2 + keep WHERE key = ANY($1) AND {RUNS}
-RETURNING key, id, payload, {AGE}, last
+LAPSES = f"greatest({NOW} + $2, began + within)"
+RENEW = f"UPDATE log SET lapses = {LAPSES}, expires = {LAPSES} + keep WHERE key = ANY($1) AND {RUNS}"
+ADOPT = f"""
+UPDATE log SET owner = $2, attempt = attempt + 1 WHERE key = $1 AND began + within > {NOW} RETURNING key
 """
 KEEP = f"UPDATE log SET keep = $2, expires = {NOW} + $2 WHERE key = $1"
-END = f"UPDATE log SET ending = $2, free = $3, base = base + $4, expires = {NOW} + keep WHERE key = $1"
+END = f"""
+UPDATE log SET ending = $2, free = $3, base = base + $4, payload = '', expires = {NOW} + keep WHERE key = $1
+"""
 REMEMBER = f"""
 WITH old AS (DELETE FROM writer WHERE key = $1 AND writer <> $2 AND added <= greatest({NOW} - $7,
     (SELECT added FROM writer WHERE key = $1 ORDER BY added DESC OFFSET {MOST_WRITERS} - 1 LIMIT 1)))
@@ -128,7 +168,7 @@ SELECT number, id, entry FROM (
     FROM (SELECT * FROM entry WHERE key = $1 AND number >= $2 ORDER BY number LIMIT 256) AS next
 ) AS sized WHERE size < 65536 ORDER BY number
 """
-# These three lock many rows, in the order of their keys, so that they do not wait for each other in a circle. What is
+# These two lock many rows, in the order of their keys, so that they do not wait for each other in a circle. What is
 # locked is updated by the next statement: the same one would try to lock the versions from before it waited, too.
 COUNT = f"""
 INSERT INTO reader SELECT key, $1, count, {NOW} + $4 FROM unnest($2::text[], $3::int[]) AS asked (key, count)
@@ -140,12 +180,29 @@ HELD = f"""
 SELECT key FROM log JOIN unnest($1::text[], $2::text[]) AS asked (key, id) USING (key, id)
 WHERE {ALIVE} ORDER BY key FOR NO KEY UPDATE OF log
 """
-LOST = f"""
-SELECT key FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND lapses <= {NOW} AND {ALIVE}
-ORDER BY key FOR NO KEY UPDATE
+BEHIND = f"""
+WITH this AS (SELECT topic AS list, place AS number FROM log WHERE key = $1 AND {RUNS})
+SELECT id FROM log, this WHERE topic = list AND place < number AND {LISTED} ORDER BY place DESC LIMIT 1
 """
 PENDING = f"""
-SELECT key, id, payload, {AGE}, last FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND {ALIVE}
+SELECT place, key, id, payload, {NOW} - began, attempt, lapses <= {NOW} FROM (
+    SELECT *, sum(length(payload)) OVER (ORDER BY place) - length(payload) AS size FROM (
+        SELECT * FROM log WHERE topic = $1 AND place > $2 AND {LISTED} ORDER BY place LIMIT 100
+    ) AS next
+) AS sized WHERE size < 65536 ORDER BY place
+"""
+# The names come from the index, one step for each: GROUP BY would read all logs.
+TOPICS = f"""
+WITH RECURSIVE names AS (
+    (SELECT topic FROM log WHERE {LISTED} ORDER BY topic LIMIT 1) UNION ALL
+    SELECT (SELECT log.topic FROM log WHERE log.topic > names.topic AND {LISTED} ORDER BY log.topic LIMIT 1)
+    FROM names WHERE topic IS NOT NULL
+)
+SELECT newest.place, names.topic, (SELECT count(*) FROM log WHERE topic = names.topic AND {LISTED}), (
+    SELECT {NOW} - began FROM log WHERE topic = names.topic AND {LISTED} ORDER BY place LIMIT 1
+), newest.id FROM names, LATERAL (
+    SELECT place, id FROM log WHERE topic = names.topic AND {LISTED} ORDER BY place DESC LIMIT 1
+) AS newest WHERE newest.place > $1 ORDER BY newest.place LIMIT 200
 """
 
 # ---------------------------------------------------------------- the store
@@ -177,7 +234,8 @@ class PostgresStore:
         schema: the schema of the tables, and the channel of ``NOTIFY``: a name in small letters.
         log_bytes: the maximum size of the kept entries of one log.
         payer_bytes: the maximum size of the logs of one payer.
-        payer_logs: the maximum number of logs of one payer.
+        payer_logs: the maximum number of logs of one payer, such as the results of one caller.
+        waiting: the maximum number of calls that wait for one address.
         lease: seconds for which a process keeps its logs without a sign of life.
     """
 
@@ -189,12 +247,13 @@ class PostgresStore:
         log_bytes: int = 1 << 20,
         payer_bytes: int = 16 << 20,
         payer_logs: int = 1000,
+        waiting: int = 1000,
         lease: float = LEASE,
     ) -> None:
         self.lease = lease
         self._url, self._schema = url, schema
         self._options = {"timeout": TIMEOUT, "server_settings": {"search_path": schema}}
-        self._log_bytes, self._payer_bytes, self._payer_logs = log_bytes, payer_bytes, payer_logs
+        self._log_bytes, self._payer_bytes, self._payer_logs, self._most = log_bytes, payer_bytes, payer_logs, waiting
         self._connecting = asyncio.Lock()
         self._pool: Any = None
         self._listener: Any = None
@@ -215,7 +274,8 @@ class PostgresStore:
             elif found["free"] and log.id not in (freed := [*found["freed_before"], found["id"]]):
                 await db.execute("DELETE FROM log WHERE key = $1", key)
                 await self._create(db, key, log, freed[-MOST_FREED:])
-            return await self._state(db, key)
+            behind = await db.fetchval(BEHIND, key) if log.topic else None
+            return await self._state(db, key, behind or "")
 
     @to_its_end
     async def append(
@@ -244,18 +304,19 @@ class PostgresStore:
                 if sequence != batch["sequence"]:
                     raise LogGone("the writer has added a later batch")
                 number, before, entries = batch["number"], batch["before"], ()
-            elif found["owned"] and entries and not (runs and writer == found["id"]):
-                raise LogGone("only its owner adds entries to a log, and only before its end")
-            elif runs and writer == found["id"] and sequence != number:
+            elif (
+                found["owned"] and (entries or (runs and writer != "other")) and not (runs and writer == found["owner"])
+            ):
+                raise LogGone("the log has ended, or has another owner")
+            elif runs and writer == found["owner"] and sequence != number:
                 raise LogGone("the store has lost some entries of the log")
-            if writer == found["id"]:
+            if writer == found["owner"] and not found["topic"]:
                 await db.execute(RENEW, [key], self.lease)
             if entries:
                 await db.execute(REMEMBER, key, writer, sequence, sequence + len(entries), number, before, REMEMBERED)
                 size = await db.fetchval(ADD, key, number, writer, sequence, entries)
-                if not found["topic"]:  # else it has one short batch
-                    excess, _ = await self._share(db, found["payer"])
-                    await db.execute(TRIM, key, excess, size - self._log_bytes)
+                excess, _ = await self._share(db, found["payer"])
+                await db.execute(TRIM, key, excess, size - self._log_bytes)
             ends = end is not None and runs and (found["lost"] or not only_if_lost)
             if end is not None and ends:
                 await self._end(db, key, found, end, free)
@@ -298,15 +359,25 @@ class PostgresStore:
             await db.execute(RENEW, keys, 0.0)
 
     @to_its_end
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
+    async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
         async with self._transaction() as db:
-            keys = [row["key"] for row in await db.fetch(LOST, topic)]
-            return _oldest_first(await db.fetch(RENEW, keys, self.lease))
+            found = await self._find(db, key)
+            if found is None or found["id"] != id or found["ending"] is not None:
+                raise LogGone("the store has no such log, or it has ended")
+            if found["owner"] != owner and not await db.fetchval(ADOPT, key, owner):
+                raise LogGone("the time of the log is over")
+            await db.execute(RENEW, [key], self.lease)
+            return await self._state(db, key)
 
     @to_its_end
-    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
+    async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
         async with self._transaction() as db:
-            return _oldest_first(await db.fetch(PENDING, topic))
+            return [ListedLog(*row) for row in await db.fetch(PENDING, topic, after)]
+
+    @to_its_end
+    async def topics(self, after: int, /) -> Sequence[Topic]:
+        async with self._transaction() as db:
+            return [Topic(*row) for row in await db.fetch(TOPICS, after)]
 
     async def close(self) -> None:
         self._wake_readers(self._waiting, news=False)
@@ -333,15 +404,23 @@ class PostgresStore:
         await db.execute(REMOVE_EXPIRED)
         texts = log.arguments, log.payer, log.topic
         base = LOG + log.memory + len(log.payload) + sum(len(text.encode()) for text in texts)
+        if log.topic:
+            await db.execute(LOCK, 3, "")  # so that places are committed in their order
+            is_full = await db.fetchval(WAITING, log.topic) >= self._most
         excess, logs = await self._share(db, log.payer)
-        if excess + base > 0 or logs >= self._payer_logs:
+        if not log.topic:
+            is_full = logs >= self._payer_logs
+        elif excess + base > 0 and not is_full:
+            await db.execute(MAKE_ROOM, log.payer, excess + base)
+            excess, _ = await self._share(db, log.payer)
+        if is_full or excess + base > 0:
             raise StoreFull("the store has no room for another log of this payer")
-        return await db.fetchrow(
-            CREATE, key, log.id, *texts, log.payload, log.owned, log.keep, log.memory, base, self.lease, freed
-        )
+        within, lease = (log.within, log.within) if log.topic else (0.0, self.lease)
+        fields = log.id, *texts, log.payload, log.owned, log.keep, log.memory, base, freed, within, lease
+        return await db.fetchrow(CREATE, key, *fields)
 
     async def _end(self, db: Any, key: str, found: Any, end: bytes, free: bool) -> None:
-        more = max(0, len(end) - SHORT_END) - found["memory"]
+        more = max(0, len(end) - SHORT_END) - found["memory"] - len(found["payload"])
         if more > 0:
             excess, _ = await self._share(db, found["payer"])
             await db.execute(TRIM, key, excess + more, 0)
@@ -356,9 +435,9 @@ class PostgresStore:
         size, logs = await db.fetchrow(SHARE, payer)
         return size - self._payer_bytes, logs
 
-    async def _state(self, db: Any, key: str) -> LogState:
+    async def _state(self, db: Any, key: str, behind: str = "") -> LogState:
         *fields, _ = await db.fetchrow(FIND_STATE, key)
-        return LogState(*fields)
+        return LogState(*[*fields, behind])
 
     @to_its_end
     async def _page(self, key: str, after: int) -> Page | None:
@@ -395,9 +474,10 @@ class PostgresStore:
             if self._listener is None:
                 listener = await asyncpg.connect(self._url, **self._options)
                 try:
-                    await listener.execute(TABLES.format(schema=self._schema, format=FORMAT), timeout=TIMEOUT)
+                    await listener.execute(VERSION.format(schema=self._schema, format=FORMAT), timeout=TIMEOUT)
                     if (version := await listener.fetchval("SELECT version FROM format", timeout=TIMEOUT)) != FORMAT:
                         raise StoreLost(f"{self} has the format {version}, and this version of wsrpc {FORMAT}")
+                    await listener.execute(TABLES.format(schema=self._schema), timeout=TIMEOUT)
                     await listener.add_listener(self._schema, self._notified)
                 except BaseException:
                     listener.terminate()
@@ -426,7 +506,3 @@ class PostgresStore:
             for each in self._waiting.get(key, ()):
                 if not each.done():
                     each.set_result(news)
-
-
-def _oldest_first(rows: Sequence[Any]) -> list[AdoptedLog]:
-    return sorted((AdoptedLog(*row) for row in rows), key=lambda log: -log.age)

@@ -13,7 +13,7 @@ from engine_servers import PostgresServer, ServerProcess, Started, redis_server
 from postgres_store import PostgresStore
 
 from wsrpc.store import MemoryStore, SqliteStore, Store
-from wsrpc.testing._store_checks import Connect, add, add_own, end, entries_of, new_log, page_of, state_of
+from wsrpc.testing._store_checks import Connect, add, add_own, end, entries_of, listed, new_log, page_of, state_of
 from wsrpc.testing._store_checks import until as eventually
 from wsrpc_adapters import _broker_connection, _redis_store
 from wsrpc_adapters.redis import RedisStore
@@ -27,6 +27,7 @@ __all__ = [
     "end",
     "entries_of",
     "eventually",
+    "listed",
     "new_log",
     "next_entries",
     "page_of",

@@ -89,6 +89,10 @@ def plain(value: int) -> int:
     return value
 
 
+async def waits(value: int) -> int:
+    return value
+
+
 async def count() -> AsyncIterator[int]:
     for number in range(100):
         yield number
@@ -281,19 +285,25 @@ async def test_baggage_arrives_unless_it_is_too_long(length: int, arrives: bool)
     assert len(chain(telemetry.spans())) == 2
 
 
-@pytest.mark.parametrize(("event", "fails"), [("plain", False), ("rejects", True)])
+@pytest.mark.parametrize(("event", "fails"), [("plain", False), ("rejects", True), ("waits", False)])
 async def test_a_server_that_passes_a_call_on_is_in_its_trace(event: str, fails: bool) -> None:
     telemetry = Telemetry()
-    async with servers(2) as cluster:
+    async with servers(2, store=MemoryStore()) as cluster:
         lock = await cluster.join(0, "lock")
         lock.on("plain", plain)
         lock.on("rejects", lambda value: rejects(str(value)))
+        lock.on("waits", waits, keep=60)
         telemetry.instrument(*cluster, lock)
         peer = cluster[1].cluster.peer("lock")
+        options: Any = {"key": "k", "deliver_within": 10} if event == "waits" else {}
         with suppress(RpcError):
-            await peer.request(event, 1, timeout=10)
+            await peer.request(event, 1, timeout=10, **options)
         await peer.emit("not counted")
-        passed = [stats.cluster.passed_on for each in cluster if (stats := each.stats()).cluster is not None]
+        passed = [
+            stats.cluster.passed_on + stats.cluster.delivered
+            for each in cluster
+            if (stats := each.stats()).cluster is not None
+        ]
     assert chain(telemetry.spans()) == [(event, CLIENT), (event, CLIENT), (event, SERVER)]
     _, passed_on, _ = telemetry.spans()
     assert passed_on.status.status_code is (StatusCode.ERROR if fails else StatusCode.UNSET)

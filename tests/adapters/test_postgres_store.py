@@ -36,7 +36,7 @@ async def calls_fail(store: PostgresStore) -> None:
     calls = (
         *(store.open("k2", new_log("b")), add_own(store, 2, b"x"), add(store, "w", 1, b"x", key="room")),
         *(store.read("k", 0), store.read("k", 1, wait=30), store.hold("p", {"k": "a"}, {"k": 1})),
-        *(store.adopt("t"), store.release({"k": "a"})),
+        *(store.adopt("k", "a", "p"), store.pending("t", 0), store.topics(0), store.release({"k": "a"})),
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StoreLost)] == []

@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ import pytest
 from engine_servers import address_of, lasting_port, redis_server
 from engines_in_use import Recorder
 from leftovers import open_sockets, timers_due
+from msgspec.structs import replace
 from programs import start
 from raw_websocket import ask
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from stores_in_use import add, add_own, end, entries_of, eventually, new_log, next_entries, state_of
+from stores_in_use import add, add_own, end, entries_of, eventually, listed, new_log, next_entries, state_of
 from waiting import until
 
 from wsrpc import Client, HandshakeRejected, Quotas, Server
@@ -93,7 +94,8 @@ async def calls_fail(store: RedisStore) -> None:
     calls = (
         *(store.open("k2", new_log("b")), add_own(store, 1, b"x", id="b", key="k2"), add(store, "w", 1, b"x")),
         *(store.read("k2", 0), store.read("k2", 0, wait=30)),
-        *(store.hold("p", {"k2": "b"}, {"k": 1}), store.adopt("t"), store.release({"k2": "b"})),
+        *(store.hold("p", {"k2": "b"}, {"k": 1}), store.release({"k2": "b"})),
+        *(store.adopt("k2", "b", "p"), store.pending("t", 0), store.topics(0)),
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StoreLost)] == []
@@ -144,10 +146,10 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("harm", [*HARMS, "logs:bad", "readers:bad"])
+@pytest.mark.parametrize("harm", [*HARMS, "listed:bad", "readers:bad"])
 async def test_what_others_do_to_a_run_harms_only_it(harm: str, mortal: Mortal, store: RedisStore, client: Any) -> None:
     for key in ("bad", "good"):
-        await store.open(key, new_log("a", topic="t", payer=key))
+        await store.open(key, listed("a", payer=key, within=0.001))
         await store.hold("q", {}, {key: 1})
     if harm in HARMS:
         await client.set("wsrpc:log:bad", HARMS[harm](await client.get("wsrpc:log:bad")))
@@ -158,7 +160,9 @@ async def test_what_others_do_to_a_run_harms_only_it(harm: str, mortal: Mortal, 
     quick = RedisStore(mortal.url, lease=0.001)
     await quick.hold("p", {"good": "a"}, {})
     await eventually(partial(state_of, store, "good"), lambda state: state is not None and state.lost)
-    assert [log.key for log in await store.adopt("t") if log.key != "bad"] == ["good"]
+    assert [log.key for log in await store.pending("t", 0) if log.key != "bad"] == ["good"]
+    [topic] = await store.topics(0)
+    assert (topic.name, topic.newest) == ("t", "a")
     await quick.close()
 
 
@@ -256,8 +260,6 @@ async def test_a_run_whose_process_was_killed_is_lost_long_before_its_lease_laps
     await program.wait()
     for page in await asyncio.gather(*readers):
         assert page is not None and page.state.lost and page.state.owner_ended
-    [adopted] = await eventually(lambda: reads.adopt("t"), bool)
-    assert adopted.payload == b"call"
 
     async def end_if_lost() -> bytes | None:
         return (await reads.append("k", "a", "other", 1, [], end=b"end", only_if_lost=True)).state.end
@@ -341,7 +343,10 @@ async def test_a_server_that_is_restored_from_an_old_snapshot(mortal: Mortal, st
     for key in ("k", "quiet", "late"):
         await store.open(key, new_log("a"))
         await add_own(store, 1, b"1", b"2", key=key)
+    await store.open("early", listed("a"))
     await client.save()
+    await store.open("gone", listed("b"))
+    numbers = [log.number for log in await store.pending("t", 0)]
     await add_own(store, 3, b"3", b"4")
     await add_own(store, 3, b"3", key="quiet")
     await store.open("late", new_log("a"))
@@ -349,6 +354,8 @@ async def test_a_server_that_is_restored_from_an_old_snapshot(mortal: Mortal, st
     mortal.server.kill()
     mortal.start()
     await eventually(lambda: answered(store), bool)
+    assert (await store.open("next", listed("c"))).behind == "a"
+    assert [log.id for log in await store.pending("t", numbers[-1])] == ["c"], "its number is no one's that is gone"
     assert await entries_of(store) == [b"1", b"2"]
     with pytest.raises(LogGone):
         await add_own(store, 5, b"5")
@@ -473,14 +480,17 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
     store = RedisStore(mortal.url, lease=0.5, name="shop")
     for number in range(8):
         key = f"k{number}"
-        await store.open(key, new_log("a", keep=0.5, topic="t" * (number % 2)))
+        await store.open(f"listed{number}", listed("a", keep=0.5, within=0.5 + number))
+        if number % 2:
+            await store.adopt(f"listed{number}", "a", "p")
+        await store.open(key, new_log("a", keep=0.5))
         await add_own(store, 1, b"x", key=key)
         await store.hold("p", {key: "a"}, {key: 1})
         await add(store, "w", number, b"x", key=f"log{number}", keep=0.5)
         await store.hold("q", {}, {f"log{number}": 1})
         if number % 4 < 2:
             await end(store, bytes(5000), key=key)
-    await store.adopt("t")
+            await end(store, bytes(5000), key=f"listed{number}")
     names = await client.keys()
     assert names and all(name.startswith(b"shop:") for name in names)
     lifetimes = {name: await client.pttl(name) for name in names}
@@ -571,12 +581,11 @@ async def main():
     store = RedisStore(sys.argv[1], lease=3600)
     await store.open("k", NewLog(id="a", payer="p", keep=60, owned=True))
     await store.append("k", "a", "a", 1, [b"x"])
-    await store.open("k2", NewLog(id="a", payer="p", keep=60, owned=True, topic="t", payload=b"call"))
     client = Redis.from_url(sys.argv[1])
     while not await client.pubsub_channels("wsrpc:process:*"):
         pass
-    await store.hold("p", {"k": "a", "k2": "a"}, {})
-    print("owns two", flush=True)
+    await store.hold("p", {"k": "a"}, {})
+    print("owns it", flush=True)
     await asyncio.sleep(3600)
 
 asyncio.run(main())
@@ -639,8 +648,8 @@ async def test_a_file_is_found_again(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db", **options)
     for sequence in range(1, 41):
         added = await add(store, "w", sequence, bytes([sequence]) * 50, key="room")
-    for key, topic in (("ended", ""), ("runs", "t"), ("gone", "")):
-        await store.open(key, new_log("a", keep=60 if key != "gone" else 1e-3, topic=topic, payload=b"\xff"))
+    for key in ("ended", "runs", "gone"):
+        await store.open(key, new_log("a", keep=60 if key != "gone" else 1e-3))
         await add_own(store, 1, b"1", b"2", key=key)
     await end(store, b"end", key="ended")
     await end(store, b"end", key="gone")
@@ -657,11 +666,64 @@ async def test_a_file_is_found_again(tmp_path: Path) -> None:
     repeated = await add(again, "w", 40, b"x", key="room")
     assert (repeated.number, repeated.before) == (added.number, added.before)
     assert (await add(again, "w", 41, b"x", key="room")).before == "w.40"
-    assert [(log.key, log.id, log.payload) for log in await again.adopt("t")] == [("runs", "a", b"\xff")]
     await add_own(again, 3, b"3", key="runs")
     await again.open("new", new_log("a"))
     with pytest.raises(StoreFull):
         await again.open("more", new_log("a"))
+    await again.close()
+
+
+async def test_a_file_of_an_earlier_version_has_what_it_kept(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open("k", new_log("a"))
+    await end(store, b"result")
+    await store.open("waits", listed("a"))
+    await add(store, "w", 1, b"x", key="room")
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "store.db")) as file, file:
+        for key, row in file.execute("SELECT key, log FROM logs").fetchall():
+            early = msgspec.msgpack.encode(msgspec.msgpack.decode(row)[:8])
+            file.execute("UPDATE logs SET log = ? WHERE key = ?", (early, key))
+        file.execute("PRAGMA user_version = 1")
+    again = SqliteStore(tmp_path / "store.db")
+    assert (await again.open("k", new_log("b"))).end == b"result"
+    assert await entries_of(again, key="room") == [b"x"]
+    [log] = await again.pending("t", 0)
+    assert (await again.open("new", listed("b"))).behind == log.id == "a"
+    assert (await again.append("waits", "a", "a", 1, [], end=b"end")).state.end == b"end"
+    await again.close()
+
+
+async def test_a_file_has_lists(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"lease": 60, "payer_bytes": 100_000, "waiting": 4}
+    store = SqliteStore(tmp_path / "store.db", **options)
+    for number in range(4):
+        await store.open(f"k{number}", listed(f"id{number}", "tu"[number == 2], payload=b"\xff"))
+    for key in ("big1", "big2"):
+        await store.open(key, listed("a", "big"))
+    for key in ("big2", "big1"):
+        await end(store, bytes(40_000), key=key)
+    for owner in ("p", "q"):
+        await store.adopt("k1", "id1", owner)
+    await end(store, b"", key="k0", id="id0")
+    pending, topics = await store.pending("t", 0), await store.topics(0)
+    await store.close()
+    again = SqliteStore(tmp_path / "store.db", **options)
+    for before, after in ((pending, await again.pending("t", 0)), (topics, await again.topics(0))):
+        assert [replace(each, age=0) for each in after] == [replace(each, age=0) for each in before]
+    assert [(log.id, log.payload, log.attempt, log.lost) for log in pending] == [
+        ("id1", b"\xff", 2, False),
+        ("id3", b"\xff", 0, False),
+    ]
+    assert (await again.open("k4", listed("id4", payload=bytes(30_000)))).behind == "id3"
+    assert [await state_of(again, key) is None for key in ("big1", "big2")] == [False, True], "it has ended first"
+    assert (await again.pending("t", pending[-1].number))[0].id == "id4"
+    await again.open("k5", listed("id5"))
+    with pytest.raises(StoreFull):
+        await again.open("k6", listed("id6"))
+    with pytest.raises(LogGone):
+        await again.append("k1", "id1", "p", 1, [], end=b"wrong")
+    assert (await again.append("k1", "id1", "q", 1, [], end=b"end")).state.end == b"end"
     await again.close()
 
 
@@ -692,7 +754,7 @@ async def test_a_clock_that_is_set_moves_nothing_while_a_file_is_open(
     monkeypatch.setattr(time, "time", lambda: real() + ahead)
     monkeypatch.setattr(sqlite_store, "WATCH", 0.01)
     store = SqliteStore(tmp_path / "store.db")
-    await store.open("waits", new_log("a", keep=DAYS, topic="t"))
+    await store.open("waits", listed("a", keep=DAYS))
     await store.open("k", new_log("a", keep=HOUR))
     await end(store, b"result")
     written = (log := tmp_path / "store.db-wal").stat().st_size
@@ -707,7 +769,8 @@ async def test_a_clock_that_is_set_moves_nothing_while_a_file_is_open(
     again = SqliteStore(copied / "store.db")
     page = await again.read("k", 0)
     assert (page.state.end if page else None) == (b"result" if is_kept else None)
-    [waiting] = await again.adopt("t")
+    [waiting] = await again.pending("t", 0)
+    assert waiting.lost == (closed_for > HOUR)
     assert closed_for <= waiting.age < closed_for + 50
     await again.close()
 

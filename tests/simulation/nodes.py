@@ -234,6 +234,20 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         assert not has_waited or not is_well or truth.is_narrow, f"{address} does not answer {key!r}, for no reason"
         return number
 
+    @server.on("command other")
+    async def command_other(number: int, address: str, count: int) -> int:
+        """Commands to a client wait for it in their order, through moves and ends of its nodes."""
+        truth.begins(number)
+        if cluster is None:
+            return number
+        with suppress(WsrpcError, *BROKEN):
+            for each in range(count):
+                sender = truth.calls[number].name
+                command = sender, each
+                await cluster.peer(address).submit("obey", *command, key=f"{command}", deliver_within=RINGING)
+                await asyncio.sleep(sim.random.choice([0.0, 0.0, 0.3, 2.0]))
+        return number
+
     @server.on("kick other")
     async def kick_other() -> None:
         """Close the connection of somebody at this node, who knows of its session."""

@@ -220,6 +220,7 @@ class Truth:
         self.held: Counter[tuple[str, str]] = Counter()
         """Bytes of uploads in the hands of handlers, by the process and the caller."""
         self.rings: Counter[str] = Counter()
+        self.commands: defaultdict[str, list[int]] = defaultdict(list)
         """How often the handler of a call with ``deliver_within=`` has run, by the life of its client and its key."""
         self.charging: Counter[str] = Counter()
         """How many calls with each key have no result: those in flight, and those that have failed."""
@@ -407,6 +408,8 @@ class Truth:
             assert gaps <= self.losses[sender] or self.drops_events, (
                 f"events of {sender} are missing, which nobody was told: {notes}"
             )
+        for sender, commands in self.commands.items() if not self.restored else ():
+            assert commands == sorted(commands), f"{sender} have overtaken each other: {commands}"
         for key, times in self.rings.items():
             assert times <= 1, f"{key} has rung {times} times"
         for sender, sent in self.sent.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
 from functools import partial
@@ -16,12 +16,11 @@ from weakref import WeakValueDictionary
 import msgspec
 from msgspec import UNSET, Struct
 
-from .._base.logs import logger
 from .._base.scheduler import spawn_later
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
-from .._log.contract import AdoptedLog, Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
+from .._log.contract import OTHER, Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
 from .._log.kept import UNREADABLE, read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
@@ -32,19 +31,6 @@ from .run_readers import AHEAD, RunReaders
 NOTHING_KEPT = "nothing is kept of this call any more"
 ITEMS_LOST = "the store has lost items, perhaps those before {}"
 RESULTS_FULL = "the store is full, or too many results are kept for this caller: a shorter keep= or another store helps"
-CALLS_FULL = (
-    "the store is full, or too many calls wait for this address, or their results are kept: a shorter deliver_within= "
-    "or another store helps"
-)
-OTHER = "other"
-"""The writer that ends the run of another process."""
-
-HANDED_OVER, WITHDRAWN = [b""], [b"", b""]
-"""What the log of a run with a topic gets before its call is handed over, or when it is withdrawn. The store decides
-which is first: for it, the other one is the same batch once more, which has no effect. The number of entries says which
-it was.
-"""
-
 MOST_UNREAD = 16 * 1024 * 1024
 """Bytes of items that were read from the store, and that all readers together have not passed on."""
 
@@ -148,8 +134,6 @@ class Run:
         try:
             return await self.performer.perform(self)
         except asyncio.CancelledError:
-            if self._reason is None and self.new.topic:
-                raise  # another process continues it
             return failed(self._reason or RunLost("the handler was cancelled"))
         except LogGone:
             return _PART_LOST
@@ -160,16 +144,15 @@ class Run:
             try:
                 if self._is_lost:
                     raise LogGone
-                # With a topic, several processes may be the owner, and have added entries.
-                await self._append_end(OTHER if self.new.topic else self.new.id, end)
+                await self._append_end(self.new.id, end)
             except StoreFull:
-                await self._append_end(OTHER, _TOO_BIG)
+                await self._append_end(OTHER, TOO_BIG)
             except LogGone:
                 await self._append_end(OTHER, _PART_LOST)
 
     async def _append_end(self, writer: str, end: bytes) -> None:
-        append = partial(self._store.append, end=end, free=self.frees_key)
-        added = await insist(partial(append, self.key, self.new.id, writer, self.writer.sequence + 1, []))
+        append = partial(self._store.append, self.key, self.new.id, writer, self.writer.sequence + 1, [], end=end)
+        added = await insist(partial(append, free=self.frees_key))
         self._has_ended(added.state.end)
 
     def _has_ended(self, end: bytes | None) -> None:
@@ -305,7 +288,7 @@ class Runs:
         starts = False
         try:
             try:
-                state = await self._open(run)
+                state = await self.start_log(run.key, run.new, RESULTS_FULL)
                 if is_own := state.id == run.new.id:
                     self._hold(run)  # until it starts, and if this is cancelled, until the store is closed
             finally:  # also if this one does not start: the next one waits only for this task
@@ -319,34 +302,38 @@ class Runs:
             self._spawn_run(run, context)
         return state
 
-    async def _open(self, run: Run) -> LogState:
-        """Open the log of a run. If the store does not answer, make sure that it does not begin the run later."""
+    async def start_log(self, key: str, new: NewLog, when_full: str) -> LogState:
+        """Begin a log. If the store does not answer, make sure that a run does not begin later.
+
+        Raises:
+            Overloaded: the store has no room, with the text ``when_full``; or it does not answer.
+        """
         asked = 0
 
         async def ask() -> LogState:
             nonlocal asked
             if not self.link.answers:
-                await self._store.read(run.key, LAST)  # which has no effect if the store does it later
+                await self._store.read(key, LAST)  # which has no effect if the store does it later
             asked += 1
-            return await self._store.open(run.key, run.new)
+            return await self._store.open(key, new)
 
         try:
             try:
                 state = await self.link.ask(ask)
             except StoreFull:
                 asked -= 1  # it has answered the last step, and done nothing
-                raise made_here(Overloaded(CALLS_FULL if run.new.topic else RESULTS_FULL)) from None
+                raise made_here(Overloaded(when_full)) from None
         except Exception as exc:
-            if asked:
-                self.link.spawn(self._withdraw(run))
-                if run.new.topic and isinstance(exc, Overloaded):
-                    exc.outcome = "unknown"  # perhaps another process has adopted the run before it is withdrawn
+            if asked and not new.topic:
+                self.link.spawn(self._withdraw(key, new))
+            elif asked and isinstance(exc, Overloaded):
+                exc.outcome = "unknown"  # it is made within its time, and those who repeat it join it
             raise
-        if asked > 1 and state.id != run.new.id:
-            self.link.spawn(self._withdraw(run, state.id))
+        if asked > 1 and state.id != new.id and not new.topic:
+            self.link.spawn(self._withdraw(key, new, state.id))
         return state
 
-    async def _withdraw(self, run: Run, joined: str | None = None) -> None:
+    async def _withdraw(self, key: str, new: NewLog, joined: str | None = None) -> None:
         """Free the key of a run that does not begin here: the store may have begun it, or begin it later.
 
         Args:
@@ -361,17 +348,13 @@ class Runs:
         with suppress(LogGone, StoreFull):
             # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
             # attempt is short: this has to end before a reader ends a run whose lease has lapsed.
-            again = partial(insist, lambda: self._store.open(run.key, run.new), 4 * RETRY)
-            while (state := await insist(again)).id != run.new.id:
+            again = partial(insist, lambda: self._store.open(key, new), 4 * RETRY)
+            while (state := await insist(again)).id != new.id:
                 if state.end is not None or left < 0:
                     return  # no such step begins a run, because the key stays with the other one
                 await asyncio.sleep(patience)  # until the caller of the other one may have given up, and freed the key
                 left -= patience
-            if run.new.topic:
-                withdraw = partial(self._store.append, run.key, run.new.id, run.new.id, 1, WITHDRAWN)
-                if (await insist(withdraw)).state.last != len(WITHDRAWN):
-                    return  # another process has adopted the run, and handed its call over
-            await insist(partial(self._store.append, run.key, run.new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
+            await insist(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
     def _spawn_run(self, run: Run, context: Context) -> None:
         task = self.link.spawn(self._perform(run), context)
@@ -380,36 +363,6 @@ class Runs:
 
     def _hold(self, run: Run) -> None:
         self.link.lease.hold(run.key, run.new.id, run.learn, run.check_every)
-
-    async def adopt(self, topic: str, performer_of: Callable[[AdoptedLog], Performer]) -> bool:
-        """Continue the runs of a topic whose processes have ended, each with the performer for its log.
-
-        Return False if the store has not answered each time: perhaps it has given this process runs, and the answer has
-        not arrived. They can be adopted again when their leases have lapsed.
-        """
-        asked = 0
-
-        async def ask() -> Sequence[AdoptedLog]:
-            nonlocal asked
-            asked += 1
-            return await self._store.adopt(topic)
-
-        try:
-            adopted = await insist(ask, STORE_TIMEOUT)
-        except Exception:  # a store of the user's own may raise anything, which is logged
-            return False
-        for found in adopted:
-            if found.id not in self._running:
-                new = NewLog(id=found.id, payer="", keep=0.0, owned=True, topic=topic)
-                try:
-                    performer = performer_of(found)
-                except UNREADABLE as exc:  # no other process can read it, either, or only one of a later version
-                    logger.warning("a run of topic %r cannot be continued: %s", topic, exc)
-                else:
-                    run = Run(self.link, found.key, new, performer, KeyedRun(""))
-                    self._hold(run)
-                    self._spawn_run(run, Context())
-        return asked < 2
 
     async def find(self, key: str) -> LogState | None:
         """Return the state of the run that has the key, if there is one.
@@ -420,13 +373,8 @@ class Runs:
         page = await self.link.ask(lambda: self._store.read(key, LAST))
         return None if page is None else page.state
 
-    def learn(self, state: LogState) -> None:
-        """Do what the store says of a run, if it runs in this process."""
-        if (running := self._running.get(state.id)) is not None:
-            running[0].learn(state)
-
     async def _perform(self, run: Run) -> None:
-        if self.link.closed and not run.new.topic:
+        if self.link.closed:
             run.frees_key = True
             run.stop(Draining("closing, the handler of this call has not started: ask again later"))
         try:
@@ -449,13 +397,8 @@ class Runs:
 
     # ------------------------------------------------------------ reading
 
-    async def read(
-        self, key: str, state: LogState, after: int, adopt: Callable[[], Awaitable[object]] | None = None
-    ) -> AsyncGenerator[Unread]:
+    async def read(self, key: str, state: LogState, after: int) -> AsyncGenerator[Unread]:
         """Yield the items of a run after a number, some at a time. The last ones come with the end of the run.
-
-        Args:
-            adopt: continues the run if its process has ended. None: the run ends then.
 
         Raises:
             ItemsGone: some of these items are no longer kept.
@@ -495,7 +438,7 @@ class Runs:
                     # Its process may just have reached the store again.
                     if state.owner_ended or loop.time() - lost_since >= lease / 2:
                         try:
-                            await (adopt or partial(self._end_lost, key, id))()
+                            await self.end_lost(key, id, _PROCESS_ENDED)
                         except StoreLost:  # which perhaps its process could not reach, either
                             lost_since = None
                         except LogGone:
@@ -508,10 +451,11 @@ class Runs:
                 if not self._read_here[id]:
                     del self._read_here[id]
 
-    async def _end_lost(self, key: str, id: str) -> None:
-        await self._store.append(key, id, OTHER, 1, [], end=_PROCESS_ENDED, only_if_lost=True)
+    async def end_lost(self, key: str, id: str, end: bytes, *, free: bool = False) -> None:
+        """End a log unless somebody may continue it."""
+        await self._store.append(key, id, OTHER, 1, [], end=end, free=free, only_if_lost=True)
 
-    async def end_of(self, key: str, state: LogState, adopt: Callable[[], Awaitable[object]] | None = None) -> End:
+    async def end_of(self, key: str, state: LogState) -> End:
         """Wait for the end of a run, and return it. See `read`.
 
         Raises:
@@ -528,7 +472,7 @@ class Runs:
             end = run.ended.result() if run.ended.done() else None
         if end is None:  # else the run may expire before it is read
             try:
-                async for page in self.read(key, state, 0, adopt):
+                async for page in self.read(key, state, 0):
                     end = page.state.end
                     while page.items:
                         page.pop()
@@ -553,13 +497,13 @@ class Runs:
     # ------------------------------------------------------------ the end
 
     async def wait_idle(self) -> None:
-        """Wait until nothing runs that only this process can continue. Cancelling is safe."""
+        """Wait until nothing runs. Cancelling is safe."""
         while tasks := self.unfinished():
             await asyncio.wait(tasks)
 
     def unfinished(self) -> list[asyncio.Task[None]]:
-        """Return the tasks of the runs that only this process can continue."""
-        return [task for run, task in self._running.values() if not run.new.topic]
+        """Return the tasks of the runs."""
+        return [task for _, task in self._running.values()]
 
     def open(self) -> None:
         """Begin again after `close`, perhaps in another event loop."""
@@ -574,15 +518,12 @@ class Runs:
         self.link.abandon()
 
     async def close(self, patience: float) -> None:
-        """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored.
-
-        Runs with a topic do not end: another process continues them.
-        """
+        """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored."""
         self.link.closed = True
         # Each run has to take the first step, in which it ends as not run.
         await asyncio.wait([*self._starting.values(), spawn_later(asyncio.sleep(0))], timeout=patience)
         here = asyncio.current_task()
-        others = [(run, task) for run, task in self._running.values() if not (task is here or run.new.topic)]
+        others = [(run, task) for run, task in self._running.values() if task is not here]
         for run, _ in others:
             run.stop(RunLost("the process that ran the handler was closed"))
         if others:
@@ -592,7 +533,7 @@ class Runs:
 
 _NOT_RUN = failed(unanswered())
 _STOPPED = failed(STOPPED)
-_TOO_BIG = failed(RemoteError("the result is too big to be kept"))
+TOO_BIG = failed(RemoteError("the result is too big to be kept"))
 _PART_LOST = failed(RunLost("the store has lost a part of the run"))
 _PROCESS_ENDED = failed(RunLost("the process that ran the handler has ended"))
 

@@ -12,6 +12,15 @@ from ..errors import WsrpcError
 LEASE = 6.0
 """Seconds for which a lease lasts without a sign of life, unless a store was made with another ``lease``."""
 
+PAGE = 64 * 1024
+"""Bytes of entries or payloads after which a page has no more of them."""
+
+MOST_LISTED, MOST_TOPICS = 100, 200
+"""Maximum numbers of logs that ``pending`` and of lists that ``topics`` returns at once."""
+
+OTHER = "other"
+"""The writer that ends a log of another process."""
+
 
 class StoreLost(WsrpcError):
     """The store does not answer."""
@@ -35,9 +44,10 @@ class NewLog(Struct, frozen=True, kw_only=True):
         owned: whether one process adds the entries, and ends the log. Otherwise all add entries, and none ends it.
         arguments: a text by which those who open the log know whether they mean the same.
         memory: bytes that the owner needs for the log until it ends, such as the arguments of a call.
-        topic: the topic under which `Store.adopt` finds the log, which has one batch of entries then, or none. Empty:
-            no other process can continue it.
-        payload: what another process needs to continue the log.
+        topic: the list in which the log stands until it has ended. Such a log has no owner until `Store.adopt` gives it
+            one. Empty: it stands in no list.
+        within: seconds from its beginning in which a log of a list can be adopted.
+        payload: what its owners need to know of a log of a list. It is forgotten when the log has ended.
     """
 
     id: str
@@ -47,6 +57,7 @@ class NewLog(Struct, frozen=True, kw_only=True):
     arguments: str = ""
     memory: int = 0
     topic: str = ""
+    within: float = 0.0
     payload: bytes = b""
 
 
@@ -60,10 +71,15 @@ class LogState(Struct, frozen=True):
         last: the number of the last entry. 0 before the first entry.
         end: the last words of the log. None before its end.
         readers: the number of readers, as far as processes have told with `Store.hold`.
-        lost: whether the log has not ended, and its lease has lapsed, or ``owner_ended``.
+        lost: whether the log has not ended, and its lease has lapsed, or ``owner_ended``. One of a list is not lost as
+            long as it can be adopted.
         owner_ended: whether the log has not ended, and the store knows that its owner has. Then nobody waits for it.
         known_in: seconds until the store knows whether the owner has ended, because it misses the owner. `Store.open`
-            says so. 0: it does not miss it, or cannot tell.
+            says so. 0: it does not miss it, or cannot tell. For a log of a list, seconds until it is lost, unless its
+            lease is renewed.
+        attempt: how many owners `Store.adopt` has given to a log of a list.
+        behind: the id of the log before it in its list, which has not ended. `Store.open` says so. Empty: there is
+            none.
     """
 
     id: str
@@ -75,6 +91,8 @@ class LogState(Struct, frozen=True):
     lost: bool
     owner_ended: bool = False
     known_in: float = 0.0
+    attempt: int = 0
+    behind: str = ""
 
 
 class Page(Struct, frozen=True):
@@ -115,21 +133,42 @@ class Appended(Struct, frozen=True):
     state: LogState
 
 
-class AdoptedLog(Struct, frozen=True):
-    """A log that ``adopt`` or ``pending`` has returned.
+class ListedLog(Struct, frozen=True):
+    """A log of a list, as ``pending`` returns it.
 
     Attributes:
+        number: its place. A log that has begun later has a higher number.
         key: the key of the log.
         id, payload: as for `NewLog`.
         age: seconds since the log has begun, by the clock of the store.
-        last: as for `LogState`.
+        attempt, lost: as for `LogState`.
     """
 
+    number: int
     key: str
     id: str
     payload: bytes
     age: float
-    last: int
+    attempt: int
+    lost: bool
+
+
+class Topic(Struct, frozen=True):
+    """A list that is not empty, as ``topics`` returns it.
+
+    Attributes:
+        number: the number of its last log, or of a later one that has ended.
+        name: its name.
+        count: the number of its logs.
+        age: seconds since the first one has begun.
+        newest: the id of the last one.
+    """
+
+    number: int
+    name: str
+    count: int
+    age: float
+    newest: str
 
 
 class Store(Protocol):
@@ -168,7 +207,11 @@ class Store(Protocol):
         """End the leases of logs, given as ids by keys."""
         ...
 
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]: ...
+    async def adopt(self, key: str, id: str, owner: str, /) -> LogState: ...
+
+    async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]: ...
+
+    async def topics(self, after: int, /) -> Sequence[Topic]: ...
 
     async def close(self) -> None:
         """Release connections and tasks. Reads that wait end. A call after this opens the connections again."""

@@ -14,7 +14,7 @@ from ..errors import BadArguments, made_here
 T = TypeVar("T")
 Encode = Callable[[Any], bytes]
 
-FORMAT = 1
+FORMAT = 2
 """Version of what processes share: logs in a store, and messages between nodes. They must have the same one."""
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)

@@ -6,16 +6,30 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import takewhile
 from math import inf
 from sys import getsizeof
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from .contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, entry_id
-
-PAGE = 64 * 1024
-"""Bytes of entries after which a page has no more of them."""
+from .contract import (
+    LEASE,
+    MOST_LISTED,
+    MOST_TOPICS,
+    OTHER,
+    PAGE,
+    Appended,
+    ListedLog,
+    LogGone,
+    LogState,
+    NewLog,
+    Page,
+    StoreFull,
+    Topic,
+    entry_id,
+)
 
 LONGEST_PAGE = 256
 """Maximum number of entries in a page."""
@@ -42,6 +56,7 @@ seconds."""
 REMEMBERED = 600.0
 """Seconds for which a writer may repeat its last batch."""
 
+
 MOST_FREED = 8
 """Maximum number of the logs before a log, which have freed its key, that it remembers."""
 
@@ -50,7 +65,10 @@ class Share(Struct, eq=False):
     """What one payer, or all together, have in the store."""
 
     logs: int = 0
+    """Those that were never in a list."""
     bytes: int = 0
+    left: dict[str, StoredLog] = {}
+    """The logs that have left their lists, by key. The one that has ended first is the first."""
 
 
 class Batch(Struct, eq=False):
@@ -71,6 +89,11 @@ class StoredLog(Struct, eq=False):
     new: NewLog
     share: Share
     started: float
+    owner: str
+    """The writer that adds the entries, if it has an owner."""
+    attempt: int = 0
+    number: int = 0
+    """Its place in its list, and then among the logs that have left their lists. Later ones are higher."""
     lapses: float = inf
     """When the lease lapses, if it has an owner, and has not ended."""
     base: int = 0
@@ -118,9 +141,9 @@ class StoredLog(Struct, eq=False):
             return
         if self.end is not None:
             raise LogGone("the log has ended")
-        if writer != self.new.id and entries:
-            raise LogGone("only its owner adds entries to the log")
-        if writer == self.new.id and sequence != self.last + 1:
+        if writer != self.owner and (entries or writer != OTHER):
+            raise LogGone("the log has another owner")
+        if writer == self.owner and sequence != self.last + 1:
             raise LogGone("the store has lost some entries of the log")
 
     @property
@@ -130,13 +153,17 @@ class StoredLog(Struct, eq=False):
 
     def renew(self, now: float, lease: float) -> None:
         if self.runs:
-            self.lapses = now + lease
+            self.lapses = max(now + lease, self.started + self.new.within)
             self.expires = self.lapses + self.new.keep
 
-    def state(self, now: float) -> LogState:
-        lost = self.runs and self.lapses <= now
+    def is_lost(self, now: float) -> bool:
+        return self.runs and self.lapses <= now
+
+    def state(self, now: float, behind: str = "") -> LogState:
         readers = sum(count for count, until in self.readers.values() if until > now)
-        return LogState(self.new.id, self.new.arguments, self.first, self.last, self.end, readers, lost)
+        known = self.new.id, self.new.arguments, self.first, self.last, self.end, readers, self.is_lost(now)
+        left = max(0.0, self.lapses - now) if self.new.topic and self.runs else 0.0
+        return LogState(*known, known_in=left, attempt=self.attempt, behind=behind)
 
     def page(self, after: int, now: float) -> Page:
         number = min(max(after + 1, self.first), self.last + 1)
@@ -156,6 +183,15 @@ class StoredLog(Struct, eq=False):
             changed.set_result(None)
 
 
+class Listing(Struct, eq=False):
+    """A list of logs that have not ended."""
+
+    number: int = 0
+    """That of the last log which has begun in it."""
+    logs: dict[str, StoredLog] = {}
+    """By key, in order."""
+
+
 class MemoryStore:
     """Store in the memory of this process. Several servers of one event loop can share it.
 
@@ -164,7 +200,8 @@ class MemoryStore:
     Args:
         log_bytes: the maximum size of the kept entries of one log.
         payer_bytes: the maximum size of the logs of one payer.
-        payer_logs: the maximum number of logs of one payer.
+        payer_logs: the maximum number of logs of one payer, such as the results of one caller.
+        waiting: the maximum number of calls that wait for one address.
         bytes: the maximum size of the whole store.
         lease: seconds for which a process keeps its logs without a sign of life.
     """
@@ -175,6 +212,7 @@ class MemoryStore:
         log_bytes: int = 1 << 20,
         payer_bytes: int = 16 << 20,
         payer_logs: int = 1000,
+        waiting: int = 1000,
         bytes: int = 256 << 20,
         lease: float = LEASE,
     ) -> None:
@@ -182,10 +220,13 @@ class MemoryStore:
         self._log_bytes = log_bytes
         self._payer_bytes = payer_bytes
         self._payer_logs = payer_logs
+        self._waiting = waiting
         self._bytes = bytes
         self._logs: dict[str, StoredLog] = {}
-        self._adoptable: dict[str, StoredLog] = {}
-        """The logs with a topic that have not ended."""
+        self._topics: dict[str, Listing] = {}
+        """The lists that are not empty, by name. The one in which a log has begun last is the last."""
+        self._number = 0
+        """The last one that a log has got."""
         self._shares: dict[str, Share] = {}
         self._whole = Share()
         self._checks: list[tuple[float, str]] = []
@@ -200,7 +241,7 @@ class MemoryStore:
             self._drop(key, found)
             found = self._create(key, log, now)
             found.freed = freed[-MOST_FREED:]
-        return found.state(now)
+        return found.state(now, self._behind(found))
 
     async def append(self, key: str, log: NewLog | str, *args: Any, **options: Any) -> Appended:
         return self.append_now(key, log, *args, **options)
@@ -227,7 +268,7 @@ class MemoryStore:
         else:
             found.check_order(writer, sequence, entries)
             batch = Batch(sequence, sequence + len(entries), found.last + 1, found.id_of(found.last), now)
-        if writer == found.new.id:
+        if writer == found.owner and not found.new.topic:
             found.renew(now, self.lease)
         if entries:
             self._add(found, writer, batch, entries)
@@ -253,14 +294,18 @@ class MemoryStore:
         share = self._shares.get(log.payer) or Share()
         base = LOG + log.memory + sum(map(getsizeof, (log.arguments, log.payer, log.topic, log.payload)))
         base += 0 if log.owned else WRITERS
-        if share.logs >= self._payer_logs or self._excess(share) + base > 0:
+        is_full = self._has_many(log.topic, now) if log.topic else share.logs >= self._payer_logs
+        while log.topic and not is_full and share.left and self._excess(share) + base > 0:
+            self._drop(*next(iter(share.left.items())))
+        if is_full or self._excess(share) + base > 0:
             raise StoreFull("the store has no room for another log of this payer")
-        created = self._logs[key] = StoredLog(log, share, now, expires=now + log.keep)
-        created.renew(now, self.lease)
-        if log.topic:
-            self._adoptable[key] = created
+        created = self._logs[key] = StoredLog(log, share, now, log.id, expires=now + log.keep)
+        created.renew(now, 0.0 if log.topic else self.lease)
         self._shares[log.payer] = share
-        share.logs += 1
+        share.logs += not log.topic
+        if log.topic:
+            created.number = self._next_number(now)
+            self._join(key, created)
         self._resize(created, base, 0)
         self._check_later(key, created)
         return created
@@ -275,16 +320,19 @@ class MemoryStore:
         if not log.new.owned:
             log.ids += [entry_id(writer, each) for each in range(batch.sequence, batch.after)]
         self._resize(log, 0, sum(map(len, entries)) + log.each * len(entries))
-        if not log.new.topic:  # else it has one short batch
-            self._trim(log)
+        self._trim(log)
         log.wake_readers()
 
     def _end(self, key: str, log: StoredLog, end: bytes, free: bool, now: float) -> None:
-        more = max(0, len(end) - SHORT_END) - log.new.memory
+        more = max(0, len(end) - SHORT_END) - log.new.memory - len(log.new.payload)
         if more > 0 and self._excess(log.share) + more > log.entry_bytes:
             raise StoreFull("the store has no room for the end of a log of this payer")
         log.end, log.free = end, free
-        self._adoptable.pop(key, None)
+        if log.new.topic:
+            self._leave(key, log)
+            log.share.left[key] = log
+            log.number = self._next_number(now)
+        log.new = replace(log.new, payload=b"") if log.new.payload else log.new
         self._resize(log, more, 0)
         self._trim(log)
         log.expires = now + log.new.keep
@@ -321,23 +369,68 @@ class MemoryStore:
         now = self._drop_expired()
         for key, id in logs.items():
             if (log := self._logs.get(key)) is not None and log.new.id == id:
-                log.lapses = now
+                log.renew(now, 0.0)
 
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
+    async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
         now = self._drop_expired()
-        found = [(key, log) for key, log in self._of_topic(topic) if log.state(now).lost]
-        for _, log in found:
-            log.renew(now, self.lease)
-        return [_described(key, log, now) for key, log in found]
+        log = self._find(key, id, now)
+        if not log.runs or (owner != log.owner and log.started + log.new.within <= now):
+            raise LogGone("the log has ended, or its time is over")
+        log.attempt += owner != log.owner
+        log.owner = owner
+        log.renew(now, self.lease)
+        return log.state(now)
 
-    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
-        now = self._drop_expired()
-        return [_described(key, log, now) for key, log in self._of_topic(topic)]
+    async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
+        now, found, size = self._drop_expired(), list[ListedLog](), 0
+        for key, log in self._logs_of(topic).items():
+            if size >= PAGE or len(found) == MOST_LISTED:
+                break
+            if log.number > after:
+                new, age = log.new, now - log.started
+                found.append(ListedLog(log.number, key, new.id, new.payload, age, log.attempt, log.is_lost(now)))
+                size += len(new.payload)
+        return found
 
-    def _of_topic(self, topic: str) -> list[tuple[str, StoredLog]]:
-        """Return the logs that have not ended, the oldest first."""
-        found = [(key, log) for key, log in self._adoptable.items() if log.new.topic == topic]
-        return sorted(found, key=lambda item: item[1].started)
+    async def topics(self, after: int, /) -> Sequence[Topic]:
+        now, found = self._drop_expired(), list[Topic]()
+        newer = [*takewhile(lambda each: each[1].number > after, reversed(self._topics.items()))]
+        for name, listing in reversed(newer[-MOST_TOPICS:]):
+            logs = listing.logs
+            oldest, newest = logs[next(iter(logs))], logs[next(reversed(logs))]
+            found.append(Topic(listing.number, name, len(logs), now - oldest.started, newest.new.id))
+        return found
+
+    # ------------------------------------------------------------ lists
+
+    def _logs_of(self, topic: str) -> dict[str, StoredLog]:
+        return self._topics[topic].logs if topic in self._topics else {}
+
+    def _has_many(self, topic: str, now: float) -> bool:
+        logs = self._logs_of(topic)
+        return len(logs) >= self._waiting and sum(not log.is_lost(now) for log in logs.values()) >= self._waiting
+
+    def _next_number(self, now: float) -> int:
+        self._number = max(self._number + 1, int(1e6 * now))  # a store that is restored gives no number again
+        return self._number
+
+    def _join(self, key: str, log: StoredLog) -> None:
+        listing = self._topics.pop(log.new.topic, None) or Listing()
+        self._topics[log.new.topic] = listing  # the last one
+        listing.number = log.number
+        listing.logs[key] = log
+
+    def _leave(self, key: str, log: StoredLog) -> None:
+        if (logs := self._logs_of(log.new.topic)).get(key) is log:
+            del logs[key]
+            if not logs:
+                del self._topics[log.new.topic]
+
+    def _behind(self, log: StoredLog) -> str:
+        """Return the id of the log before a log in its list. Empty if there is none, or the log is in no list."""
+        logs = reversed(self._logs_of(log.new.topic).values())
+        before = next(logs, None) if any(each is log for each in logs) else None  # the iterator goes on behind the log
+        return before.new.id if before is not None else ""
 
     async def close(self) -> None:
         self.wake_readers()
@@ -370,10 +463,11 @@ class MemoryStore:
     def _drop(self, key: str, log: StoredLog) -> None:
         del self._logs[key]
         log.wake_readers()
-        self._adoptable.pop(key, None)
+        self._leave(key, log)
+        log.share.left.pop(key, None)
         self._resize(log, -log.base, -log.entry_bytes)
-        log.share.logs -= 1
-        if not log.share.logs:
+        log.share.logs -= not log.new.topic
+        if not log.share.bytes:
             del self._shares[log.new.payer]
 
     # ------------------------------------------------------------ bytes
@@ -399,7 +493,3 @@ class MemoryStore:
                 log.ids.popleft()
         if freed:
             self._resize(log, 0, -freed)
-
-
-def _described(key: str, log: StoredLog, now: float) -> AdoptedLog:
-    return AdoptedLog(key, log.new.id, log.new.payload, now - log.started, log.last)

@@ -20,7 +20,7 @@ from msgspec import Struct
 from .._base.logs import logger
 from .._base.scheduler import spawn_later
 from .._base.threads import start_without_context
-from .contract import LEASE, AdoptedLog, Appended, LogState, NewLog, Page, StoreFull, StoreLost
+from .contract import LEASE, Appended, ListedLog, LogState, NewLog, Page, StoreFull, StoreLost, Topic
 from .kept import FORMAT
 from .memory_store import Batch, MemoryStore, Share, StoredLog
 
@@ -57,8 +57,11 @@ class Row(Struct, array_like=True):
     writers: dict[str, Batch]
     end: bytes | None
     free: bool
-    started: float = inf  # unknown to earlier versions
-    freed: tuple[str, ...] = ()  # the same
+    started: float = inf  # unknown to earlier versions, as are those below
+    freed: tuple[str, ...] = ()
+    owner: str = ""
+    attempt: int = 0
+    number: int = 0
 
 
 class DiskFull(StoreLost):
@@ -154,13 +157,20 @@ class SqliteStore(MemoryStore):
         await self._open_file()
         return await super().hold(process, logs, readers)
 
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
+    async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
         await self._open_file()
-        return await super().adopt(topic)
+        try:
+            return await super().adopt(key, id, owner)
+        finally:
+            await self._save(key)
 
-    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
+    async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
         await self._open_file()
-        return await super().pending(topic)
+        return await super().pending(topic, after)
+
+    async def topics(self, after: int, /) -> Sequence[Topic]:
+        await self._open_file()
+        return await super().topics(after)
 
     async def close(self) -> None:
         await super().close()
@@ -229,18 +239,21 @@ class SqliteStore(MemoryStore):
         now, system = asyncio.get_running_loop().time(), time.time()
         time_in_file = clock[0] + max(0.0, system - clock[1])
         self._ahead, self._system_ahead = time_in_file - now, system - now
-        for key, row in rows:
-            log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()), now)
-            log.started -= max(0.0, time_in_file - row.started)
+        for key, row in sorted(rows, key=lambda row: row[1].number):
+            share = self._shares.setdefault(row.new.payer, Share())
+            started = now - max(0.0, time_in_file - row.started)
+            log = self._logs[key] = StoredLog(row.new, share, started, row.owner or row.new.id)
+            log.attempt = row.attempt
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
             log.end, log.free, log.freed = row.end, row.free, row.freed
-            log.lapses = now  # the process that ran it has ended
-            log.expires = now + (row.new.keep if log.runs else row.expires - time_in_file)
+            log.expires = now + row.expires - time_in_file
+            log.renew(now, 0.0)  # the process that ran it has ended
             for batch in log.writers.values():
                 batch.added = now  # on the clock of this process
-            log.share.logs += 1
-            if row.new.topic and row.end is None:
-                self._adoptable[key] = log
+            share.logs += not row.new.topic
+            if log.new.topic:
+                self._number = log.number = max(row.number, self._number + 1)
+                (self._join if log.runs else share.left.__setitem__)(key, log)
             self._resize(log, row.base, 0)
             self._check_later(key, log)
         for key, id, entry in entries:
@@ -296,7 +309,8 @@ class SqliteStore(MemoryStore):
 
     def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
         expires, started, before = self._ahead + log.expires, self._ahead + log.started, log.id_of(log.first - 1)
-        row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started, log.freed)
+        known = log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started
+        row = Row(*known, log.freed, log.owner, log.attempt, log.number)
         yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
         saved = self._saved.get(key, 0)
         yield "DELETE FROM entries WHERE key = ? AND (number < ? OR number > ?)", (key, log.first, saved)

@@ -110,6 +110,9 @@ class JoinedCluster(Protocol):
         """
         ...
 
+    def greeted(self, address: str, /) -> None:
+        """The peer of this server with an address has said what it supports."""
+
     def release(self, address: str, peer: Peer, /) -> None:
         """Give up a peer's claim. Idempotent."""
 

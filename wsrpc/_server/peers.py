@@ -172,6 +172,9 @@ class ServedPeer(PeerOwner):
         self._open_services = OpenedServices(self.current, self.services)
         return self._open_services.start()
 
+    def greeted(self) -> None:
+        self._peers.greeted(self)
+
     def session_over(self, end: SessionEnd) -> None:
         ours = end.info.user_closed and end.closed_with.code == end.info.code
         self._peers.session_over(self, counted(end.info.code, ours=ours))
@@ -421,6 +424,11 @@ class Peers:
         if served.address is None or self.joined_cluster is None:
             return True
         return self.joined_cluster.claim(served.address, served.peer, age)
+
+    def greeted(self, served: ServedPeer) -> None:
+        """A peer has said what it supports."""
+        if served.address is not None and self.joined_cluster is not None:
+            self.joined_cluster.greeted(served.address)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""

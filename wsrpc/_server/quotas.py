@@ -25,7 +25,7 @@ from .._core.handlers.lifecycle import ends_the_task
 from .._core.peer.admission import Rate, Refusal
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
-from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
+from .._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost
 from .._log.link import StoreLink, insist
 from .._net.handshake_checks import Door, reported
 from .._raw.raw_connection import RawConnection
@@ -51,8 +51,6 @@ REPLACING = 0.2
 """Seconds until a connection is counted again in place of an older one, whose slot is free soon. They double."""
 ATTEMPTS = 3
 """Number of connections that a client may try at once: a WebSocket, and two over HTTP."""
-WRITER = "quota"
-"""The writer that ends the log of a slot."""
 
 SubjectKey = tuple[int, str]
 """The number of the `Quotas`, and a hash of the name that they give to a subject: other processes learn no names."""
@@ -179,7 +177,7 @@ class Slot:
         state = await store.open(self._key, self._new)
         if state.lost and state.id != self._new.id:  # its process was killed
             with suppress(LogGone):
-                await store.append(self._key, state.id, WRITER, 1, [], end=b"", free=True, only_if_lost=True)
+                await store.append(self._key, state.id, OTHER, 1, [], end=b"", free=True, only_if_lost=True)
             state = await store.open(self._key, self._new)
         self.known_in = state.known_in
         if state.id != self._new.id or state.end is not None:
@@ -208,7 +206,7 @@ class Slot:
         self._is_free = True
         self._link.lease.release(self._new.id)
         with suppress(StoreLost, StoreFull, LogGone):  # otherwise, it ends with its lease
-            await self._link.store.append(self._key, self._new.id, WRITER, 1, [], end=b"", free=True)
+            await self._link.store.append(self._key, self._new.id, OTHER, 1, [], end=b"", free=True)
 
 
 class Meter:

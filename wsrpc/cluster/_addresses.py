@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._base.closing import CloseCode
 from .._base.scheduler import Tasks
@@ -26,8 +26,8 @@ CLOSE_PEER, HAS_ID = "close_peer", "has_id"
 """Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node."""
 END_DETACHED = "end_detached"
 """Request to end the session with an address if it has no connection."""
-SUBMIT = "submit"
-"""Request to keep and make a call to a peer of the node, whose caller may end at once."""
+MAKE = "make"
+"""Request to make a call to a peer of the node, whose caller may end at once; see `AwayCalls.make_for`."""
 CROSSING = BEAT + 0.5
 """Seconds for which the end of a client's last session may be on its way. It is repeated after a beat."""
 CONFIRMED = 1.0
@@ -73,7 +73,7 @@ class Addresses:
         side.on(CLOSE_PEER, self._close_peer)
         side.on(HAS_ID, self.has_id)
         side.on(END_DETACHED, self._end_detached)
-        side.on(SUBMIT, self._submit)
+        side.on(MAKE, self._make)
 
     def claim(self, address: str, peer: Peer, age: float) -> bool:
         """Claim an address for a peer of this node; see `JoinedCluster.claim`."""
@@ -84,7 +84,7 @@ class Addresses:
             return False
         self._holders[address] = holder
         self._claims.claim(address)
-        self._away.peer_connected(address)
+        self._away.mailboxes.peer_connected(address)
         if before is not None and replaces:
             self._close_replaced(address, before.peer)
         return True
@@ -94,6 +94,7 @@ class Addresses:
         if self._peer(address) is peer:
             del self._holders[address]
             self._claims.release(address, self._node.now)
+            self._away.mailboxes.peer_left(address)
 
     def find(self, named: str) -> Peer | None:
         """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
@@ -131,19 +132,19 @@ class Addresses:
         await current_of(peer).close(CloseCode.REPLACED, REPLACED)
         return True
 
-    async def _submit(self, address: str, payload: bytes) -> None:
+    async def _make(self, address: str, id: str, payload: bytes, waits: bool) -> Any:
         """Handle a request of another node to make a call to a peer of this node, with the `AwayCall` that it sends."""
-        if not self._away.outlive_process:
+        if not self._away.link.is_shared:
             raise error_to_node(RemoteError("this node has no store that outlives it"))
         try:
-            await self._away.submit(address, payload)
+            return await self._away.make_for(address, id, payload, waits=waits)
         except WsrpcError as exc:
             raise error_to_node(exc) from None
 
     # ------------------------------------------------------------ contests
 
     def _claimed_elsewhere(self, address: str) -> None:
-        self._away.peer_arrived(address)
+        self._away.mailboxes.peer_connected_elsewhere(address)
         if address not in self._contested and self._claims.higher(address) is not None:
             self._contested.add(address)
             self.contests.spawn(self._resolve_contest(address))

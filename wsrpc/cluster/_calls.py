@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from .._base.closing import CloseCode, check_close
+from .._base.closing import check_close
 from .._base.misuse import check_number, refused, shown_as
 from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
 from .._core.api import calls
 from .._core.api.caller import Caller
 from .._core.api.options import AwayOptions, SubmitOptions, changed, check_key
-from .._core.api.peer import core_of
+from .._core.api.peer import core_of, current_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.inboxes.inbox import Inbox
 from .._core.peer.requester import Requester, convert_answer
@@ -27,9 +26,9 @@ from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._core.wire.nodes import place
 from .._server.joined_cluster import HasAddress
-from ..errors import ConnectionLost, EngineLost, PeerNotFound, RequestTimeout, WsrpcError
-from ._addresses import CLOSE_PEER, SUBMIT
-from ._away_calls import Ask, AwayCall
+from ..errors import EngineLost, PeerNotFound, RequestTimeout
+from ._addresses import CLOSE_PEER, MAKE
+from ._mailbox import Ask, AwayCall
 from ._membership import ClusterMembership
 from ._submitted_call import SubmittedCall, WaitingCall
 from .engine import RESPONSE_TIMEOUT
@@ -206,13 +205,32 @@ class ClusterSender:
             node = await membership.links.reach(self._node(membership))
             await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
 
-    def check_connected(self) -> None:
-        """Raise the error of a request that cannot be sent now, if the peer is known to have no connection."""
+    @property
+    def is_here(self) -> bool:
+        return self._joined().addresses.find(self._address) is not None
+
+    @property
+    def elsewhere(self) -> str | None:
         membership = self._joined()
-        if (here := membership.addresses.find(self._address)) is None:
-            self._node(membership)
-        elif here.detached:
-            raise ConnectionLost(CloseCode.ABNORMAL, "the session waits for its next connection", "not_sent")
+        node = self._locate()
+        return node if membership.connected and node != membership.node.id else None
+
+    def connection(self) -> object:
+        here = self._joined().addresses.find(self._address)
+        if here is None:
+            return self.elsewhere
+        return here if current_of(here).writer.terms.known and not here.detached else None
+
+    def deliver(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]:
+        return calls.pass_on(self._joined().registry.passing_on, self, (channel, event, args), options)
+
+    async def make_at(self, node: str, id: str, payload: bytes, *, waits: bool) -> Any:
+        other = await self._joined().links.reach(node)
+        timeout = None if waits else RESPONSE_TIMEOUT
+        returns: Any = tuple[bool, bytes] if waits else bytes
+        return await other.request(MAKE, self._address, id, payload, waits, timeout=timeout, returns=returns)
 
     async def submitted(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
         """Return the state of a submitted call; see `ClusterPeer.submitted`."""
@@ -301,14 +319,6 @@ class SubmitSender(AwaySender):
         away = membership.away.lasting()
         payload = away.encode(call)
         await membership.store_check.check()
-        node = self._locate()
-        if node not in (None, membership.node.id):
-            # That node makes the call, because this process may end now, and the peer does not connect anew. If it
-            # does not answer, it may have begun the call. This process then finds it by the key.
-            with suppress(WsrpcError):
-                other = await membership.links.reach(node)
-                await other.request(SUBMIT, self._address, payload, timeout=RESPONSE_TIMEOUT)
-                return
         await away.submit(self._address, payload)
 
 
@@ -336,8 +346,8 @@ class AwayCaller(Caller):
                 waits in the ``store`` of the `Server` or `ClusterClient`, and is made when the peer connects to any
                 process. If the connection is lost before the response, it is made again when the peer is back; the
                 handler does not run again. ``timeout`` is the maximum time until the response, from each moment when
-                the request is handed over, also while the peer's session then waits for its next connection: the
-                request fails with a `RequestTimeout` whose ``outcome`` is ``"unknown"``, and is not made again.
+                the request is handed over. If the peer is connected when it is over, the request fails with a
+                `RequestTimeout` whose ``outcome`` is ``"unknown"``; otherwise it is made again.
                 Requests with the same key and arguments, from any process, share one response, which is kept for
                 another ``deliver_within`` seconds, at least 60. If the peer did not respond, the key is free: the next
                 request with it tries again, and joins a handler that runs. If this process ends, and the processes have
@@ -493,7 +503,7 @@ class ClusterPeer(AwayCaller, HasAddress):
         waits. It reads the store once, and does not change the calls.
 
         Raises:
-            ValueError: this `Server` or `ClusterClient` has no ``store``, or one of your own without ``pending``.
+            ValueError: this `Server` or `ClusterClient` has no ``store``.
             Overloaded: the store has not answered within 10 seconds.
             EngineLost: this process has not joined the cluster.
         """

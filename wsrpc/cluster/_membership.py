@@ -69,24 +69,22 @@ class ClusterMembership:
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
         self._operations = None if rooms is None else ServerOperations(rooms.server)
-        self.node = Node(engine, name, self._accepted, self._engine_lost)
+        self.node = Node(engine, name, self._accepted)
         self.node.connections.unheard = away.link.process_missed
         self.directory = self.node.directory
         self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
         self.resume_elsewhere = self._session_forwarder.resume_elsewhere
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
         options = {"codec": codec, "dec_hook": registry.dec_hook}
-        self.directory.on_ended.append(self._node_ended)
         self.links = NodeLinks(self.node, settings.limits, options)
         self.addresses = Addresses(self.node, self.links, away, rooms)
         self.claim, self.release = self.addresses.claim, self.addresses.release
         self.end_detached = self.addresses.end_detached
         self.notify_spent = self.node.notify_spent
+        self.greeted = away.mailboxes.peer_connected
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
-        self.forwarder = PeerForwarder(
-            self.addresses.find, registry.passing_on, caller_left=away.caller_left, answered=away.answered
-        )
+        self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
         self._node_handlers = node_handlers
         self.links.serve(self._serve)
 
@@ -123,12 +121,6 @@ class ClusterMembership:
 
     # ------------------------------------------------------------ what the node reports
 
-    def _engine_lost(self) -> None:
-        self.away.ended_at = float("inf")  # other processes may end unnoticed
-
-    def _node_ended(self, node: str, silent: bool) -> None:
-        self.away.process_ended(silent)
-
     def _accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         if SESSION in headers:
             self._session_forwarder.accepted(transport, headers[SESSION])
@@ -145,7 +137,7 @@ class ClusterMembership:
                     yield row
 
     def stats(self) -> ClusterStats:
-        node = self.node
+        node, away = self.node, self.away.mailboxes
         return ClusterStats(
             node=node.id,
             connected=node.connected,
@@ -159,6 +151,8 @@ class ClusterMembership:
             connections=node.connections.dialed,
             forwarded=self._session_forwarder.forwarded,
             passed_on=self.forwarder.passed_on,
+            delivered=away.counts["delivered"],
+            expired=away.counts["expired"],
             lost_events=self.forwarder.lost,
             ignored=dict(node.ignored),
         )

@@ -42,7 +42,6 @@ class Node:
 
     Args:
         accepted: a function that serves a connection that another node has opened.
-        engine_lost: a function that handles the loss of the engine: no message reaches other nodes.
         clock: the clock for beats and leases.
     """
 
@@ -51,7 +50,6 @@ class Node:
         engine: Engine,
         name: str,
         accepted: Callable[[EngineTransport, Mapping[str, str]], None],
-        engine_lost: Callable[[], object],
         clock: Scheduler | None = None,
     ) -> None:
         own = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
@@ -62,7 +60,6 @@ class Node:
         self.ignored: Counter[str] = Counter()
         """Counts of ignored messages, by reason."""
         self._name = name
-        self._engine_lost = engine_lost
         self._clock = clock or LoopScheduler()
         self._asked: dict[str, float] = {}
         """The time at which this node last requested a snapshot from each node."""
@@ -146,7 +143,6 @@ class Node:
         self.knows_others = False
         self._lost_at = self._clock.time()
         self.connections.reset(f"the engine is lost: {reason}")
-        self._engine_lost()
 
     # ------------------------------------------------------------ messages of this node
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -36,23 +35,11 @@ class PeerForwarder:
     Args:
         find: a function that returns the peer of this node with an address, or None.
         around: functions that run around each request to a peer, each an `OutgoingFunction`.
-        caller_left: is called with the address of a peer for which a call with a key was cancelled: perhaps its node
-            has ended.
-        answered: is called with the address of a peer that has answered a call with a key: perhaps its node has ended,
-            and does not get the answer.
     """
 
-    def __init__(
-        self,
-        find: Callable[[str], Peer | None],
-        around: Sequence[Any],
-        *,
-        caller_left: Callable[[str], object],
-        answered: Callable[[str], object],
-    ) -> None:
+    def __init__(self, find: Callable[[str], Peer | None], around: Sequence[Any]) -> None:
         self._find = find
         self._around = around
-        self._caller_left, self._answered = caller_left, answered
         self._joined: dict[ChannelCore, ChannelCore] = {}
         """The joined channels. The value is the other channel of the pair."""
         self._tasks = Tasks()
@@ -185,7 +172,6 @@ class PeerForwarder:
     async def _request(
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
     ) -> Any:
-        told = self._answered
         try:
             message = on, a[0], tuple(a[1:])
             if options.within_call:
@@ -193,18 +179,10 @@ class PeerForwarder:
             else:
                 self.passed_on += 1
                 answer = await calls.pass_on(self._around, sender, message, options)
-        except asyncio.CancelledError:
-            told = self._caller_left
-            raise
         except (WsrpcError, ValueError) as exc:  # ValueError: the peer ignores keys
             if options.within_call and isinstance(exc, ChannelClosed):
                 await self._wait_closed(ctx)
             raise error_to_node(exc) from None
-        finally:
-            if options.has_key:
-                to = read_place(ctx.inbound.c or "")
-                if to is not None and not to.wants_channel:
-                    told(to.address)
         if answer.__class__ is not ChannelCore:
             return answer
         return self._answer_with(ctx, answer)

@@ -13,13 +13,14 @@ class SubmittedCall(Struct, frozen=True):
     Attributes:
         state: ``"waiting"``: the call was not handed over, and can be withdrawn. ``"running"``: a process has begun to
             hand it over, so its handler may have run, also if the peer is away again. ``"done"`` and ``"failed"``: the
-            call has ended. ``"withdrawn"``: the call was withdrawn, and is never handed over. ``"unknown"``: the store
+            call has ended. ``"expired"``: the peer has not connected in time, so the call was not handed over.
+            ``"withdrawn"``: the call was withdrawn, and is never handed over. ``"unknown"``: the store
             has no such call, because it was not submitted, or is no longer kept.
         value: the response, if the state is ``"done"``. Otherwise None.
-        error: why the call has failed, if the state is ``"failed"``. Otherwise None.
+        error: why the call has failed, if the state is ``"failed"`` or ``"expired"``. Otherwise None.
     """
 
-    state: Literal["waiting", "running", "done", "failed", "withdrawn", "unknown"]
+    state: Literal["waiting", "running", "done", "failed", "expired", "withdrawn", "unknown"]
     value: Any = None
     error: Exception | None = None
 

@@ -545,7 +545,7 @@ def test_a_program_joins_again_in_another_event_loop() -> None:
 
     for number in range(3):
         asyncio.run(join(number))
-    assert len({*said}) == 3 and len(asyncio.run(store.adopt("ada"))) == 3
+    assert len({*said}) == 3 and len(asyncio.run(store.pending("ada", 0))) == 3
 
 
 async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:

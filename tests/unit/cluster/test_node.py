@@ -44,7 +44,7 @@ class One:
     def __init__(self, engine: MemoryEngine) -> None:
         self.told: list[str] = []
         self.ears: list[Ear] = []
-        self.node = Node(engine, "shop", self.accepted, lambda: self.told.append("engine lost"))
+        self.node = Node(engine, "shop", self.accepted)
         self.node.directory.on_joined.append(lambda node: self.told.append(f"{node} came"))
         self.node.directory.on_ended.append(lambda node, silent: self.told.append(f"{node} left"))
 
@@ -149,7 +149,7 @@ async def test_a_process_that_was_paused_reads_what_has_arrived_before_it_gives_
         pause(2 * NODE_TIMEOUT)
         await asyncio.sleep(NODE_TIMEOUT - TICK)
         assert len(a.node.directory.nodes) == len(b.node.directory.nodes) == 3, "each has a new lease"
-        assert "engine lost" not in a.told + b.told, "that it has not heard itself means nothing, either"
+        assert not a.node.engine.losses + b.node.engine.losses, "that it has not heard itself means nothing, either"
         await asyncio.sleep(2 * TICK)
         assert a.told.count(f"{c.node.id} left") == b.told.count(f"{c.node.id} left") == 1
         assert c.node.id not in a.node.directory.nodes
@@ -409,7 +409,7 @@ async def test_a_message_that_fails_does_not_end_the_connection_to_the_engine(
             ours.transport.send(b"%d" % number)
             await settled()
         assert b.node.ignored == {"a message that failed": 3} and a.node.ignored == {}
-        assert caplog.text.count("only logged once") == 1 and b.told.count("engine lost") == 0
+        assert caplog.text.count("only logged once") == 1 and b.node.engine.losses == 0
 
 
 async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
@@ -527,6 +527,6 @@ async def test_a_node_that_does_not_hear_itself_connects_again_and_gives_up_nobo
         # As when a broker forgets a subscription.
         await w.connection(a).unsubscribe("shop.all" if to_all else f"shop.{a.node.id}")
         await asyncio.sleep(8.0)
-        await until(lambda: "engine lost" in a.told and a.node.connected)
+        await until(lambda: a.node.engine.losses and a.node.connected)
         assert f"{b.node.id} left" not in a.told and f"{a.node.id} left" not in b.told
         assert (await b.node.connections.dial(a.node.id, {})).node == a.node.id

@@ -197,6 +197,7 @@ class PeerSession:
         self.writer.terms = self.host.settings.agreed(announced, codec, common)
         self.writer.draining.terms_agreed()
         self.greeting_changed()
+        self.host.owner.greeted()
 
     def greeting_changed(self) -> None:
         """Send the messages that need not wait any longer for the greeting of the remote peer."""

@@ -54,6 +54,9 @@ class PeerOwner:
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
+    def greeted(self) -> None:
+        """It is known what the remote peer supports: it has said hello, or is a plain peer."""
+
     def keeps_session(self, info: CloseInfo, /) -> bool:
         """The connection has ended. Decide whether the session may wait for another one, and change nothing yet.
 

@@ -15,7 +15,7 @@ from .world import World
 
 __all__ = ["FAULTS", "PlannedFault", "plan"]
 
-METHODS = "start", "append", "end", "add", "read", "renew", "adopt", "*", "*", "*", "*"
+METHODS = "open", "append", "read", "hold", "adopt", "pending", "topics", "*", "*", "*", "*"
 """Those of a `Store` whose results matter most, and all."""
 NOTICED = 45.0
 """Seconds after which both ends have noticed that a connection carries nothing more, by the default heartbeat."""

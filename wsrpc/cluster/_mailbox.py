@@ -1,0 +1,493 @@
+"""`Mailbox`: hands over the calls that wait for one address, in the order in which they were stored.
+
+Only the process to which the peer is connected hands them over, whichever process has stored them. What a store without
+other processes keeps, its own process hands over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from math import inf
+from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
+
+from .._base.closing import CloseCode
+from .._base.logs import logger
+from .._base.names import ChannelRef
+from .._base.retry import NEVER_RAN, may_have_run
+from .._core.wire.call_context import CallContext
+from .._core.wire.messages import RequestOptions
+from .._core.wire.nodes import error_to_node
+from .._keyed.runs import TOO_BIG, End, failed
+from .._log.contract import MOST_LISTED, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull, StoreLost
+from .._log.kept import UNREADABLE, Encode, read_kept
+from .._log.link import StoreLink, insist
+from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
+
+PAUSE = 1.0
+"""Seconds until a call that a peer has refused is handed over again."""
+
+DELIVERIES = 5
+"""How often a call is handed over, if the connection is lost each time before the answer. It may be the call that ends
+the peer's program."""
+
+SUSPECT = 2
+"""Number of deliveries after which a call goes alone, so that others do not count as those that end the program."""
+
+WINDOW = 16
+"""Maximum number of calls that are handed over and not answered, so that the others can still be withdrawn."""
+
+MOST_KNOWN = 1000
+"""Maximum number of calls that a mailbox has in memory. It reads the others later."""
+
+Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+"""A method of `Sender` that makes a request."""
+
+
+T = TypeVar("T")
+
+
+class Recipient(Protocol):
+    """Sends to the peer with an address. `ClusterSender` implements this protocol."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the peer has a session with this process."""
+        ...
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The other process with which the peer has a session, if it has one."""
+        ...
+
+    def connection(self) -> object:
+        """Return what stands for the session of a peer that is connected here, and has said what it supports.
+
+        For a peer elsewhere, return the name of the other process. None for any other peer.
+        """
+        ...
+
+    async def make_at(self, node: str, id: str, payload: bytes, *, waits: bool) -> Any:
+        """Let another process make a call; see `AwayCalls.make_for`."""
+        ...
+
+    @property
+    def deliver(self) -> Ask:
+        """Makes a request of another process."""
+        ...
+
+
+class AwayCall(Struct):
+    """A call as it waits in the store.
+
+    Attributes:
+        within: seconds in which the call has to be handed over to the peer, from its beginning.
+        timeout: seconds for which the answer is awaited, each time that the call was handed over.
+        submitted: whether nobody need wait for the answer, so that a failure is kept, too.
+    """
+
+    channel: str | None
+    event: str
+    args: list[Any]
+    context: CallContext
+    within: float
+    timeout: float | None
+    submitted: bool = False
+
+
+class Step(Enum):
+    """What comes next for a call in a mailbox."""
+
+    ADOPT = "this process becomes the owner of its log"
+    SEND = "it is sent to the peer"
+    WAIT = "the peer answers"
+
+
+class Delivery(Struct, eq=False):
+    """A call in a mailbox. ``ended`` gets its encoded end, or None if it is not known here."""
+
+    key: str
+    id: str
+    call: AwayCall
+    until: float
+    """The time, of the event loop, at which it is not handed over any more."""
+    ended: asyncio.Future[bytes | None]
+    before: int
+    """How often it was handed over, by any process, and not answered."""
+    step: Step = Step.ADOPT
+    owner: str = ""
+    """The name of this process as the owner of its log. Empty before that."""
+    failure: Exception | None = None
+    """Why it was not answered when this process has last handed it over."""
+
+
+class Mailbox:
+    """The calls that wait for one address, or the first of them.
+
+    Args:
+        sender: sends to the peer.
+        mailboxes: those of this process.
+    """
+
+    def __init__(self, address: str, sender: Recipient, mailboxes: Mailboxes) -> None:
+        self._address = address
+        self._sender = sender
+        self._mailboxes = mailboxes
+        self._link = mailboxes.link
+        self._calls: dict[str, Delivery] = {}
+        """By the ids of their logs, in their order."""
+        self._newest = ""
+        """The id of the last call that was known."""
+        self._last_listed = 0
+        self.is_complete = False
+        """Whether all calls that wait are known."""
+        self._in_flight: set[asyncio.Task[None]] = set()
+        """Tasks that wait for the answers to calls that were handed over."""
+        self._is_suspect = False
+        """Whether the call that was handed over last may be the one that ends the peer's program: it goes alone."""
+        self._session: object = None
+        """The session of the peer in which they were handed over."""
+        self._not_before = -inf
+        """When the next call is handed over, because the peer has refused one."""
+        self._changed = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------ what waits
+
+    def knows(self, id: str) -> bool:
+        """Return whether a call with this id is or was the newest, or has not ended."""
+        return id in ("", self._newest) or id in self._calls
+
+    def add(self, key: str, id: str, call: AwayCall, behind: str) -> asyncio.Future[bytes | None] | None:
+        """Take a call that has just begun, and return what gets its end. None if others have to be read first.
+
+        Args:
+            behind: the id of the call before it. Empty if there is none.
+        """
+        if not self.is_complete or not self.knows(behind) or len(self._calls) >= MOST_KNOWN:
+            return None
+        return self._receive(key, id, call, call.within).ended
+
+    def _receive(self, key: str, id: str, call: AwayCall, left: float, before: int = 0) -> Delivery:
+        if (delivery := self._calls.get(id)) is None:
+            loop = asyncio.get_running_loop()
+            delivery = self._calls[id] = Delivery(key, id, call, loop.time() + left, loop.create_future(), before)
+            self._newest = id
+            self.wake()
+        return delivery
+
+    def ended(self, id: str) -> asyncio.Future[bytes | None] | None:
+        """Return what gets the end of a call. None if it is not known here."""
+        delivery = self._calls.get(id)
+        return None if delivery is None else delivery.ended
+
+    def look(self) -> None:
+        """Read the store, because there are calls that are not known."""
+        self.is_complete = False
+        self.wake()
+
+    def connected(self) -> None:
+        """The peer has connected, or has said what it supports."""
+        self._not_before = -inf
+        self.wake()
+
+    def wake(self) -> None:
+        """Do what there is to do."""
+        self._changed.set()
+        if self._running is None or self._running.done():
+            self._running = self._link.spawn(self._run())
+
+    def drop(self, id: str, end: bytes | None = None) -> None:
+        """A call has ended, or another process hands it over. Idempotent."""
+        if (delivery := self._calls.pop(id, None)) is not None:
+            self._link.lease.release(id)
+            delivery.ended.set_result(end)
+            self._changed.set()
+
+    # ------------------------------------------------------------ the order
+
+    async def _run(self) -> None:
+        try:
+            while self._is_wanted and (self._calls or not self.is_complete):
+                self._changed.clear()
+                await self._step()
+        finally:
+            self._mailboxes.idle(self._address, self)
+            for id in [*self._calls]:
+                self.drop(id)
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._mailboxes.has(self._address, self)
+
+    async def _step(self) -> None:
+        now = asyncio.get_running_loop().time()
+        due = [each for each in self._calls.values() if each.step is not Step.WAIT]
+        if not self.is_complete and len(due) < WINDOW:
+            await self._list()
+        elif late := next((each for each in due if each.until <= now), None):
+            await self._expire(late)
+        elif due and self._may_hand_over(due[0], now):
+            if due[0].step is Step.ADOPT:
+                await self._adopt(due[0])  # then another step, because the peer may have left meanwhile
+            else:
+                self._send(due[0])
+        else:
+            times = [each.until for each in due] + ([self._not_before] if self._not_before > now else [])
+            if not self._link.is_shared:
+                times.append(now + PAUSE)  # nobody tells that the engine is there again
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(times, default=None)):
+                    await self._changed.wait()
+
+    def _may_hand_over(self, delivery: Delivery, now: float) -> bool:
+        if now < self._not_before or len(self._in_flight) >= WINDOW:
+            return False
+        if self._in_flight and (self._is_suspect or delivery.before >= SUSPECT):
+            return False
+        session = self._sender.connection()
+        if session is not self._session and not self._in_flight:
+            self._session = session  # those of the one before come first
+        return session is not None and session is self._session
+
+    async def _list(self) -> None:
+        self.is_complete = True  # unless a call comes meanwhile
+        pending: Callable[[], Awaitable[Sequence[ListedLog]]]
+        pending = partial(self._link.store.pending, self._address, self._last_listed)
+        try:
+            found = await insist_on(pending)
+        except BaseException:
+            self.is_complete = False
+            raise
+        for log in found:
+            self._last_listed, self._newest = log.number, log.id
+            try:
+                call = read_kept(log.payload, AwayCall)
+            except UNREADABLE as exc:  # no other process can read it, either, or only one of a later version
+                logger.warning("a call for %r cannot be read: %s", self._address, exc)
+            else:
+                self._receive(log.key, log.id, call, call.within - log.age, log.attempt)
+        if not is_rest(found):
+            self.is_complete = False
+
+    # ------------------------------------------------------------ one call
+
+    async def _adopt(self, delivery: Delivery) -> None:
+        owner = f"{_PROCESS}-{next(_owners)}"
+        try:
+            state = await insist_on(partial(self._link.store.adopt, delivery.key, delivery.id, owner))
+        except LogGone:  # it was withdrawn, or has ended, or its time is over
+            await self._expire(delivery)
+            self.drop(delivery.id)
+            return
+        if delivery.id not in self._calls:
+            return
+        delivery.owner, delivery.before, delivery.step = owner, state.attempt - 1, Step.SEND
+        self._link.lease.hold(delivery.key, delivery.id, partial(self._learn, delivery), inf)
+        if delivery.before >= DELIVERIES:
+            text = f"handed over {DELIVERIES} times, and the connection was lost before each answer"
+            await self._end_failed(delivery, RunLost(text))
+
+    def _send(self, delivery: Delivery) -> None:
+        delivery.step, self._is_suspect = Step.WAIT, delivery.before >= SUSPECT
+        self._mailboxes.counts["delivered"] += 1
+        task = self._link.spawn(self._deliver(delivery))
+        self._in_flight.add(task)
+        task.add_done_callback(self._delivered)
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._changed.set()
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        call = delivery.call
+        # Not in the queue of a session: the peer would get the call from there after the deadline.
+        options = RequestOptions(timeout=call.timeout, offline="fail", context=call.context)
+        if not self._is_wanted or self._sender.connection() is not self._session:
+            delivery.step = Step.SEND
+            return
+        try:
+            answer = await self._sender.deliver(call.channel, call.event, tuple(call.args), options)
+            end = self._mailboxes.encode(End(answer))
+        except Exception as exc:
+            if is_answer(exc):
+                end = self._failed(delivery, exc)
+            elif not may_have_run(exc) and _may_arrive(exc):
+                self._not_before = asyncio.get_running_loop().time() + PAUSE  # unless the peer connects before
+                delivery.step = Step.SEND
+                if not isinstance(exc, ConnectionLost):
+                    delivery.failure = delivery.failure or exc
+                return
+            elif may_have_run(exc) and (
+                isinstance(exc, ConnectionLost) or self._sender.connection() is not self._session
+            ):
+                delivery.failure, delivery.before, delivery.step = exc, delivery.before + 1, Step.ADOPT
+                return
+            else:
+                await self._end_failed(delivery, exc)
+                return
+        await self._end(delivery, OTHER, end)
+
+    async def _expire(self, delivery: Delivery) -> None:
+        """End a call whose time is over."""
+        lost = LOST if delivery.before else PeerNotFound(self._address, delivery.call.within)
+        failure = delivery.failure or lost
+        if delivery.owner:
+            await self._end_failed(delivery, failure)
+            return
+        end = failed(error_to_node(failure))
+        free, key, id = not delivery.call.submitted, delivery.key, delivery.id
+        append = partial(self._link.store.append, key, id, OTHER, 1, [], end=end, free=free, only_if_lost=True)
+        try:
+            state = (await insist_on(append)).state
+        except LogGone:
+            self.drop(id)
+            return
+        if state.end is None:  # by the clock of the store, it has some time left, or another process waits
+            delivery.until = asyncio.get_running_loop().time() + max(0.05, state.known_in)
+            return
+        if state.end == end:
+            self._mailboxes.counts["expired"] += not delivery.before
+            self._failed(delivery, failure)
+        self.drop(id, state.end)
+
+    async def _end_failed(self, delivery: Delivery, failure: Exception) -> None:
+        """End a call without an answer, unless another process has handed it over later."""
+        await self._end(delivery, delivery.owner, self._failed(delivery, failure), free=not delivery.call.submitted)
+
+    async def _end(self, delivery: Delivery, writer: str, end: bytes, *, free: bool = False) -> None:
+        append = partial(self._link.store.append, delivery.key, delivery.id, writer, 1, [])
+        ended: bytes | None = None
+        with suppress(LogGone):  # it has ended, or another process hands it over
+            try:
+                ended = (await insist_on(partial(append, end=end, free=free), StoreFull)).state.end
+            except StoreFull:
+                ended = (await insist_on(partial(append, end=TOO_BIG))).state.end
+        self.drop(delivery.id, ended)
+
+    def _failed(self, delivery: Delivery, failure: Exception) -> bytes:
+        call = delivery.call
+        if call.submitted:
+            asked = call.event, call.context.key, self._address
+            logger.warning("the call of %r with the key %r that was submitted for %r has failed: %s", *asked, failure)
+        return failed(error_to_node(failure))
+
+    def _learn(self, delivery: Delivery, state: LogState | None) -> None:
+        if state is None or state.end is not None:
+            self.drop(delivery.id, None if state is None else state.end)
+        elif state.attempt != delivery.before + 1 and delivery.step is not Step.ADOPT:  # another process hands it over
+            self._link.lease.release(delivery.id)
+
+
+class Mailboxes:
+    """The mailboxes of the addresses whose calls this process hands over.
+
+    Args:
+        sender_to: returns what sends to the peer with an address.
+    """
+
+    def __init__(self, link: StoreLink, encode: Encode, sender_to: Callable[[str], Recipient]) -> None:
+        self.link = link
+        self.encode = encode
+        self._sender_to = sender_to
+        self._found: dict[str, Mailbox] = {}
+        self.counts = Counter[str]()
+        """How many calls were ``"delivered"``, and have ``"expired"``."""
+        self._sweeping: asyncio.Task[None] | None = None
+        self._swept = 0
+        """The number of the last call in the store when it was last looked through."""
+
+    def has(self, address: str, mailbox: Mailbox) -> bool:
+        """Return whether this process hands over the calls to an address by this mailbox."""
+        return self._found.get(address) is mailbox and self._hands_over(address)
+
+    def _hands_over(self, address: str) -> bool:
+        return not self.link.closed and (not self.link.is_shared or self._sender_to(address).is_here)
+
+    def get(self, address: str) -> Mailbox | None:
+        """Return the mailbox of a peer. None if another process hands its calls over, or nobody."""
+        mailbox = self._found.get(address)
+        if mailbox is None and self._hands_over(address):
+            mailbox = self._found[address] = Mailbox(address, self._sender_to(address), self)
+            if self.link.is_shared and (self._sweeping is None or self._sweeping.done()):
+                self._sweeping = self.link.spawn(self._sweep())
+        return mailbox
+
+    def idle(self, address: str, mailbox: Mailbox) -> None:
+        """A mailbox has nothing to do. As long as the peer is here, it knows that nothing waits in a common store."""
+        if not self.link.is_shared and self._found.get(address) is mailbox:
+            del self._found[address]
+
+    def peer_connected(self, address: str) -> None:
+        """A peer has connected to this process."""
+        mailbox = self.get(address) if self.link.is_shared else self._found.get(address)
+        if mailbox is not None:
+            mailbox.connected()
+
+    def peer_connected_elsewhere(self, address: str) -> None:
+        """A peer has connected to another process."""
+        if (mailbox := self._found.get(address)) is not None:
+            mailbox.connected()
+
+    def peer_left(self, address: str) -> None:
+        """The session of a peer with this process has ended."""
+        if self.link.is_shared and (mailbox := self._found.pop(address, None)) is not None:
+            mailbox.wake()
+
+    async def _sweep(self) -> None:
+        """Find the calls of which this process was not told, because their callers have ended."""
+        while self._found:
+            await asyncio.sleep(self.link.store.lease)
+            while found := await insist_on(partial(self.link.store.topics, self._swept)):
+                self._swept = found[-1].number
+                for each in found:
+                    mailbox = self._found.get(each.name)
+                    if mailbox is not None and not mailbox.knows(each.newest):
+                        mailbox.look()
+
+
+def is_rest(page: Sequence[ListedLog]) -> bool:
+    """Return whether no more calls come after those that a store has listed."""
+    return len(page) < MOST_LISTED and sum(len(log.payload) for log in page) < PAGE
+
+
+def is_answer(error: Exception) -> bool:
+    """Return whether the peer has answered with an error, and would answer with the same one again."""
+    return isinstance(error, RemoteError) and not isinstance(error, NEVER_RAN)
+
+
+def _may_arrive(error: Exception) -> bool:
+    """Return whether the peer may take a call later that it has not got."""
+    # A peer that has just connected may hang, so that it does not say in time whether it knows keys.
+    return isinstance(error, (*NEVER_RAN, RequestTimeout)) or type(error) is WsrpcError
+
+
+async def insist_on(call: Callable[[], Awaitable[T]], *answers: type[Exception]) -> T:
+    """Call the store until it answers. One of the user's own may raise anything.
+
+    Args:
+        answers: errors, beside `LogGone`, that it raises as an answer.
+    """
+
+    async def ask() -> T:
+        try:
+            return await call()
+        except Exception as exc:
+            if isinstance(exc, (LogGone, StoreLost, *answers)):
+                raise
+            raise StoreLost(str(exc)) from exc
+
+    return await insist(ask)
+
+
+LOST = ConnectionLost(CloseCode.ABNORMAL, "the process that handed the call over has ended", "unknown")
+_PROCESS = secrets.token_hex(8)
+_owners = itertools.count(1)
