@@ -146,7 +146,7 @@ class Mailbox:
         """By the ids of their logs, in their order."""
         self._newest = ""
         """The id of the last call that was known."""
-        self._last_listed = 0
+        self._last_listed: int = 0
         self.is_complete = False
         """Whether all calls that wait are known."""
         self._in_flight: set[asyncio.Task[None]] = set()
