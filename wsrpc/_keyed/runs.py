@@ -22,7 +22,7 @@ from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
 from .._log.contract import OTHER, Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
 from .._log.kept import UNREADABLE, read_kept
-from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
+from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, insist_on, unanswered
 from .._log.position import LAST, Position
 from .._log.writer import ENTRY, LogWriter, Unstored
 from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
@@ -348,13 +348,13 @@ class Runs:
         with suppress(LogGone, StoreFull):
             # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
             # attempt is short: this has to end before a reader ends a run whose lease has lapsed.
-            again = partial(insist, lambda: self._store.open(key, new), 4 * RETRY)
+            again = partial(insist_on, lambda: self._store.open(key, new), StoreFull, patience=4 * RETRY)
             while (state := await insist(again)).id != new.id:
                 if state.end is not None or left < 0:
                     return  # no such step begins a run, because the key stays with the other one
                 await asyncio.sleep(patience)  # until the caller of the other one may have given up, and freed the key
                 left -= patience
-            await insist(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
+            await insist_on(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
     def _spawn_run(self, run: Run, context: Context) -> None:
         task = self.link.spawn(self._perform(run), context)

@@ -18,6 +18,7 @@ from .._core.wire.rejections import error_from_wire
 from .._keyed.runs import NOTHING_KEPT, End, Runs, failed
 from .._log.contract import ListedLog, LogGone, LogState, NewLog
 from .._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
+from .._log.link import insist_on
 from ..errors import (
     ConnectionLost,
     KeyReused,
@@ -29,7 +30,7 @@ from ..errors import (
     WsrpcError,
     made_here,
 )
-from ._mailbox import LOST, AwayCall, Mailboxes, Recipient, insist_on, is_answer, is_rest
+from ._mailbox import LOST, AwayCall, Mailboxes, Recipient, is_answer, is_rest
 from ._submitted_call import SubmittedCall, WaitingCall
 
 KEPT = 60.0

@@ -15,7 +15,7 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -27,9 +27,9 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import error_to_node
 from .._keyed.runs import TOO_BIG, End, failed
-from .._log.contract import MOST_LISTED, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull, StoreLost
+from .._log.contract import MOST_LISTED, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull
 from .._log.kept import UNREADABLE, Encode, read_kept
-from .._log.link import StoreLink, insist
+from .._log.link import StoreLink, insist_on
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
 
 PAUSE = 1.0
@@ -50,9 +50,6 @@ MOST_KNOWN = 1000
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
-
-
-T = TypeVar("T")
 
 
 class Recipient(Protocol):
@@ -468,24 +465,6 @@ def _may_arrive(error: Exception) -> bool:
     """Return whether the peer may take a call later that it has not got."""
     # A peer that has just connected may hang, so that it does not say in time whether it knows keys.
     return isinstance(error, (*NEVER_RAN, RequestTimeout)) or type(error) is WsrpcError
-
-
-async def insist_on(call: Callable[[], Awaitable[T]], *answers: type[Exception]) -> T:
-    """Call the store until it answers. One of the user's own may raise anything.
-
-    Args:
-        answers: errors, beside `LogGone`, that it raises as an answer.
-    """
-
-    async def ask() -> T:
-        try:
-            return await call()
-        except Exception as exc:
-            if isinstance(exc, (LogGone, StoreLost, *answers)):
-                raise
-            raise StoreLost(str(exc)) from exc
-
-    return await insist(ask)
 
 
 LOST = ConnectionLost(CloseCode.ABNORMAL, "the process that handed the call over has ended", "unknown")
