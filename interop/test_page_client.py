@@ -543,7 +543,7 @@ async def test_a_call_of_the_wrong_kind_names_the_methods() -> None:
 
     async with staged() as (page, stage, _proxy):
         stage.server.on("echo", echo)
-        wanted = '"{}" answers with a stream or a channel: use stream(), upload() or open()'
+        wanted = '"{}" answers with a channel: use stream(), upload() or open()'
         for kind, name in [*(("request", kind) for kind in KINDS[1:]), ("stream", "echo")]:
             told = await (await page.call(kind, name=name))
             text = wanted.format(name) if kind == "request" else "the handler reads items: use upload() or open()"
@@ -708,7 +708,7 @@ async def test_events_are_refused_when_too_many_wait(plain: bool) -> None:
             }
             return [sent, ""]
             """)
-            assert text == "Refused not_sent: 256 messages wait already"
+            assert text == "Refused not_sent: 256 messages wait"
             assert sent < 5000  # the system's buffers have several MB
         await counted.wait()
         assert arrived == [*range(sent)]

@@ -154,7 +154,7 @@ export class ClientCore implements Holder, PeerOwner {
     if (!this.#roomTimer && this.#canSend(queued)) this.#send(queued)
     else if (this.state === "closed") throw this.error
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
-      throw new Refused(`${this.#queue.size} messages wait already`)
+      throw new Refused(`${this.#queue.size} messages wait`)
     } else {
       // The message is checked now: later, no caller could catch the error. The next session has the same limits.
       this.#peer?.encode(queued.message)

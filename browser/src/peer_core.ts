@@ -258,7 +258,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     // ws-wrapper 4 answers with a channel if a handler returns null.
     if (!this.hasCredit) request?.resolve(null)
     else {
-      const text = `"${request?.event}" answers with a stream or a channel: use stream(), upload() or open()`
+      const text = `"${request?.event}" answers with a channel: use stream(), upload() or open()`
       request?.reject(new WsrpcError(text, "ran"))
     }
   }

@@ -322,7 +322,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
       throw new DOMException(`a close code is 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
     }
-    if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError")
+    if (sizeOf(reason) > MAX_REASON) throw new DOMException("reason is too long", "SyntaxError")
     if (this.#isConnected) {
       if (this.#replay) this.sendControl({ t: "gone", why: "closed" })
       this.#stopTimers() // Chrome reports it in the console if something is sent on a connection that closes

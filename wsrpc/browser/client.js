@@ -1554,7 +1554,7 @@ var Session = class {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
       throw new DOMException(`a close code is 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
-    if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (sizeOf(reason) > MAX_REASON) throw new DOMException("reason is too long", "SyntaxError");
     if (this.#isConnected) {
       if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
       this.#stopTimers();
@@ -1747,7 +1747,7 @@ var PeerCore = class {
     channel.abort();
     if (!this.hasCredit) request?.resolve(null);
     else {
-      const text = `"${request?.event}" answers with a stream or a channel: use stream(), upload() or open()`;
+      const text = `"${request?.event}" answers with a channel: use stream(), upload() or open()`;
       request?.reject(new WsrpcError(text, "ran"));
     }
   }
@@ -1967,7 +1967,7 @@ var ClientCore = class {
     if (!this.#roomTimer && this.#canSend(queued)) this.#send(queued);
     else if (this.state === "closed") throw this.error;
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
-      throw new Refused(`${this.#queue.size} messages wait already`);
+      throw new Refused(`${this.#queue.size} messages wait`);
     } else {
       this.#peer?.encode(queued.message);
       queued.message.a = this.copied(queued.message.a);
