@@ -84,7 +84,7 @@ class Addresses:
             return False
         self._holders[address] = holder
         self._claims.claim(address)
-        self._away.mailboxes.peer_connected(address)
+        self._away.deliverers.peer_connected(address)
         if before is not None and replaces:
             self._close_replaced(address, before.peer)
         return True
@@ -94,7 +94,7 @@ class Addresses:
         if self._peer(address) is peer:
             del self._holders[address]
             self._claims.release(address, self._node.now)
-            self._away.mailboxes.peer_left(address)
+            self._away.deliverers.peer_left(address)
 
     def find(self, named: str) -> Peer | None:
         """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
@@ -144,7 +144,7 @@ class Addresses:
     # ------------------------------------------------------------ contests
 
     def _claimed_elsewhere(self, address: str) -> None:
-        self._away.mailboxes.peer_connected_elsewhere(address)
+        self._away.deliverers.peer_connected_elsewhere(address)
         if address not in self._contested and self._claims.higher(address) is not None:
             self._contested.add(address)
             self.contests.spawn(self._resolve_contest(address))

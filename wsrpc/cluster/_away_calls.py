@@ -1,4 +1,4 @@
-"""`AwayCalls`: calls to peers that may be away. Each call waits in a store, in the mailbox of its address."""
+"""`AwayCalls`: calls to peers that may be away. Each waits in a store, until the `Deliverer` of its address has it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..errors import (
     WsrpcError,
     made_here,
 )
-from ._mailbox import LOST, AwayCall, Mailboxes, Recipient, is_answer, is_rest
+from ._deliverer import LOST, AwayCall, Deliverers, Recipient, is_answer, is_rest
 from ._submitted_call import SubmittedCall, WaitingCall
 
 KEPT = 60.0
@@ -97,7 +97,7 @@ class AwayCalls:
         self.link = runs.link
         self._runs = runs
         self._sender_to = sender_to
-        self.mailboxes = Mailboxes(self.link, self.encode, sender_to)
+        self.deliverers = Deliverers(self.link, self.encode, sender_to)
 
     def lasting(self) -> Self:
         """Return these calls.
@@ -213,12 +213,12 @@ class AwayCalls:
         state, ended = await self._runs.start_log(key, new, CALLS_FULL), None
         if state.arguments != new.arguments:
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
-        if state.end is None and (mailbox := self.mailboxes.get(address)) is not None:
-            ended = mailbox.ended(state.id)
+        if state.end is None and (deliverer := self.deliverers.get(address)) is not None:
+            ended = deliverer.ended(state.id)
             if ended is None and state.id == id:
-                ended = mailbox.add(key, id, call, state.behind)
+                ended = deliverer.add(key, id, call, state.behind)
             if ended is None:
-                mailbox.look()
+                deliverer.look()
         return key, state, ended
 
     async def _made(self, address: str, id: str, call: AwayCall, payload: bytes) -> tuple[bool, bytes]:
@@ -293,6 +293,6 @@ class AwayCalls:
                 with suppress(LogGone):
                     state = (await self.link.ask(append)).state
                     break
-        if state is not None and state.end is not None and (mailbox := self.mailboxes.get(address)) is not None:
-            mailbox.drop(state.id, state.end)
+        if state is not None and state.end is not None and (deliverer := self.deliverers.get(address)) is not None:
+            deliverer.drop(state.id, state.end)
         return _described(address, state)

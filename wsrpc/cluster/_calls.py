@@ -28,7 +28,7 @@ from .._core.wire.nodes import place
 from .._server.joined_cluster import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._addresses import CLOSE_PEER, MAKE
-from ._mailbox import Ask, AwayCall
+from ._deliverer import Ask, AwayCall
 from ._membership import ClusterMembership
 from ._submitted_call import SubmittedCall, WaitingCall
 from .engine import RESPONSE_TIMEOUT

@@ -81,7 +81,7 @@ class ClusterMembership:
         self.claim, self.release = self.addresses.claim, self.addresses.release
         self.end_detached = self.addresses.end_detached
         self.notify_spent = self.node.notify_spent
-        self.greeted = away.mailboxes.peer_connected
+        self.greeted = away.deliverers.peer_connected
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
@@ -137,7 +137,7 @@ class ClusterMembership:
                     yield row
 
     def stats(self) -> ClusterStats:
-        node, away = self.node, self.away.mailboxes
+        node, away = self.node, self.away.deliverers
         return ClusterStats(
             node=node.id,
             connected=node.connected,

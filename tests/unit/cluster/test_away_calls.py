@@ -19,7 +19,7 @@ from wsrpc import CallNext, Client, Context, OutgoingCall, Peer, Reconnect, Retr
 from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, MemoryEngine, SubmittedCall, WaitingCall
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._mailbox import AwayCall
+from wsrpc.cluster._deliverer import AwayCall
 from wsrpc.errors import (
     BadArguments,
     ConnectionLost,

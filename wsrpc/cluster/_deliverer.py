@@ -1,4 +1,4 @@
-"""`Mailbox`: hands over the calls that wait for one address, in the order in which they were stored.
+"""`Deliverer`: hands over the calls that wait for one address, in the order in which they were stored.
 
 Only the process to which the peer is connected hands them over, whichever process has stored them. What a store without
 other processes keeps, its own process hands over.
@@ -46,7 +46,7 @@ WINDOW = 16
 """Maximum number of calls that are handed over and not answered, so that the others can still be withdrawn."""
 
 MOST_KNOWN = 1000
-"""Maximum number of calls that a mailbox has in memory. It reads the others later."""
+"""Maximum number of calls that a deliverer has in memory. It reads the others later."""
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
@@ -101,7 +101,7 @@ class AwayCall(Struct):
 
 
 class Step(Enum):
-    """What comes next for a call in a mailbox."""
+    """What comes next for a call."""
 
     ADOPT = "this process becomes the owner of its log"
     SEND = "it is sent to the peer"
@@ -109,7 +109,7 @@ class Step(Enum):
 
 
 class Delivery(Struct, eq=False):
-    """A call in a mailbox. ``ended`` gets its encoded end, or None if it is not known here."""
+    """A call that is to be handed over. ``ended`` gets its encoded end, or None if it is not known here."""
 
     key: str
     id: str
@@ -126,19 +126,19 @@ class Delivery(Struct, eq=False):
     """Why it was not answered when this process has last handed it over."""
 
 
-class Mailbox:
-    """The calls that wait for one address, or the first of them.
+class Deliverer:
+    """Hands over the calls that wait for one address. It has them in memory, or the first of them.
 
     Args:
         sender: sends to the peer.
-        mailboxes: those of this process.
+        deliverers: those of this process.
     """
 
-    def __init__(self, address: str, sender: Recipient, mailboxes: Mailboxes) -> None:
+    def __init__(self, address: str, sender: Recipient, deliverers: Deliverers) -> None:
         self._address = address
         self._sender = sender
-        self._mailboxes = mailboxes
-        self._link = mailboxes.link
+        self._deliverers = deliverers
+        self._link = deliverers.link
         self._calls: dict[str, Delivery] = {}
         """By the ids of their logs, in their order."""
         self._newest = ""
@@ -217,13 +217,13 @@ class Mailbox:
                 self._changed.clear()
                 await self._step()
         finally:
-            self._mailboxes.idle(self._address, self)
+            self._deliverers.idle(self._address, self)
             for id in [*self._calls]:
                 self.drop(id)
 
     @property
     def _is_wanted(self) -> bool:
-        return self._mailboxes.has(self._address, self)
+        return self._deliverers.has(self._address, self)
 
     async def _step(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -295,7 +295,7 @@ class Mailbox:
 
     def _send(self, delivery: Delivery) -> None:
         delivery.step, self._is_suspect = Step.WAIT, delivery.before >= SUSPECT
-        self._mailboxes.counts["delivered"] += 1
+        self._deliverers.counts["delivered"] += 1
         task = self._link.spawn(self._deliver(delivery))
         self._in_flight.add(task)
         task.add_done_callback(self._delivered)
@@ -313,7 +313,7 @@ class Mailbox:
             return
         try:
             answer = await self._sender.deliver(call.channel, call.event, tuple(call.args), options)
-            end = self._mailboxes.encode(End(answer))
+            end = self._deliverers.encode(End(answer))
         except Exception as exc:
             if is_answer(exc):
                 end = self._failed(delivery, exc)
@@ -352,7 +352,7 @@ class Mailbox:
             delivery.until = asyncio.get_running_loop().time() + max(0.05, state.known_in)
             return
         if state.end == end:
-            self._mailboxes.counts["expired"] += not delivery.before
+            self._deliverers.counts["expired"] += not delivery.before
             self._failed(delivery, failure)
         self.drop(id, state.end)
 
@@ -384,8 +384,8 @@ class Mailbox:
             self._link.lease.release(delivery.id)
 
 
-class Mailboxes:
-    """The mailboxes of the addresses whose calls this process hands over.
+class Deliverers:
+    """Those of the addresses whose calls this process hands over.
 
     Args:
         sender_to: returns what sends to the peer with an address.
@@ -395,49 +395,49 @@ class Mailboxes:
         self.link = link
         self.encode = encode
         self._sender_to = sender_to
-        self._found: dict[str, Mailbox] = {}
+        self._found: dict[str, Deliverer] = {}
         self.counts = Counter[str]()
         """How many calls were ``"delivered"``, and have ``"expired"``."""
         self._sweeping: asyncio.Task[None] | None = None
         self._swept = 0
         """The number of the last call in the store when it was last looked through."""
 
-    def has(self, address: str, mailbox: Mailbox) -> bool:
-        """Return whether this process hands over the calls to an address by this mailbox."""
-        return self._found.get(address) is mailbox and self._hands_over(address)
+    def has(self, address: str, deliverer: Deliverer) -> bool:
+        """Return whether this process hands over the calls to an address by this deliverer."""
+        return self._found.get(address) is deliverer and self._hands_over(address)
 
     def _hands_over(self, address: str) -> bool:
         return not self.link.closed and (not self.link.is_shared or self._sender_to(address).is_here)
 
-    def get(self, address: str) -> Mailbox | None:
-        """Return the mailbox of a peer. None if another process hands its calls over, or nobody."""
-        mailbox = self._found.get(address)
-        if mailbox is None and self._hands_over(address):
-            mailbox = self._found[address] = Mailbox(address, self._sender_to(address), self)
+    def get(self, address: str) -> Deliverer | None:
+        """Return the deliverer of a peer. None if another process hands its calls over, or nobody."""
+        deliverer = self._found.get(address)
+        if deliverer is None and self._hands_over(address):
+            deliverer = self._found[address] = Deliverer(address, self._sender_to(address), self)
             if self.link.is_shared and (self._sweeping is None or self._sweeping.done()):
                 self._sweeping = self.link.spawn(self._sweep())
-        return mailbox
+        return deliverer
 
-    def idle(self, address: str, mailbox: Mailbox) -> None:
-        """A mailbox has nothing to do. As long as the peer is here, it knows that nothing waits in a common store."""
-        if not self.link.is_shared and self._found.get(address) is mailbox:
+    def idle(self, address: str, deliverer: Deliverer) -> None:
+        """A deliverer has nothing to do. As long as the peer is here, it knows that nothing waits in a common store."""
+        if not self.link.is_shared and self._found.get(address) is deliverer:
             del self._found[address]
 
     def peer_connected(self, address: str) -> None:
         """A peer has connected to this process."""
-        mailbox = self.get(address) if self.link.is_shared else self._found.get(address)
-        if mailbox is not None:
-            mailbox.connected()
+        deliverer = self.get(address) if self.link.is_shared else self._found.get(address)
+        if deliverer is not None:
+            deliverer.connected()
 
     def peer_connected_elsewhere(self, address: str) -> None:
         """A peer has connected to another process."""
-        if (mailbox := self._found.get(address)) is not None:
-            mailbox.connected()
+        if (deliverer := self._found.get(address)) is not None:
+            deliverer.connected()
 
     def peer_left(self, address: str) -> None:
         """The session of a peer with this process has ended."""
-        if self.link.is_shared and (mailbox := self._found.pop(address, None)) is not None:
-            mailbox.wake()
+        if self.link.is_shared and (deliverer := self._found.pop(address, None)) is not None:
+            deliverer.wake()
 
     async def _sweep(self) -> None:
         """Find the calls of which this process was not told, because their callers have ended."""
@@ -446,9 +446,9 @@ class Mailboxes:
             while found := await insist_on(partial(self.link.store.topics, self._swept)):
                 self._swept = found[-1].number
                 for each in found:
-                    mailbox = self._found.get(each.name)
-                    if mailbox is not None and not mailbox.knows(each.newest):
-                        mailbox.look()
+                    deliverer = self._found.get(each.name)
+                    if deliverer is not None and not deliverer.knows(each.newest):
+                        deliverer.look()
 
 
 def is_rest(page: Sequence[ListedLog]) -> bool:
