@@ -47,6 +47,8 @@ class Beat(Struct, tag_field="t", tag="beat"):
     process: Process = ""
     format: int = 0
     """`FORMAT` of its version. 0 for earlier ones."""
+    nodes: Counter = 0
+    """How many nodes it knows, with itself and the receiver."""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
@@ -83,11 +85,13 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
 class RemoteNode:
     """Another node, with its known rooms."""
 
-    __slots__ = ("name", "parts", "rooms", "seen_at", "seq")
+    __slots__ = ("name", "nodes", "parts", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.seen_at = now
+        self.nodes = 0
+        """How many nodes it knew at its latest beat."""
         self.seq: int | None = None
         """The number of the latest known change. None if nothing is known."""
         self.rooms: set[str] = set()
@@ -162,8 +166,9 @@ class Directory:
 
     @property
     def complete(self) -> bool:
-        """Whether something is known of every known node."""
-        return all(remote.seq is not None for remote in self._remotes.values())
+        """Whether something is known of every node, as far as the other nodes know how many there are."""
+        remotes = self._remotes.values()
+        return all(remote.seq is not None and remote.nodes <= len(remotes) + 1 for remote in remotes)
 
     def nodes_of(self, room: str, *, keep: bool = True) -> tuple[str, ...]:
         """Return the other nodes at which a room has members, with or without those where it has ``keep=``."""
@@ -194,9 +199,10 @@ class Directory:
     def _own_entry(self, room: str, user: User | None) -> UserEntry | None:
         return self.presence.entries(room, user).get(self.me)
 
-    def beat(self) -> Beat:
-        """Return the message to publish regularly, after `pop_deltas`."""
-        return Beat(self.me, self.seq, self.processes[self.me], FORMAT)
+    def beat(self, to: str = "") -> Beat:
+        """Return the message to publish regularly, after `pop_deltas`, or to send to the node ``to``."""
+        nodes = len(self._remotes) + 1 + (bool(to) and to not in self._remotes)
+        return Beat(self.me, self.seq, self.processes[self.me], FORMAT, nodes)
 
     def pop_deltas(self) -> Iterator[Delta]:
         """Remove and return the changes since the last call."""
@@ -232,6 +238,7 @@ class Directory:
         remote = self._node_seen(beat.node, now, beat.process)
         if remote is None:
             return
+        remote.nodes = beat.nodes
         if remote.seq is None and beat.seq == 0:
             remote.seq = 0
         elif remote.seq is not None and remote.seq > beat.seq:  # another program has sent messages in its name

@@ -102,7 +102,7 @@ class Node:
         Cancelling is safe.
         """
         await self.engine.reachable.wait()
-        # The number of nodes is not known, but they answer at once. So all have answered when no further node answers.
+        # The first who answers knows how many there are. Two looks, because each may know less than there are.
         before = 0
         for _ in range(int(RESPONSE_TIMEOUT / ANSWERED)):
             await asyncio.sleep(ANSWERED)
@@ -245,6 +245,7 @@ class Node:
             self.publish_changes()
             for part in self.directory.snapshot():
                 self.engine.try_publish(asker, part)
+            self.engine.try_publish(asker, self.directory.beat(asker))  # after the snapshot, which it would ask for
 
     # ------------------------------------------------------------ what the directory reports
 

@@ -11,7 +11,7 @@ from cluster_servers import Servers, servers
 from waiting import settled, until
 
 from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server, Service, method
-from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._node import BEAT
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.testing import Line, connect
@@ -277,6 +277,28 @@ async def test_without_a_confirmation_both_connections_stay() -> None:
         engine.deaf = False
         await old.replaced(limit=BEAT + 1.1)
         assert new.client.connected
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+async def test_a_program_that_joins_waits_for_a_node_that_answers_late(seconds: float) -> None:
+    class Slow(MemoryEngine):
+        """What the node ``late`` sends arrives late."""
+
+        late = b""
+
+        def deliver(self, subject: str, payload: bytes) -> None:
+            if self.late and self.late in payload:
+                asyncio.get_running_loop().call_later(seconds, super().deliver, subject, payload)
+            else:
+                super().deliver(subject, payload)
+
+    engine = Slow()
+    async with servers(3, engine) as made:
+        await until(lambda: len(made[0].cluster.nodes) == 3)
+        engine.late = made[2].cluster.nodes[0].encode()
+        async with ClusterClient(engine, name="shop") as client:
+            assert len(client.nodes) == 4
+        engine.late = b""
 
 
 @pytest.mark.parametrize("given", ["", 5, "a\nb", "x" * 257, "\ud800"])
