@@ -104,6 +104,9 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
         delivered: total number of times that this process has handed over a call that waited for its peer; see
             `ClusterPeer.submit`.
         expired: total number of such calls whose time was over, as far as this process has noticed.
+        waiting: number of such calls in all processes that had not ended when a server with a ``store`` last counted
+            them, which it does each half minute; see `WaitingCalls`.
+        oldest_waiting: seconds since the oldest of these had begun then.
         lost_events: total number of events from other processes that were lost because the receiving peer was no longer
             connected to this process, or was reading too slowly.
         ignored: total numbers of invalid messages from the engine, by kind.
@@ -123,6 +126,8 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     passed_on: int
     delivered: int
     expired: int
+    waiting: int
+    oldest_waiting: float
     lost_events: int
     ignored: dict[str, int]
 

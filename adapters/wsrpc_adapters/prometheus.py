@@ -83,6 +83,8 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "cluster.passed_on", "", "Calls of other processes that were passed on to clients."),
     (COUNTER, "cluster.delivered", "", "Calls that have waited for a client, and were handed over."),
     (COUNTER, "cluster.expired", "", "Calls that have waited for a client in vain."),
+    (GAUGE, "cluster.waiting", "", "Calls that wait for clients of all processes, at the last count."),
+    (GAUGE, "cluster.oldest_waiting", "", "Age in seconds of the oldest of them."),
     (COUNTER, "cluster.lost_events", "", "Events from other processes that were lost."),
     (COUNTER, "cluster.ignored", "kind", "Invalid messages from the engine."),
 ]

@@ -1,4 +1,4 @@
-"""The commands for operators: `peers`, `stats`, `kick`, `rebalance` and `call --peer`."""
+"""The commands for operators: `peers`, `stats`, `kick`, `rebalance`, `call --peer`, `waiting`, `submit`, `withdraw`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wsrpc._command.command_errors import Failure
 from wsrpc._server.operations import DirectOperations, Row
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters.nats import NatsEngine
-from wsrpc_adapters.redis import RedisEngine
+from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 
 @asynccontextmanager
@@ -326,6 +326,37 @@ async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServ
             said = "the cluster 'wsrpc' has no servers: name another one with --cluster NAME"
             # A token for servers is not sent to an engine, which would refuse it.
             assert await refusal(3, "peers", engine.url, env={"WSRPC_TOKEN": "of-servers"}) == said
+    finally:
+        engine.kill()
+
+
+async def test_calls_that_wait_for_a_device() -> None:
+    engine = redis_server()
+    try:
+        shop = {"cluster": Cluster(RedisEngine(engine.url), name="shop"), "store": RedisStore(engine.url)}
+        async with operated(admin=everybody, **shop) as (_, url, _):
+            for through in ((engine.url, "--cluster", "shop"), (url,)):
+                url, *options = through
+                key = f"visit-{len(through)}"
+                made = json.loads(await prints("submit", url, "lock", "unlock", "2", "--call", key, *options))
+                assert made == {"key": key, "state": "waiting", "value": None, "error": None}
+                await prints("submit", url, "lock", "open", "--channel", "doors", "--within", "60", *options)
+                titles, row = (await prints("waiting", *through)).splitlines()
+                assert titles.split() == ["CALLS", "OLDEST", "ADDRESS"] and row.split()[::2] == ["2", "lock"]
+                titles, first, second = (await prints("waiting", url, "lock", *options)).splitlines()
+                assert titles.split() == ["AGE", "LEFT", "STATE", "KEY", "EVENT"]
+                assert first.split()[1:] == ["59m", "waiting", key, "unlock"]
+                assert second.split()[2::2] == ["waiting", "doors:open"]
+                rows = [
+                    json.loads(line) for line in (await prints("waiting", url, "lock", "--json", *options)).splitlines()
+                ]
+                assert rows[0]["args"] == [2] and rows[1]["until"] - rows[1]["since"] == pytest.approx(60)
+                said = "the key belongs to a call with other arguments"
+                assert said in await refusal(1, "submit", url, "lock", "unlock", "3", "--call", key, *options)
+                for call, event, channel in ((key, "unlock", ()), (rows[1]["key"], "open", ("--channel", "doors"))):
+                    ended = json.loads(await prints("withdraw", url, "lock", event, call, *channel, *options))
+                    assert ended["state"] == "withdrawn"
+                assert await prints("waiting", *through) == ""
     finally:
         engine.kill()
 

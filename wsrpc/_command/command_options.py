@@ -34,7 +34,7 @@ class Command(click.Command):
         arguments = [param for param in self.params if isinstance(param, click.Argument)]
         for param in () if ctx.resilient_parsing else arguments:
             words = ctx.params[param.name]
-            for word in (words,) if isinstance(words, str) else words:
+            for word in (words,) if isinstance(words, str) else words or ():
                 if word in may_be_options and re.match("-[^0-9]", word):
                     raise click.NoSuchOption(word, ctx=ctx)
         return rest

@@ -76,7 +76,7 @@ async def peers(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _print_rows(options, job, _rows_of("peers"), _peer_line, first=f"{PEER.format(*TITLES)}\n")
+    await print_rows(options, job, _rows_of("peers"), _peer_line, first=f"{PEER.format(*TITLES)}\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
@@ -91,9 +91,9 @@ async def stats(options: Options, job: Job) -> None:
     """
     if options.by:
         first = f"{SHARE.format(*SHARE_TITLES)}\n"
-        await _print_rows(options, job, _by_principal, _share_line, first=first)
+        await print_rows(options, job, _by_principal, _share_line, first=first)
     else:
-        await _print_rows(options, job, _rows_of("stats"), lambda row: "\n".join(_statistics(row)), between="\n")
+        await print_rows(options, job, _rows_of("stats"), lambda row: "\n".join(_statistics(row)), between="\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc kick ws://localhost:8080 user/42 --code 1008 --reason banned")
@@ -172,16 +172,20 @@ class _RequestedOperations(Operations):
         self._channel = client.of(CHANNEL)
         self._name = name
 
-    async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
-        numbers = (most, down_to) if what == "rebalance" else ()
+    async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
         with self._explaining(what):
-            async with self._channel.stream(what, *numbers, returns=dict[str, Any]) as rows:
+            async with self._channel.stream(what, *asked, returns=dict[str, Any]) as rows:
                 async for row in rows:
                     yield row
 
     async def kick(self, named: str, code: int, reason: str) -> int:
         with self._explaining("kick"):
             return await self._channel.request("kick", named, code, reason, returns=int)
+
+    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
+        action = "submit" if given else "withdraw"
+        with self._explaining(action):
+            return await self._channel.request(action, address, channel, event, key, *given, returns=dict[str, Any])
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         try:
@@ -209,7 +213,7 @@ class _RequestedOperations(Operations):
 # ---------------------------------------------------------------- the output
 
 
-async def _print_rows(
+async def print_rows(
     options: Options,
     job: Job,
     read: Callable[[Operations], AsyncGenerator[Row]],
@@ -251,7 +255,7 @@ def _peer_line(row: Row) -> str:
     numbers += [_total(row.get(name)) for name in ("misfits", "deprecated")]
     names = (row.get(name) for name in ("remote", "program", "principal", "address"))
     cells = (row.get("id"), state, row.get("uptime"), *numbers, row.get("process") or row.get("node"), *names)
-    return PEER.format(*map(_text_of, cells))
+    return PEER.format(*map(text_of, cells))
 
 
 def _total(counts: Any) -> int | None:
@@ -302,7 +306,7 @@ def _share_line(row: Row) -> str:
     refused: dict[str, int] = row["refused"]
     limited = [refused.get(kind, 0) for kind in LIMITED]
     numbers = [*(row[name] for name in ("peers", *SUMMED)), sum(refused.values()) - sum(limited), *limited]
-    return SHARE.format(*map(_text_of, (*numbers, row["principal"])))
+    return SHARE.format(*map(text_of, (*numbers, row["principal"])))
 
 
 def _statistics(values: Row, prefix: str = "") -> Iterator[str]:
@@ -311,12 +315,12 @@ def _statistics(values: Row, prefix: str = "") -> Iterator[str]:
         if name == "cluster" and value.__class__ is dict:
             yield from _statistics(value, "cluster ")
         elif name == "draining" and value.__class__ is dict:
-            yield f"{name:<26}  {_text_of(counted(value))}"
+            yield f"{name:<26}  {text_of(counted(value))}"
         else:
-            yield f"{one_line(prefix + name):<26}  {_text_of(value)}"
+            yield f"{one_line(prefix + name):<26}  {text_of(value)}"
 
 
-def _text_of(value: Any) -> str:
+def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):  # the uptime in seconds: 0 without a connection

@@ -14,7 +14,8 @@ from .._base.logs import address_text, logger
 from .._core.api.caller import Caller
 from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
-from ..errors import PeerNotFound
+from .._core.wire.nodes import error_to_node
+from ..errors import PeerNotFound, RpcError, WsrpcError, made_here
 from ..stats import shown_principal
 from .peers import Peers
 from .rebalancing import Rebalancing
@@ -29,12 +30,22 @@ class Operations(Protocol):
     Operators name a peer by its `Peer.address` or its `Peer.id`. If both are possible, the address counts.
     """
 
-    def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
-        """Yield a row for each peer, if ``what`` is ``"peers"``; otherwise a row for each server.
+    def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
+        """Yield rows.
 
-        If ``what`` is ``"stats"``, the rows are the statistics. If it is ``"rebalance"``, each server begins to move at
-        most ``most`` idle peers, as long as it has more than ``down_to``. Its row has the numbers of its connected
-        ``peers``, and of those that it has ``moved``.
+        Args:
+            what, asked: ``"peers"`` for a row for each peer. ``"stats"`` for a row for each server with its statistics.
+                ``"rebalance"`` with the numbers ``most`` and ``down_to``: each server begins to move at most ``most``
+                idle peers, as long as it has more than ``down_to``, and its row has the numbers of its connected
+                ``peers``, and of those that it has ``moved``. ``"waiting"`` for a row for each address to which calls
+                wait, or with an address, for each of its calls.
+        """
+        ...
+
+    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
+        """Submit a call to a peer with a list of arguments and a ``deliver_within``. Without them, withdraw the call.
+
+        Return its state; see `SubmittedCall`.
         """
         ...
 
@@ -68,6 +79,9 @@ class DirectOperations(Operations):
         """
         raise NotImplementedError
 
+    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
+        raise made_here(RpcError("calls wait only for the peers of a cluster, and this server is in none"))
+
     async def kick(self, named: str, code: int, reason: str) -> int:
         targets = await self.find(named)
         await asyncio.gather(*[target.close(code, reason) for target in targets])
@@ -83,10 +97,12 @@ class ServerOperations(DirectOperations):
     def __init__(self, server: Any) -> None:
         self._server = server
 
-    async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+    async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
         server = self._server
+        if what == "waiting":
+            await self.away("", None, "", "")
         if what == "rebalance":
-            peers, moved = _rebalancing_of(server).move(most, down_to)
+            peers, moved = _rebalancing_of(server).move(*asked)
             if moved:
                 logger.info("%d of %d peers move to other processes, as an operator has asked", moved, peers)
             yield {"peers": peers, "moved": moved}
@@ -105,6 +121,16 @@ class ServerOperations(DirectOperations):
         if not found:
             raise PeerNotFound(named)
         return [Target(core_of(peer).requester, channel, peer.close) for peer in found]
+
+
+async def answered(operation: Awaitable[Any]) -> Any:
+    """Return the result of an operation. Its errors reach the operator as a node of a cluster would send them."""
+    try:
+        return await operation
+    except WsrpcError as exc:
+        raise error_to_node(exc) from None
+    except (TypeError, ValueError) as exc:
+        raise made_here(RpcError(str(exc))) from exc
 
 
 operations_of: Callable[[Any], Operations] = attrgetter("_operations")

@@ -10,11 +10,10 @@ from typing import Any
 from .._core.api.context import Context
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.registry import Registry
-from .._core.wire.nodes import error_to_node
 from .._core.wire.rejections import NOT_ALLOWED_CODE
-from ..errors import RemoteError, RpcError, WsrpcError, made_here, short
+from ..errors import RemoteError, made_here, short
 from .description_pages import CHANNEL
-from .operations import Operations, Row, ServerOperations, operations_of
+from .operations import Operations, Row, ServerOperations, answered, operations_of
 from .rooms import NOT_ALLOWED, Decider
 
 Admin = Callable[[Peer, str], bool | Awaitable[bool]]
@@ -41,6 +40,9 @@ class OperatorRequests:
             "kick": self.kick,
             "call": self.call,
             "rebalance": self.rebalance,
+            "waiting": self.waiting,
+            "submit": self.submit,
+            "withdraw": self.withdraw,
         }
         registry.offer(CHANNEL, "operators send requests", handlers, hidden=True)
 
@@ -50,7 +52,7 @@ class OperatorRequests:
     async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> int:
         operations = await self._allowed(peer, "kick")
         _log(peer, "closes the peer %s: %s %s", short(named), code, short(reason))
-        closed: int = await _answer(operations.kick(named, code, reason))
+        closed: int = await answered(operations.kick(named, code, reason))
         return closed
 
     async def call(self, ctx: Context, peer: Peer, named: str, channel: str | None, event: str, args: list[Any]) -> Any:
@@ -58,13 +60,30 @@ class OperatorRequests:
         _log(peer, "requests %s of the peer %s", short(event), short(named))
         # Without a limit of its own, because the request ends with the request of the operator.
         options = {"timeout": ctx.remaining, "metadata": ctx.metadata or None}
-        return await _answer(operations.call(named, channel, event, args, **options))
+        return await answered(operations.call(named, channel, event, args, **options))
 
     async def rebalance(self, peer: Peer, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
         operations = await self._allowed(peer, "rebalance")
         if most > 0:
             _log(peer, "moves at most %d idle peers of each process that has more than %d", most, down_to)
         return operations.rows("rebalance", most, down_to)
+
+    async def waiting(self, peer: Peer, address: str = "") -> AsyncGenerator[Row]:
+        return (await self._allowed(peer, "waiting")).rows("waiting", address)
+
+    async def submit(
+        self, peer: Peer, address: str, channel: str | None, event: str, key: str, args: list[Any], within: float
+    ) -> Row:
+        operations = await self._allowed(peer, "submit")
+        _log(peer, "submits a call of %s for %s", short(event), short(address))
+        row: Row = await answered(operations.away(address, channel, event, key, args, within))
+        return row
+
+    async def withdraw(self, peer: Peer, address: str, channel: str | None, event: str, key: str) -> Row:
+        operations = await self._allowed(peer, "withdraw")
+        _log(peer, "withdraws a call of %s for %s", short(event), short(address))
+        row: Row = await answered(operations.away(address, channel, event, key))
+        return row
 
     async def _allowed(self, peer: Peer, action: str) -> Operations:
         if not await self._allow.allows(f"let the peer be an operator ({action})", peer, action):
@@ -77,13 +96,3 @@ class OperatorRequests:
 def _log(peer: Peer, text: str, *args: object) -> None:
     log = core_of(peer).log
     log(logging.INFO, f"the operator %s at %s {text}", log.id, log.place, *args)
-
-
-async def _answer(operation: Awaitable[Any]) -> Any:
-    """Return the result of an operation. Its errors reach the operator as a node of a cluster would send them."""
-    try:
-        return await operation
-    except WsrpcError as exc:
-        raise error_to_node(exc) from None
-    except (TypeError, ValueError) as exc:
-        raise RpcError(str(exc)) from exc

@@ -161,10 +161,11 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             client whose sessions take most loses the largest one.
         admin: a function ``admin(peer, action)``, sync or async, that returns whether a client may act as an operator,
             for example by the command `wsrpc kick`. ``action`` is ``"peers"`` (list the peers), ``"stats"`` (read the
-            statistics), ``"kick"`` (close a peer), ``"call"`` (send a request to a peer) or ``"rebalance"`` (move idle
-            peers). In a cluster, the client then reaches the peers of all processes. A client that is refused gets only
-            the error message "not allowed". If the function raises an exception, the client is refused, and the
-            exception is logged. Without a function, all clients are refused.
+            statistics), ``"kick"`` (close a peer), ``"call"`` (send a request to a peer), ``"rebalance"`` (move idle
+            peers), ``"waiting"`` (list the calls that wait for peers), ``"submit"`` or ``"withdraw"`` (such a call). In
+            a cluster, the client then reaches the peers of all processes. A client that is refused gets only the error
+            message "not allowed". If the function raises an exception, the client is refused, and the exception is
+            logged. Without a function, all clients are refused.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
         store: keeps the results and items of calls with a key, for handlers with ``keep=`` (see `on`). The default is a

@@ -3,7 +3,7 @@
 from ._calls import ClusterPeer, ClusterPeerChannel
 from ._cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
 from ._memory_engine import MemoryEngine
-from ._submitted_call import SubmittedCall, WaitingCall
+from ._submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 
 __all__ = [
     "Cluster",
@@ -15,4 +15,5 @@ __all__ = [
     "MemoryEngine",
     "SubmittedCall",
     "WaitingCall",
+    "WaitingCalls",
 ]

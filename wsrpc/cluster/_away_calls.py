@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, Self
@@ -31,7 +31,7 @@ from ..errors import (
     made_here,
 )
 from ._deliverer import LOST, AwayCall, Deliverers, Recipient, is_answer, is_rest
-from ._submitted_call import SubmittedCall, WaitingCall
+from ._submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 
 KEPT = 60.0
 """Seconds for which an answer is kept at least."""
@@ -277,6 +277,22 @@ class AwayCalls:
                         calls.append(WaitingCall(call.event, call.args, key, call.channel, *times, state))
             if is_rest(found):
                 return calls
+            after = found[-1].number
+
+    async def addresses(self) -> AsyncGenerator[WaitingCalls]:
+        """Yield the addresses with calls that have not ended. One that gets a call meanwhile may be yielded again.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        after, now = 0, time.time()
+        while True:
+            with as_others_error():
+                found = await self.link.ask(partial(self.link.store.topics, after))
+            for each in found:
+                yield WaitingCalls(each.name, each.count, now - each.age)
+            if not found:
+                return
             after = found[-1].number
 
     async def withdraw(self, address: str, channel: ChannelRef, event: str, key: str) -> SubmittedCall:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 from weakref import WeakValueDictionary
 
@@ -39,6 +39,7 @@ from ._away_calls import AwayCalls
 from ._calls import ClusterPeer, ClusterSender
 from ._membership import ADAPTER, ClusterMembership, NodeHandler
 from ._operations import ClusterOperations
+from ._submitted_call import WaitingCalls
 from .engine import Engine
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ClusterView:
         self._engine = engine
         self._name = name
         self._membership: ClusterMembership | None = None
+        self._operating: ClusterOperations | None = None
         self._why_not_joined = "the server is not open"
         self._node_handlers: dict[str, NodeHandler] = {}
         """Of adapters, by name."""
@@ -128,9 +130,29 @@ class ClusterView:
         except WsrpcError:
             return None
 
+    def _join_with(self, membership: ClusterMembership, server: object = None) -> ClusterMembership:
+        self._membership, self._operating = membership, ClusterOperations(membership, server)
+        return membership
+
     @property
     def _operations(self) -> ClusterOperations:
-        return ClusterOperations(self._joined())
+        self._joined()
+        assert self._operating is not None
+        return self._operating
+
+    async def waiting(self) -> AsyncGenerator[WaitingCalls]:
+        """Yield the addresses to which calls wait, each with their number and the age of the oldest.
+
+        `ClusterPeer.waiting` lists the calls to one address. It reads the store page by page. An address that gets a
+        call meanwhile may be yielded twice.
+
+        Raises:
+            ValueError: this `Server` or `ClusterClient` has no ``store``.
+            Overloaded: the store has not answered within 10 seconds.
+            EngineLost: this process has not joined the cluster.
+        """
+        async for each in self._joined().away.lasting().addresses():
+            yield each
 
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
@@ -191,10 +213,9 @@ class Cluster(ClusterView):
             self._membership = None
 
         away = self._away(runs, settings.codec)
-        self._membership = ClusterMembership(
-            self._engine, self._name, settings, registry, away, rooms, exited, sessions, self._node_handlers
-        )
-        return self._membership
+        options = rooms, exited, sessions, self._node_handlers
+        membership = ClusterMembership(self._engine, self._name, settings, registry, away, *options)
+        return self._join_with(membership, rooms.server)
 
     def __repr__(self) -> str:
         return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
@@ -277,9 +298,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
     async def _join(self) -> None:
         self._runs.open()
         away = self._away(self._runs, self._settings.codec)
-        self._membership = membership = ClusterMembership(
-            self._engine, self._name, self._settings, self._registry, away
-        )
+        membership = self._join_with(ClusterMembership(self._engine, self._name, self._settings, self._registry, away))
         engine = membership.node.engine
         try:
             async with asyncio.timeout(self._connect_timeout):

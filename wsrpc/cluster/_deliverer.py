@@ -45,6 +45,9 @@ SUSPECT = 2
 WINDOW = 16
 """Maximum number of calls that are handed over and not answered, so that the others can still be withdrawn."""
 
+COUNTED = 5
+"""How many leases of the store pass between two counts of all that waits."""
+
 MOST_KNOWN = 1000
 """Maximum number of calls that a deliverer has in memory. It reads the others later."""
 
@@ -398,9 +401,8 @@ class Deliverers:
         self._found: dict[str, Deliverer] = {}
         self.counts = Counter[str]()
         """How many calls were ``"delivered"``, and have ``"expired"``."""
-        self._sweeping: asyncio.Task[None] | None = None
-        self._swept = 0
-        """The number of the last call in the store when it was last looked through."""
+        self.waiting, self.oldest = 0, 0.0
+        """How many calls of all addresses have not ended, and the age of the oldest in seconds, at the last count."""
 
     def has(self, address: str, deliverer: Deliverer) -> bool:
         """Return whether this process hands over the calls to an address by this deliverer."""
@@ -414,8 +416,6 @@ class Deliverers:
         deliverer = self._found.get(address)
         if deliverer is None and self._hands_over(address):
             deliverer = self._found[address] = Deliverer(address, self._sender_to(address), self)
-            if self.link.is_shared and (self._sweeping is None or self._sweeping.done()):
-                self._sweeping = self.link.spawn(self._sweep())
         return deliverer
 
     def idle(self, address: str, deliverer: Deliverer) -> None:
@@ -439,16 +439,22 @@ class Deliverers:
         if self.link.is_shared and (deliverer := self._found.pop(address, None)) is not None:
             deliverer.wake()
 
-    async def _sweep(self) -> None:
-        """Find the calls of which this process was not told, because their callers have ended."""
-        while self._found:
+    async def sweep(self) -> None:
+        """Find the calls of which this process was not told, because their callers have ended. Count what waits."""
+        swept = 0  # the number of the last call that was seen
+        for number in itertools.count():
             await asyncio.sleep(self.link.store.lease)
-            while found := await insist_on(partial(self.link.store.topics, self._swept)):
-                self._swept = found[-1].number
+            after, waiting, oldest = 0 if number % COUNTED == 0 else swept, 0, 0.0
+            while found := await insist_on(partial(self.link.store.topics, after)):
+                after = found[-1].number
                 for each in found:
+                    waiting, oldest = waiting + each.count, max(oldest, each.age)
                     deliverer = self._found.get(each.name)
                     if deliverer is not None and not deliverer.knows(each.newest):
                         deliverer.look()
+            swept = max(swept, after)
+            if number % COUNTED == 0:
+                self.waiting, self.oldest = waiting, oldest
 
 
 def is_rest(page: Sequence[ListedLog]) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 
 from .._base.scheduler import LoopScheduler
@@ -15,7 +15,6 @@ from .._core.wire.codecs import JsonCodec
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.settings import Settings
 from .._server.joined_cluster import Spent
-from .._server.operations import Row, ServerOperations
 from .._server.rooms import Rooms
 from ..errors import RemoteError
 from ..stats import ClusterStats
@@ -33,8 +32,6 @@ from .engine import RESPONSE_TIMEOUT, Engine
 ADAPTER = "adapter"
 """Request for the handler of an adapter; see `wsrpc.adapting.ask_node`."""
 NodeHandler = Callable[[bytes], Awaitable[bytes]]
-ROWS = "rows"
-"""Request for operators: for the `Row` objects of a node."""
 
 
 class ClusterMembership:
@@ -68,7 +65,6 @@ class ClusterMembership:
         self.abandon = on_exit
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
-        self._operations = None if rooms is None else ServerOperations(rooms.server)
         self.node = Node(engine, name, self._accepted)
         self.node.connections.unheard = away.link.process_missed
         self.directory = self.node.directory
@@ -86,6 +82,8 @@ class ClusterMembership:
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
         self._node_handlers = node_handlers
+        if rooms is not None and away.link.is_shared:
+            away.link.spawn(away.deliverers.sweep())
         self.links.serve(self._serve)
 
     @property
@@ -110,7 +108,6 @@ class ClusterMembership:
 
     def _serve(self, side: Registrar) -> None:
         """Register the handlers for other nodes."""
-        side.on(ROWS, self.own_rows)
         side.on(ADAPTER, self._adapter_asked)
         registry_of(side).fall_back_to(self.forwarder.handler)
 
@@ -127,14 +124,7 @@ class ClusterMembership:
         else:
             self.links.accepted(transport, headers)
 
-    # ------------------------------------------------------------ for operators, and the end
-
-    async def own_rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
-        """Yield the rows of this node; see `Operations`."""
-        if self._operations is not None:
-            async with aclosing(self._operations.rows(what, most, down_to)) as rows:
-                async for row in rows:
-                    yield row
+    # ------------------------------------------------------------ statistics, and the end
 
     def stats(self) -> ClusterStats:
         node, away = self.node, self.away.deliverers
@@ -153,6 +143,8 @@ class ClusterMembership:
             passed_on=self.forwarder.passed_on,
             delivered=away.counts["delivered"],
             expired=away.counts["expired"],
+            waiting=away.waiting,
+            oldest_waiting=away.oldest,
             lost_events=self.forwarder.lost,
             ignored=dict(node.ignored),
         )

@@ -4,38 +4,99 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
-from .._core.wire.nodes import ID
-from .._server.operations import DirectOperations, Row, Target
-from ..errors import EngineLost, PeerNotFound, WsrpcError
+from msgspec.structs import asdict
+
+from .._core.api.registration import Registrar
+from .._core.wire.nodes import ID, as_raised
+from .._server.operations import DirectOperations, Row, ServerOperations, Target, answered
+from ..errors import EngineLost, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
 from ._addresses import HAS_ID
-from ._calls import ClusterSender
-from ._membership import ROWS, ClusterMembership
+from ._calls import ClusterPeer, ClusterSender
+from ._membership import ClusterMembership
+
+ROWS = "rows"
+"""Request for the rows of a node; see `Operations.rows`."""
+AWAY = "away"
+"""Request to a node for `Operations.away`. None if the node has no server."""
 
 
 class ClusterOperations(DirectOperations):
-    """The operations on the peers of all nodes."""
+    """The operations on the peers of all nodes.
 
-    def __init__(self, membership: ClusterMembership) -> None:
+    Args:
+        server: the server of this node. None for a program without a server.
+    """
+
+    def __init__(self, membership: ClusterMembership, server: object = None) -> None:
         self._membership = membership
+        self._server = None if server is None else ServerOperations(server)
+        membership.links.serve(self._serve)
 
-    async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
-        """Yield the rows of all nodes. A node that does not answer has a row with only its names and an ``error``."""
-        membership = self._membership
+    def _serve(self, side: Registrar) -> None:
+        side.on(ROWS, self._own_rows)
+        side.on(AWAY, self._own_away)
+
+    # ------------------------------------------------------------ this node
+
+    async def _own_rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
+        if self._server is None:
+            return
+        rows = self._waiting(*asked) if what == "waiting" else self._server.rows(what, *asked)
+        async with aclosing(rows):
+            async for row in rows:
+                yield row
+
+    async def _waiting(self, address: str) -> AsyncGenerator[Row]:
+        try:
+            away = self._membership.away.lasting()
+        except ValueError as exc:
+            raise made_here(RpcError(str(exc))) from None
+        if address:
+            for call in await away.waiting(address):
+                yield asdict(call)
+        else:
+            async for each in away.addresses():
+                yield asdict(each)
+
+    async def _own_away(self, *asked: Any) -> Row | None:
+        return None if self._server is None else await answered(self._away(*asked))
+
+    async def _away(
+        self, address: str, channel: str | None, event: str, key: str, args: list[Any] | None, within: float
+    ) -> Row:
+        peer = ClusterPeer(address, lambda: self._membership)
+        caller = peer if channel is None else peer.of(channel)
+        if args is None:
+            found = await caller.withdraw(event, key=key)
+        else:
+            await caller.submit(event, *args, key=key, deliver_within=within)
+            found = await caller.submitted(event, key=key)
+        return {"state": found.state, "value": found.value, "error": found.error and str(found.error)}
+
+    # ------------------------------------------------------------ all nodes
+
+    async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
+        """Yield the rows of all nodes. A node that does not answer has a row with only its names and an ``error``.
+
+        All nodes have the same store, so the first one with rows of what waits has all of them.
+        """
+        membership, of_store = self._membership, what == "waiting"
         for node in membership.directory.nodes:
-            names = {"node": node, "process": membership.directory.processes.get(node)}
-            if node == membership.node.id:
-                rows = membership.own_rows(what, most, down_to)
-            else:
-                rows = self._rows_of(node, what, most, down_to)
+            done, names = False, {"node": node, "process": membership.directory.processes.get(node)}
+            rows = self._own_rows(what, *asked) if node == membership.node.id else self._rows_of(node, what, *asked)
             try:
                 async with aclosing(rows):
                     async for row in rows:
-                        yield {**names, **row}
+                        yield row if of_store else {**names, **row}
+                        done = of_store
             except WsrpcError as exc:
                 yield {**names, "error": str(exc)}
+            if done:
+                return
 
-    async def _rows_of(self, node: str, *asked: object) -> AsyncGenerator[Row]:
+    async def _rows_of(self, node: str, *asked: Any) -> AsyncGenerator[Row]:
         membership = self._membership
         if not membership.connected:
             raise EngineLost("not connected")
@@ -43,6 +104,21 @@ class ClusterOperations(DirectOperations):
         async with peer.stream(ROWS, *asked, timeout=membership.timeout) as rows:
             async for row in rows:
                 yield row
+
+    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
+        asked = address, channel, event, key, *(given or (None, 0))
+        if (row := await self._own_away(*asked)) is not None:
+            return row
+        for node in self._membership.directory.nodes[1:]:
+            try:
+                other = await self._membership.links.reach(node)
+                row = await other.request(AWAY, *asked)
+            except RemoteError as exc:
+                raise as_raised(exc) from exc
+            if row is not None:
+                found: Row = row
+                return found
+        raise PeerNotFound(address)
 
     async def find(self, named: str, channel: str | None = None) -> list[Target]:
         membership = self._membership

@@ -1,4 +1,4 @@
-"""`SubmittedCall`, what has become of a call that was submitted, and `WaitingCall`, a call that has not ended."""
+"""`SubmittedCall`, what has become of a call that was submitted, and what waits: `WaitingCall` and `WaitingCalls`."""
 
 from __future__ import annotations
 
@@ -45,3 +45,19 @@ class WaitingCall(Struct, frozen=True):
     since: float
     until: float
     state: Literal["waiting", "running"]
+
+
+class WaitingCalls(Struct, frozen=True):
+    """The calls to one address that have not ended. One whose time is over counts as long as it is kept.
+
+    `Cluster.waiting` yields these.
+
+    Attributes:
+        address: the address.
+        count: their number.
+        since: when the oldest began, in seconds since the epoch.
+    """
+
+    address: str
+    count: int
+    since: float

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import Any
 
 import pytest
 from cluster_servers import Servers, servers
+from waiting import settled, until
 
-from wsrpc import Client, RemoteError
+from wsrpc import Client, KeyReused, RemoteError, RpcError, Server
+from wsrpc._server.operations import operations_of
+from wsrpc.cluster import ClusterClient
+from wsrpc.store import MemoryStore
+from wsrpc.testing import connect
 
 
 async def rows_of(operator: Client, what: str) -> list[dict[str, Any]]:
@@ -58,3 +64,72 @@ async def test_processes_that_do_not_answer_are_named() -> None:
         with pytest.raises(RemoteError, match="the engine of the cluster is lost"):
             await operator.of("wsrpc").request("kick", "an id of somebody there")
         made.engine.down = False
+
+
+async def test_what_waits_is_seen_submitted_and_withdrawn_through_any_process() -> None:
+    async with servers(2, store=MemoryStore(), admin=lambda peer, action: True) as made:
+        operator = await made.join(0)
+        ask = operator.of("wsrpc").request
+        now = time.time()
+        for door in (1, 2):
+            assert (await ask("submit", "lock", None, "unlock", f"k{door}", [door], 60))["state"] == "waiting"
+        await made[1].cluster.peer("gate").of("doors").submit("open", key="k3", deliver_within=30)
+        with pytest.raises(RemoteError, match="other arguments"):
+            await ask("submit", "lock", None, "unlock", "k1", [3], 60)
+        with pytest.raises(RemoteError, match="more than 0"):
+            await ask("submit", "lock", None, "unlock", "k4", [3], 0)
+        async with ClusterClient(made.engine, name="shop") as client:  # it has no store, and asks a server
+            through = operations_of(client)
+            for rows in ([row async for row in through.rows("waiting", "")], await rows_of(operator, "waiting")):
+                assert [(row["address"], row["count"]) for row in rows] == [("lock", 2), ("gate", 1)]
+                assert all(abs(row["since"] - now) < 1 for row in rows)
+            [row] = [row async for row in through.rows("waiting", "gate")]
+            assert (row["channel"], row["event"], row["key"], row["state"]) == ("doors", "open", "k3", "waiting")
+            assert round(row["until"] - row["since"]) == 30
+            assert (await through.away("gate", "doors", "open", "k3"))["state"] == "withdrawn"
+            assert (await through.away("lock", None, "unlock", "k5", [], 60))["state"] == "waiting"
+            with pytest.raises(KeyReused):
+                await through.away("lock", None, "unlock", "k5", [1], 60)
+        assert (await ask("withdraw", "lock", None, "unlock", "k2"))["state"] == "withdrawn"
+        assert (await ask("withdraw", "lock", None, "unlock", "k9"))["state"] == "unknown"
+        async with operator.of("wsrpc").stream("waiting", "lock") as rows:
+            assert [row["key"] async for row in rows] == ["k1", "k5"]
+        lock, opened = Client(), list[tuple[int, ...]]()
+
+        @lock.on("unlock", keep=60)
+        async def unlock(*doors: int) -> None:
+            opened.append(doors)
+
+        await made.join(1, "lock", lock)
+        await until(lambda: opened == [(1,), ()])
+
+
+async def test_who_has_no_store_says_so() -> None:
+    async with servers(1, admin=lambda peer, action: True) as made:
+        operator = await made.join(0)
+        [row] = await rows_of(operator, "waiting")
+        assert "needs a store" in row["error"] and row["node"] == made[0].cluster.nodes[0]
+        with pytest.raises(RemoteError, match="needs a store"):
+            await operator.of("wsrpc").request("submit", "lock", None, "unlock", "k", [], 60)
+        async with ClusterClient(made.engine, name="shop") as client:
+            with pytest.raises(RpcError, match="needs a store"):
+                await operations_of(client).away("lock", None, "unlock", "k")
+            with pytest.raises(ValueError, match="needs a store"):
+                await anext(client.waiting())
+    async with connect(Server(admin=lambda peer, action: True)) as operator:
+        with pytest.raises(RemoteError, match="this server is in none"):
+            await rows_of(operator, "waiting")
+
+
+async def test_all_that_waits_is_listed_page_by_page_and_counted() -> None:
+    async with servers(2, store=MemoryStore()) as made:
+        for number in range(250):
+            await made[0].cluster.peer(f"lock-{number}").submit("unlock", key="k", deliver_within=600)
+        found = [each async for each in made[1].cluster.waiting()]
+        assert [each.address for each in found] == [f"lock-{number}" for number in range(250)]
+        assert {each.count for each in found} == {1}
+        await until(lambda: made[1].cluster.stats().waiting == 250, limit=60)
+        await settled(300)
+        assert 250 < made[0].cluster.stats().oldest_waiting < 350
+        await settled(1000)
+        assert made[0].cluster.stats().waiting == 0

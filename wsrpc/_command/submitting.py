@@ -1,0 +1,111 @@
+"""The commands ``waiting``, ``submit`` and ``withdraw``: calls that wait in the store of a cluster for peers."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import click
+
+from .._base.names import check_event
+from .._server.operations import Row
+from .command_options import CLUSTER, CONNECTION, URL, Command, Options, channel_option, several
+from .command_values import argument
+from .operating import JSON, operations, print_rows, text_of
+from .printing import ValueWriter
+from .running import Job, in_event_loop
+
+ADDRESS = "{:>5}  {:>6}  {}"
+"""The columns of an address."""
+CALL = "{:>6}  {:>6}  {:<7}  {:<32}  {}"
+"""The columns of a call."""
+
+CALL_OF_PEER = several(
+    URL,
+    click.argument("address"),
+    click.argument("event"),
+)
+CHANNEL = channel_option("A named channel of the peer (default: its main channel).")
+
+
+@click.command(cls=Command, epilog="\b\nexample:\n  wsrpc waiting redis://127.0.0.1:6379 --cluster shop")
+@URL
+@click.argument("address", required=False)
+@CLUSTER
+@CONNECTION
+@JSON
+@in_event_loop
+async def waiting(options: Options, job: Job) -> None:
+    """List the addresses to which calls wait, or the calls that wait for ADDRESS, the oldest first.
+
+    URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
+    """
+    now, address = time.time(), options.address
+
+    def line(row: Row) -> str:
+        age = now - _number(row, "since")
+        if not address:
+            return ADDRESS.format(text_of(row.get("count")), text_of(age), text_of(row.get("address")))
+        event = f"{channel}:{row.get('event')}" if (channel := row.get("channel")) else row.get("event")
+        cells = age, _number(row, "until") - now, row.get("state"), row.get("key"), event
+        return CALL.format(*map(text_of, cells))
+
+    first = (
+        CALL.format("AGE", "LEFT", "STATE", "KEY", "EVENT") if address else ADDRESS.format("CALLS", "OLDEST", "ADDRESS")
+    )
+    await print_rows(options, job, lambda through: through.rows("waiting", address or ""), line, first=f"{first}\n")
+
+
+@click.command(
+    cls=Command,
+    epilog="\b\nexample:\n  wsrpc submit redis://127.0.0.1:6379 lock-8 unlock 2 --within 3600 --call visit-17",
+)
+@CALL_OF_PEER
+@click.argument("args", metavar="[ARG]...", nargs=-1)
+@click.option(
+    "--within",
+    type=click.FloatRange(0, min_open=True),
+    default=3600.0,
+    help="Seconds in which the peer has to connect (default: 3600).",
+)
+@click.option("--call", metavar="KEY", help="The key of the call, which runs once (default: a random one).")
+@CHANNEL
+@CLUSTER
+@CONNECTION
+@in_event_loop
+async def submit(options: Options, job: Job) -> None:
+    """Let a call wait in the store until the peer with ADDRESS connects. Print its key and its state.
+
+    URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
+    """
+    await _do(
+        options, job, options.call or secrets.token_hex(8), [argument(text) for text in options.args], options.within
+    )
+
+
+@click.command(cls=Command, epilog="\b\nexample:\n  wsrpc withdraw redis://127.0.0.1:6379 lock-8 unlock visit-17")
+@CALL_OF_PEER
+@click.argument("call", metavar="KEY")
+@CHANNEL
+@CLUSTER
+@CONNECTION
+@in_event_loop
+async def withdraw(options: Options, job: Job) -> None:
+    """Withdraw the call with KEY, unless it was handed over. Print its state.
+
+    URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
+    """
+    await _do(options, job, options.call)
+
+
+async def _do(options: Options, job: Job, key: str, *given: object) -> None:
+    check_event(options.event)
+    async with operations(options, job) as through:
+        job.doing = f"the call with the key {key} may have been changed"
+        row = await through.away(options.address, options.channel, options.event, key, *given)
+        await ValueWriter(job).value({"key": key, **row})
+
+
+def _number(row: Row, name: str) -> float:
+    number = row.get(name)
+    return number if isinstance(number, (int, float)) else 0.0
