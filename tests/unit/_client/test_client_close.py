@@ -13,9 +13,9 @@ from core_driver import Blocked, start
 from leftovers import nothing_left as nothing_left
 from waiting import settled, until
 
-from wsrpc import AnonymousChannel, CloseInfo, ConnectionLost, Peer, Server
+from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Limits, Peer, Server
 from wsrpc.errors import Draining
-from wsrpc.testing import memory_transports
+from wsrpc.testing import Line, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -266,3 +266,31 @@ async def test_a_wrong_drain_timeout_changes_nothing(seconds: Any) -> None:
         with pytest.raises((TypeError, ValueError), match="drain_timeout="):
             await it.w.client.close(drain_timeout=seconds)
         assert it.w.client.connected
+
+
+# ---------------------------------------------------------------- what has not started
+
+
+@pytest.mark.parametrize("is_client", [True, False], ids=["a client", "a server"])
+@pytest.mark.parametrize(("event", "runs"), [("in turn", 1), ("work", 2)])
+async def test_a_close_refuses_requests_whose_handlers_have_not_started(event: str, runs: int, is_client: bool) -> None:
+    """They wait for their turn, or for room. Their callers got `ConnectionLost`, with "unknown"."""
+    limits = Limits(running=2)
+    server = Server(limits=limits)
+    client = Client("ws://server/", dial=Line(server).dial, limits=limits)
+    closing, work = (client if is_client else server), Blocked()
+    closing.on("in turn", work, ordered=True)
+    closing.on("work", work)
+    async with client:
+        caller = server.peers[0] if is_client else client
+        asked = [start(caller.request(event)) for _ in range(runs + 1)]
+        await settled(0.5)
+        assert len(work.started) == runs
+        await closing.close()
+        for number, call in enumerate(asked):
+            with pytest.raises(ConnectionLost if number < runs else Draining) as raised:
+                await call
+            assert raised.value.outcome == ("unknown" if number < runs else "not_run")
+        await settled(2)
+        assert len(work.started) == runs
+    await server.close()

@@ -46,7 +46,8 @@ async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(
         await closing
     await settled()
     assert work.started == [(0,)]
-    assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
+    refused = waits == "place" and how == "close"  # the request is answered before the frame
+    assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2) - refused
     assert d.peer.active == 0
 
 

@@ -124,6 +124,8 @@ class Invocation(msgspec.Struct, eq=False):
     """The thread of a ``thread=True`` handler. It runs on after a cancellation."""
     lane: asyncio.Lock | None = None
     """The lock of its lane, which the call holds or waits for."""
+    waits: bool = False
+    """Whether the handler has not started, because it waits for its lane."""
     keyed: KeyedRun | None = None
     """What the handler knows of the run, if the call has a key."""
     movable: bool = False

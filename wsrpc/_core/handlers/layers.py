@@ -199,7 +199,9 @@ def _in_thread(call: Call, most: int | None, streams: bool) -> Call:
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
         lane = invocation.lane = invocation.dispatcher.calls.lane(key)  # also while it waits: see `ActiveCalls.tasks`
+        invocation.waits = True
         await lane.acquire()
+        invocation.waits = False
         try:
             return await invocation.dispatcher.call_in_task(invocation, call)
         finally:

@@ -21,6 +21,7 @@ from ...errors import (
     BadResult,
     ChannelClosed,
     ConnectionLost,
+    Draining,
     HandlerTimeout,
     Overloaded,
     RemoteError,
@@ -373,8 +374,17 @@ class Dispatcher:
         if not invocation.state.cancelled and invocation.deadline is not None:
             self._end_late(invocation, f"{invocation.event!r} was cancelled: the time of its caller was over")
 
-    def _end_late(self, invocation: Invocation, why: str) -> None:
-        error = made_here(HandlerTimeout(why))
+    def refuse_waiting(self) -> None:
+        """Reject the requests whose handlers have not started, because this side is about to close."""
+        why = "closing, the handler has not started: ask again later"
+        for invocation in [each for each in self.active.values() if each.waits]:
+            self._end_late(invocation, why, Draining)
+        for waiting in self.admission.waiting_room.pop_requests():
+            self.answers.reject(cast("int", waiting.id), Draining(why))
+            mark_processed(waiting.view)
+
+    def _end_late(self, invocation: Invocation, why: str, error_type: type[RpcError] = HandlerTimeout) -> None:
+        error = made_here(error_type(why))
         invocation.orphan(error)
         if invocation.id is not None:
             invocation.remove_from_active()

@@ -288,6 +288,8 @@ class PeerSession:
             outbox.drop_waiting(ending)
             self.host.owner.closed_between_sessions(ending)
             return
+        if session.state.sends:
+            self.dispatcher.refuse_waiting()
         session.send_held_back()
         if writer.draining.silent:  # these requests would not be answered any more
             outbox.fail_unsent(ending)
