@@ -333,8 +333,8 @@ async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServ
 async def test_calls_that_wait_for_a_device() -> None:
     engine = redis_server()
     try:
-        shop = {"cluster": Cluster(RedisEngine(engine.url), name="shop"), "store": RedisStore(engine.url)}
-        async with operated(admin=everybody, **shop) as (_, url, _):
+        cluster = Cluster(RedisEngine(engine.url), name="shop")
+        async with operated(admin=everybody, cluster=cluster, store=RedisStore(engine.url)) as (_, url, _):
             for through in ((engine.url, "--cluster", "shop"), (url,)):
                 url, *options = through
                 key = f"visit-{len(through)}"

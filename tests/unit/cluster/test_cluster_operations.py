@@ -92,8 +92,8 @@ async def test_what_waits_is_seen_submitted_and_withdrawn_through_any_process() 
                 await through.away("lock", None, "unlock", "k5", [1], 60)
         assert (await ask("withdraw", "lock", None, "unlock", "k2"))["state"] == "withdrawn"
         assert (await ask("withdraw", "lock", None, "unlock", "k9"))["state"] == "unknown"
-        async with operator.of("wsrpc").stream("waiting", "lock") as rows:
-            assert [row["key"] async for row in rows] == ["k1", "k5"]
+        async with operator.of("wsrpc").stream("waiting", "lock") as calls:
+            assert [call["key"] async for call in calls] == ["k1", "k5"]
         lock, opened = Client(), list[tuple[int, ...]]()
 
         @lock.on("unlock", keep=60)
@@ -128,8 +128,9 @@ async def test_all_that_waits_is_listed_page_by_page_and_counted() -> None:
         found = [each async for each in made[1].cluster.waiting()]
         assert [each.address for each in found] == [f"lock-{number}" for number in range(250)]
         assert {each.count for each in found} == {1}
-        await until(lambda: made[1].cluster.stats().waiting == 250, limit=60)
+        stats: Any = made[0].cluster.stats
+        await until(lambda: stats().waiting == 250, limit=60)
         await settled(300)
-        assert 250 < made[0].cluster.stats().oldest_waiting < 350
+        assert 250 < stats().oldest_waiting < 350
         await settled(1000)
-        assert made[0].cluster.stats().waiting == 0
+        assert stats().waiting == 0
