@@ -345,15 +345,16 @@ class Runs:
             await asyncio.sleep(patience)  # at first, until the caller reads
             if not self._read_here[joined]:
                 break
-        with suppress(LogGone, StoreFull):
+        with suppress(LogGone):
             # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
             # attempt is short: this has to end before a reader ends a run whose lease has lapsed.
             again = partial(insist_on, lambda: self._store.open(key, new), StoreFull, patience=4 * RETRY)
-            while (state := await insist(again)).id != new.id:
-                if state.end is not None or left < 0:
-                    return  # no such step begins a run, because the key stays with the other one
-                await asyncio.sleep(patience)  # until the caller of the other one may have given up, and freed the key
-                left -= patience
+            with suppress(StoreFull):  # an earlier step has perhaps begun it nevertheless
+                while (state := await insist(again)).id != new.id:
+                    if state.end is not None or left < 0:
+                        return  # no such step begins a run, because the key stays with the other one
+                    await asyncio.sleep(patience)  # until the caller of the other one may have given up
+                    left -= patience
             await insist_on(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
     def _spawn_run(self, run: Run, context: Context) -> None:
