@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -171,25 +170,3 @@ async def test_a_reserved_code_does_not_get_out_by_a_side_door(how: str, caplog:
     d.peer.on("fail", fail)
     assert rejection(await d.fed({"i": 1, "a": ["fail"]}), 1)["code"] == "wsrpc.internal"
     assert "reserved, got 'wsrpc.overloaded'" in caplog.text
-
-
-@pytest.mark.parametrize("kind", ["coroutine", "generator"])
-async def test_once_stays_if_its_request_is_cancelled_before_the_handler_begins(kind: str) -> None:
-    d = Driven()
-    ran: list[int] = []
-
-    async def coroutine(n: int) -> None:
-        ran.append(n)
-        await asyncio.sleep(0)
-
-    def generator(n: int) -> Iterator[int]:
-        ran.append(n)
-        yield n
-
-    d.peer.once("e", coroutine if kind == "coroutine" else generator)
-    await d.fed({"i": 1, "a": ["e", 1]}, {"i": 1, "x": "enough"})
-    [answer] = await d.fed({"i": 2, "a": ["e", 2]})
-    called_at_once = sys.version_info >= (3, 12)  # in the first step of its task
-    assert ("e" in answer) is called_at_once
-    assert called_at_once or 1 not in ran
-    await d.fed({"h": 2, "x": "enough"})

@@ -196,6 +196,6 @@ async def test_an_empty_name_is_one_as_in_javascript() -> None:
     assert "No event listener for ''" in rejection(await d.fed({"i": 3, "a": [""]}), 3)["message"]
     d.peer.once("", lambda a, /: a)
     assert rejection(await d.fed({"i": 6, "a": [""]}), 6)["code"] == "wsrpc.bad_arguments"
-    assert await d.fed({"i": 5, "a": ["", 2]}) == [{"i": 5, "d": 2}], "a handler that did not run is not used up"
+    assert "No event listener" in rejection(await d.fed({"i": 5, "a": ["", 2]}), 5)["message"], "it was for the first"
     with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
         d.peer.of("")

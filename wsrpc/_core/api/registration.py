@@ -235,10 +235,9 @@ class Registrar(OnChannel):
     ) -> Any:
         """Register a handler for only the next event or request with the given name.
 
-        This handler takes precedence over a handler that is registered with `on`, and is removed when it is called. It
-        stays registered if a message does not reach it because the arguments do not fit, middleware rejects the
-        message, there are too many channels, or the request is cancelled. While middleware is processing a message
-        for this handler, other messages do not reach the handler.
+        This handler takes precedence over a handler that is registered with `on`. The first message for it removes it,
+        even if the handler does not run, for example because the arguments do not fit or middleware rejects the
+        message.
 
         The options and exceptions are those of `on`.
         """

@@ -255,7 +255,6 @@ class Handler:
 
     __slots__ = (
         "__weakref__",
-        "acquired",
         "answers_with_channel",
         "arguments_of",
         "call",
@@ -344,8 +343,6 @@ class Handler:
         """Maximum number of calls per second. None: there is no limit."""
         self.is_fallback = False
         """Whether the handler gets messages that have no handler, of any name."""
-        self.acquired = False
-        """Whether the handler was registered with `once`, and belongs to a message that has not called it yet."""
         self.thread = thread
         self.timeout = timeout
         """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
@@ -361,10 +358,6 @@ class Handler:
         sources = [p.source for p in facts.parameters]
         self.most = None if "rest" in sources else sources.count("wire") + 1
         """The length of the longest ``a`` that ``call`` accepts. None if there is no limit."""
-
-    def release(self) -> None:
-        """Make a handler that was registered with `once` available to another message, because it was not called."""
-        self.acquired = False
 
     @property
     def name(self) -> str:

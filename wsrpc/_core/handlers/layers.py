@@ -68,8 +68,6 @@ def around(
             call = _in_thread(call, handler.most, handler.answers_with_channel)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
-        if handler.acquired and (handler.facts.is_coroutine or handler.answers_with_channel):
-            call = _within_task(call)
     generator_functions: list[Any] = [each for each in middleware if is_generator_function(each)]
     async_functions: list[Any] = [each for each in middleware if not is_generator_function(each)]
     if async_functions:
@@ -163,15 +161,6 @@ def close_unawaited(result: object) -> None:
     """Close a coroutine that will not be awaited, so that Python does not warn about it."""
     if inspect.iscoroutine(result) or isinstance(result, (Limited, Enclosure)):
         result.close()
-
-
-def _within_task(call: Call) -> Call:
-    """Call a handler within its task. If it is cancelled before, a handler of `once` stays registered."""
-
-    async def within_task(invocation: Invocation, a: list[Any]) -> Any:
-        return await invocation.dispatcher.call_in_task(invocation, call)
-
-    return within_task
 
 
 def _in_thread(call: Call, most: int | None, streams: bool) -> Call:

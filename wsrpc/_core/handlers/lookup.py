@@ -16,14 +16,13 @@ from .registry import Registry
 def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
     """Return the route of an event or a request. Handlers of ``registry`` have priority over inherited handlers.
 
-    A handler that was registered with `once` is marked as acquired, so that no other message gets it. A route that does
-    not call the handler has to release it (`Handler.release`).
+    A handler that was registered with `once` is removed, so it belongs to this message, whatever becomes of that.
     """
     routes = registry.routes
     found = routes.main.get(event) if channel is None else routes.named.get((channel, event))
     if found is not None:
         return found
-    handler, lasting = registry.acquire(channel, event)
+    handler, lasting = registry.pop_handler(channel, event)
     route = route_to(registry, channel, handler)
     if lasting and channel is None:
         routes.main[event] = route

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, get_origin
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 from msgspec import Struct
 
@@ -15,7 +15,6 @@ from ..._base.misuse import check_function, check_no_yield
 from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
 from ..._values.convert import DecHook, converter
 from ...errors import short
-from .arguments import CallRefused
 from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
@@ -278,26 +277,21 @@ class Registry:
         scope = self.scopes.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
-    def acquire(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
+    def pop_handler(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
         """Return the handler for ``event``, and whether the next message has the same handler.
 
-        A handler registered with `once` is marked as acquired, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling the handler has to release it (`Handler.release`).
+        A handler that was registered with `once` is removed.
         """
-        lasts = True
         # A channel has only the handlers of its own registry.
         registries = (self,) if self._base is None or self._of_channel else (self, self._base)
         for registry in registries:
             scope = registry.scopes.get(channel)
             if scope is None:
                 continue
-            if (once := scope.once.get(event)) is not None:
-                lasts = False
-                if not once.acquired:
-                    once.acquired = True
-                    return once, False
+            if (once := scope.once.pop(event, None)) is not None:
+                return once, False
             if (handler := scope.handlers.get(event)) is not None:
-                return handler, lasts
+                return handler, True
         return next((each.fallback for each in registries if each.fallback is not None), None), False
 
     def add(
@@ -338,15 +332,11 @@ class Registry:
         handler = self._make(channel, event, function, options, once=once, instance=instance, member=member)
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
-        old = table.get(event)
-        if old is None or not old.acquired:
-            _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
+        _warn_of_replacement(event if channel is None else f"{channel}:{event}", table.get(event), handler)
         if handler.keep is not None:
             self._keep(handler, channel, event)
         if handler.deprecated is not None:
             _count_deprecated(handler, handler.deprecated)
-        if once:
-            _remove_when_called(handler, event, channel, self)
         table[event] = handler
         self.changed()
 
@@ -491,28 +481,6 @@ class Registry:
 
     def _update_observed(self) -> None:
         self.observed = any(event == "message" for event, _ in self.lifecycle)
-
-
-def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, registry: Registry) -> None:
-    """Remove ``handler``, which was registered with `once`, when it is called with arguments that fit."""
-    call = handler.call
-    # Weak, because the registry refers to the handler, and the handler to this function.
-    own, home = ref(handler), ref(registry)
-
-    def call_once(invocation: Invocation, a: list[Any]) -> Any:
-        handler, registry = own(), home()
-        scope = None if registry is None else registry.scopes.get(channel)
-        if registry is None or scope is None or handler is None or scope.once.get(event) is not handler:
-            return call(invocation, a)  # the handler was removed or replaced meanwhile
-        del scope.once[event]  # before the handler runs, because it may register the next handler
-        try:
-            return call(invocation, a)
-        except CallRefused:
-            scope.once.setdefault(event, handler)
-            invocation.dispatcher.loop.call_soon(registry.changed)  # in the loop: this may be another thread
-            raise
-
-    handler.call = call_once
 
 
 def _count_deprecated(handler: Handler, why: str) -> None:

@@ -164,8 +164,6 @@ class Dispatcher:
             if message.i is not UNSET:  # an event has neither a response nor a channel
                 self._returned(invocation, result)
         except BaseException as exc:
-            if handler is not None:
-                handler.release()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
         invocation.state = EXITED  # it was never counted
@@ -469,8 +467,6 @@ class Dispatcher:
 
     def _exited(self, invocation: Invocation) -> None:
         """Stop counting a handler that has exited, and release what only this handler could use."""
-        if invocation.handler is not None and invocation.handler.acquired:
-            invocation.handler.release()  # if it was not called, the next message may have it
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
