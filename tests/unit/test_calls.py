@@ -18,7 +18,7 @@ from leftovers import nothing_left as nothing_left
 from waiting import settled, until
 
 from wsrpc import AnonymousChannel, ChannelClosed, Client, Limits, Peer, Reconnect, Server
-from wsrpc.errors import ConnectionLost, HandlerFailed, RemoteError, RequestTimeout, RpcError, SessionLost
+from wsrpc.errors import ConnectionLost, Draining, HandlerFailed, RemoteError, RequestTimeout, RpcError, SessionLost
 from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -70,7 +70,7 @@ drop       |               |             | ok done     | ok done     | Lost? -  
 resume     |               |             | ok done     | ok done     | ok done     | ok done
 lost       |               | ok done     | ok done     | ok done     | Session? -  | Session? stop
 close      | Lost! -       | Lost! -     | Lost? stop  | Lost! -     | Lost? -     | Lost? stop
-closed     |               |             | ok done     | ok done     | Lost? -     | Lost? stop
+closed     |               |             | ok done     | ok done     | Draining -  | Lost? stop
 bind       |               |             |             | ok done     | Lost? -     | Lost? stop
 leave      |               |             |             |             |             |
 """
@@ -132,8 +132,17 @@ ERRORS: dict[str, type[BaseException]] = {
     "Lost": ConnectionLost,
     "Session": SessionLost,
     "Closed": ChannelClosed,
+    "Draining": Draining,
 }
-OUTCOMES = {"!": "not_sent", "?": "unknown", "Remote": "ran", "Failed": "ran", "Closed": "unknown", "Cancelled": None}
+OUTCOMES = {
+    "!": "not_sent",
+    "?": "unknown",
+    "Remote": "ran",
+    "Failed": "ran",
+    "Closed": "unknown",
+    "Cancelled": None,
+    "Draining": "not_run",
+}
 CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001, "bind": 1001}
 
 WINDOW = 4
