@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from scripts.conformance_rows import TABLE, table
 from wsrpc import Server
 from wsrpc.conformance import _command
-from wsrpc.conformance._command import dialed
+from wsrpc.conformance._command import dialing, play_all
 from wsrpc.conformance._rows import load
 
 UNDER_TEST = ROOT / "examples" / "conformance" / "under_test.py"
@@ -87,13 +87,13 @@ async def test_what_cannot_be_played() -> None:
 
 
 async def test_a_peer_that_is_lost_fails_the_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    [(_, failure)] = await dialed("ws://127.0.0.1:1", ROWS[:1], 1)
+    [(_, failure)] = await play_all(ROWS[:1], dialing("ws://127.0.0.1:1"), 1, at_once=1)
     assert str(failure).startswith("after another row expected a connection, received ")
     monkeypatch.setattr(_command, "WAITING", 0)
-    async with _command.listening("127.0.0.1", 0) as (_, arrived):
-        outcomes = await _command.accepted(arrived, ROWS[:2], 1)
+    async with _command.listening("127.0.0.1", 0) as accepted:
+        outcomes = await play_all(ROWS[:2], accepted, 1, at_once=1)
     assert [str(failure) for _, failure in outcomes] == [
-        "after the row before expected a connection, received none in 0 s"
+        "after another row expected a connection, received no client has dialed in 0 s"
     ] * 2
 
 
@@ -181,11 +181,11 @@ async def test_a_mistake_fails_its_rows_and_no_others(mistake: str) -> None:
     server.on("open", runpy.run_path(str(UNDER_TEST))["speak"])
     both = (wrong, None) if mistake in SENT else (None, wrong)
     async with server.listen("127.0.0.1", 0) as listener, changing(listener.url, *both) as url:
-        outcomes = await dialed(url, ROWS, 0.5, at_once=30)
+        outcomes = await play_all(ROWS, dialing(url), 0.5, at_once=30)
         failed = {row.name for row, failure in outcomes if failure is not None}
         assert wanted <= failed, wanted - failed
         # Others may have been too slow.
-        again = await dialed(url, [row for row in ROWS if row.name in failed - wanted], 20)
+        again = await play_all([row for row in ROWS if row.name in failed - wanted], dialing(url), 20, at_once=8)
         assert [(row.name, str(failure)) for row, failure in again if failure is not None] == []
 
 

@@ -1,4 +1,4 @@
-"""The command: finds connections for the rows, and reports what has held."""
+"""The command: makes a connection for each row, plays the row on it, and reports which rows hold."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, InvalidURI
 
-from ._playing import Failure, play
+from ._playing import Failure, Link, play
 from ._rows import PAGES, Row, load
 
 WAITING = 10.0
 """Seconds for a client under test to dial (again)."""
+AT_ONCE = 8
+"""Connections to a server under test."""
 AGAIN = 1012
 """The close code after each row of a client: "service restart", after which clients dial again."""
 
@@ -25,65 +28,61 @@ FIRST = Row("requests", "echo", ())
 """Is played before all others. Without the handlers, every row would fail, many of them slowly."""
 
 Outcome = tuple[Row, Failure | None]
+Connect = Callable[[], AbstractAsyncContextManager[Link]]
+"""Function that makes a connection to the peer under test, which ends with its block."""
 
 
 class NoHandlers(Exception):
     """The peer does not have the handlers of the kit."""
 
 
-async def dial(url: str, row: Row, patience: float) -> Failure | None:
-    """Play a row to a server. Raise OSError, InvalidHandshake or InvalidURI if it does not accept the connection."""
-    async with connect(url, compression=None, proxy=None, open_timeout=WAITING, close_timeout=1) as link:
-        return await play(row, link, patience)
-
-
-async def dialed(url: str, rows: Sequence[Row], patience: float, at_once: int = 8) -> list[Outcome]:
-    """Play the rows to a server, so many at a time."""
-    places = asyncio.Semaphore(at_once)
-
-    async def one(row: Row) -> Outcome:
-        async with places:
-            try:
-                return row, await dial(url, row, patience)
-            except (OSError, InvalidHandshake) as exc:  # perhaps another row has ended the server
-                return row, Failure("another row", "a connection", str(exc))
-
-    return await asyncio.gather(*map(one, rows))
-
-
 @asynccontextmanager
-async def listening(host: str, port: int) -> AsyncGenerator[tuple[str, asyncio.Queue[ServerConnection]]]:
-    """Yield the URL, and the connections of the client. A connection stays open until it is closed."""
+async def listening(host: str, port: int) -> AsyncGenerator[Connect]:
+    """Listen for a client under test, print the URL, and yield the function that waits until the client dials."""
     arrived: asyncio.Queue[ServerConnection] = asyncio.Queue()
+    time = asyncio.get_running_loop().time
+    idle_since = time()
 
     async def opened(link: ServerConnection) -> None:
         arrived.put_nowait(link)
         await link.wait_closed()
 
+    @asynccontextmanager
+    async def accepted() -> AsyncGenerator[Link]:
+        nonlocal idle_since
+        try:
+            async with asyncio.timeout_at(idle_since + WAITING):
+                link = await arrived.get()
+        except TimeoutError:
+            raise TimeoutError(f"no client has dialed in {WAITING:g} s") from None
+        yield link
+        await link.close(AGAIN)
+        idle_since = time()
+
     async with serve(opened, host, port, compression=None, close_timeout=1) as server:
         name = f"[{host}]" if ":" in host else host
-        yield f"ws://{name}:{next(iter(server.sockets)).getsockname()[1]}", arrived
+        sys.stderr.write(f"waiting for a client at ws://{name}:{next(iter(server.sockets)).getsockname()[1]}\n")
+        yield accepted
 
 
-async def accept(arrived: asyncio.Queue[ServerConnection], row: Row, patience: float) -> Failure | None:
-    """Play a row to a client. Raise TimeoutError if it does not dial."""
-    async with asyncio.timeout(WAITING):
-        link = await arrived.get()
-    failure = await play(row, link, patience)
-    await link.close(AGAIN)
-    return failure
+def dialing(url: str) -> Connect:
+    """Return the function that dials a server under test."""
+    return partial(connect, url, compression=None, proxy=None, open_timeout=WAITING, close_timeout=1)
 
 
-async def accepted(arrived: asyncio.Queue[ServerConnection], rows: Sequence[Row], patience: float) -> list[Outcome]:
-    """Play the rows to a client, one after another, until it does not dial again."""
-    outcomes: list[Outcome] = []
-    for row in rows:
-        try:
-            outcomes.append((row, await accept(arrived, row, patience)))
-        except TimeoutError:
-            lost = Failure("the row before", "a connection", f"none in {WAITING:g} s")
-            return outcomes + [(each, lost) for each in rows[len(outcomes) :]]
-    return outcomes
+async def play_all(rows: Sequence[Row], connected: Connect, patience: float, *, at_once: int) -> list[Outcome]:
+    """Play each row on a connection of its own, so many at a time."""
+    free = asyncio.Semaphore(at_once)
+
+    async def one(row: Row) -> Outcome:
+        async with free:
+            try:
+                async with connected() as link:
+                    return row, await play(row, link, patience)
+            except (OSError, InvalidHandshake) as exc:  # perhaps another row has ended the peer
+                return row, Failure("another row", "a connection", str(exc))
+
+    return await asyncio.gather(*map(one, rows))
 
 
 def report(outcomes: Sequence[Outcome], left_out: Sequence[str], verbose: bool) -> str:
@@ -108,7 +107,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
             "part": row.part,
             "page": row.page,
             "held": failure is None,
-            **({} if failure is None else vars(failure)),
+            **(vars(failure) if failure else {}),
         }
         for row, failure in outcomes
     ]
@@ -132,20 +131,16 @@ def parser() -> argparse.ArgumentParser:
 async def run(options: argparse.Namespace) -> list[Outcome]:
     """Raise `NoHandlers`, OSError, TimeoutError, InvalidHandshake or InvalidURI if the rows cannot be played."""
     rows = [row for row in load() if row.part not in options.without]
-    if options.url is not None:
-        check(await dial(options.url, FIRST, options.timeout))
-        return await dialed(options.url, rows, options.timeout)
-    host, _, port = options.listen.rpartition(":")
-    async with listening(host.strip("[]"), int(port)) as (url, arrived):
-        sys.stderr.write(f"waiting for a client at {url}\n")
-        check(await accept(arrived, FIRST, options.timeout))
-        return await accepted(arrived, rows, options.timeout)
-
-
-def check(failure: Failure | None) -> None:
-    """Raise `NoHandlers` if `FIRST` has failed."""
-    if failure is not None:
-        raise NoHandlers(f"the handlers of the kit are not registered: {failure}")
+    async with AsyncExitStack() as stack:
+        if options.url is not None:
+            connected, at_once = dialing(options.url), AT_ONCE
+        else:
+            host, _, port = options.listen.rpartition(":")
+            connected, at_once = await stack.enter_async_context(listening(host.strip("[]"), int(port))), 1
+        async with connected() as link:
+            if (failure := await play(FIRST, link, options.timeout)) is not None:
+                raise NoHandlers(f"the handlers of the kit are not registered: {failure}")
+        return await play_all(rows, connected, options.timeout, at_once=at_once)
 
 
 def main(words: Sequence[str]) -> int:
@@ -158,9 +153,6 @@ def main(words: Sequence[str]) -> int:
         outcomes = asyncio.run(run(options))
     except NoHandlers as exc:
         sys.stderr.write(f"{exc}\n")
-        return 2
-    except TimeoutError:
-        sys.stderr.write(f"no client has dialed in {WAITING:g} s\n")
         return 2
     except (OSError, ValueError, InvalidHandshake, InvalidURI) as exc:
         sys.stderr.write(f"no connection: {exc}\n")
