@@ -11,10 +11,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 
 from websockets.asyncio.client import connect
+from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, InvalidURI
 
-from ._playing import Failure, Link, play
+from ._playing import Failure, play
 from ._rows import PAGES, Row, load
 
 WAITING = 10.0
@@ -28,12 +29,8 @@ FIRST = Row("requests", "echo", ())
 """Is played before all others. Without the handlers, every row would fail, many of them slowly."""
 
 Outcome = tuple[Row, Failure | None]
-Connect = Callable[[], AbstractAsyncContextManager[Link]]
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 """Function that makes a connection to the peer under test, which ends with its block."""
-
-
-class NoHandlers(Exception):
-    """The peer does not have the handlers of the kit."""
 
 
 @asynccontextmanager
@@ -48,7 +45,7 @@ async def listening(host: str, port: int) -> AsyncGenerator[Connect]:
         await link.wait_closed()
 
     @asynccontextmanager
-    async def accepted() -> AsyncGenerator[Link]:
+    async def accepted() -> AsyncGenerator[Connection]:
         nonlocal idle_since
         try:
             async with asyncio.timeout_at(idle_since + WAITING):
@@ -114,7 +111,23 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 
-def parser() -> argparse.ArgumentParser:
+async def run(options: argparse.Namespace) -> list[Outcome]:
+    """Play the rows. Raise OSError, InvalidHandshake or InvalidURI if there is no connection, or no handlers."""
+    rows = [row for row in load() if row.part not in options.without]
+    async with AsyncExitStack() as stack:
+        if options.url is not None:
+            connected, at_once = dialing(options.url), AT_ONCE
+        else:
+            host, _, port = options.listen.rpartition(":")
+            connected, at_once = await stack.enter_async_context(listening(host.strip("[]"), int(port))), 1
+        async with connected() as link:
+            if (failure := await play(FIRST, link, options.timeout)) is not None:
+                raise ConnectionError(f"the handlers of the kit are not registered: {failure}")
+        return await play_all(rows, connected, options.timeout, at_once=at_once)
+
+
+def main(words: Sequence[str]) -> int:
+    """Return 0 if all rows hold, 1 if not, and 2 if they could not be played."""
     made = argparse.ArgumentParser(
         "python -m wsrpc.conformance", description="Tests a server or a client of the protocol of ws-wrapper."
     )
@@ -125,37 +138,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=float, default=2.0, metavar="S", help="seconds for each reaction (2)")
     made.add_argument("--json", action="store_true", help="print all rows as JSON")
     made.add_argument("-v", "--verbose", action="store_true", help="also list the rows that hold")
-    return made
-
-
-async def run(options: argparse.Namespace) -> list[Outcome]:
-    """Raise `NoHandlers`, OSError, TimeoutError, InvalidHandshake or InvalidURI if the rows cannot be played."""
-    rows = [row for row in load() if row.part not in options.without]
-    async with AsyncExitStack() as stack:
-        if options.url is not None:
-            connected, at_once = dialing(options.url), AT_ONCE
-        else:
-            host, _, port = options.listen.rpartition(":")
-            connected, at_once = await stack.enter_async_context(listening(host.strip("[]"), int(port))), 1
-        async with connected() as link:
-            if (failure := await play(FIRST, link, options.timeout)) is not None:
-                raise NoHandlers(f"the handlers of the kit are not registered: {failure}")
-        return await play_all(rows, connected, options.timeout, at_once=at_once)
-
-
-def main(words: Sequence[str]) -> int:
-    """Return 0 if all rows hold, 1 if not, and 2 if they could not be played."""
-    made = parser()
     options = made.parse_args(words)
     if (options.url is None) is (options.listen is None):
         made.error("a URL or --listen is needed, and not both")
     try:
         outcomes = asyncio.run(run(options))
-    except NoHandlers as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 2
     except (OSError, ValueError, InvalidHandshake, InvalidURI) as exc:
-        sys.stderr.write(f"no connection: {exc}\n")
+        sys.stderr.write(f"no row was played: {exc}\n")
         return 2
     text = as_json(outcomes) if options.json else report(outcomes, options.without, options.verbose)
     sys.stdout.write(text + "\n")

@@ -7,8 +7,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
+from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
 
 from ._rows import Row, Step
@@ -17,13 +18,6 @@ KEYS = frozenset("chiade_x")
 LARGEST_ID = 2**53 - 1
 LAST = Step(('{"i":9007,"a":["echo","end"]}',), ({"i": 9007, "d": "end"},), ())
 """Played after each row: until its response, nothing may come that the row does not expect."""
-
-
-class Link(Protocol):
-    """A connection of the library websockets, of either side."""
-
-    async def send(self, message: str, /) -> None: ...
-    async def recv(self) -> str | bytes: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Differs(Exception):
     """Something else came than had to come."""
 
 
-async def play(row: Row, link: Link, patience: float) -> Failure | None:
+async def play(row: Row, link: Connection, patience: float) -> Failure | None:
     """Play a row. ``patience`` is the number of seconds that the peer has for the reactions to each step."""
     playing = Playing(link)
     for step in (*row.steps, LAST):
@@ -61,7 +55,7 @@ async def play(row: Row, link: Link, patience: float) -> Failure | None:
 class Playing:
     """One connection with a row on it. Ids that the peer chooses have names in a row, such as ``$r1``."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
         self._ids: dict[str, int] = {}
         self._sent = "the beginning"
