@@ -17,7 +17,7 @@ from .._core.wire.rejections import DESCRIPTION_CHANGED
 from .._net.urls import shown_url
 from .._schema.description import Description
 from .._server.description_pages import CHANNEL
-from ..codegen._checking import InvalidDescription, check_description
+from ..codegen._checking import InvalidDescription, bounded_depth, check_description
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .command_errors import REMOTE, TIMEOUT, Failure, explained
 
@@ -126,9 +126,9 @@ def written(text_of: Callable[[], str], *, seconds: float = SECONDS) -> str:
     with the process.
 
     Raises:
-        InvalidDescription: ``text_of`` takes longer than ``seconds``.
+        InvalidDescription: ``text_of`` takes longer than ``seconds``, or the description is nested too deeply.
     """
-    text = ThreadPoolExecutor(1).submit(text_of)
+    text = ThreadPoolExecutor(1).submit(bounded_depth()(text_of))
     deadline = monotonic() + seconds
     # In steps, because a signal that arrives just before a wait does not end the wait.
     while (left := deadline - monotonic()) > 0:

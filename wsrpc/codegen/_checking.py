@@ -1,12 +1,13 @@
 """Check of a description, which may come from elsewhere, before source text is generated from it.
 
 After the check, the generators rely on this: each keyword of a schema that they read has the shape that JSON Schema
-defines, each reference leads to a definition, and nothing is nested deeply.
+defines, and each reference leads to a definition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -18,15 +19,25 @@ from .._schema.description import Description, EventSchema
 from .._values.older_names import OLDER_NAMES
 from ..errors import short
 
-MOST_LEVELS = 80
-"""Maximum number of levels on which the objects and arrays of a schema are nested. (Python's parser accepts 200 levels
-of brackets.)"""
 MOST_TYPES = 7
 """Number of the types that JSON Schema has."""
 
 
 class InvalidDescription(ValueError):
     """A description cannot be used, because it has a wrong shape or is too large."""
+
+
+@contextmanager
+def bounded_depth() -> Generator[None]:
+    """Refuse a description that is nested more deeply than Python or msgspec can follow.
+
+    Raises:
+        InvalidDescription: the block has exceeded a limit of the interpreter.
+    """
+    try:
+        yield
+    except (RecursionError, MemoryError, SyntaxError) as exc:  # the last two are from Python's parser
+        raise InvalidDescription("its types are nested too deeply, or name each other too often") from exc
 
 
 class _Discriminator(Struct):
@@ -86,17 +97,6 @@ def _inner_schemas(schema: Mapping[str, Any]) -> Iterator[Any]:
         yield from schema.get(key, ())
 
 
-def _is_shallow(value: Any) -> bool:
-    todo = [(value, 1)]
-    while todo:
-        each, level = todo.pop()
-        if each.__class__ in (list, tuple, dict):
-            if level > MOST_LEVELS:
-                return False
-            todo.extend((inner, level + 1) for inner in (each.values() if each.__class__ is dict else each))
-    return True
-
-
 def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
     """Check one schema.
 
@@ -107,8 +107,6 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
     Raises:
         InvalidDescription: the schema has a wrong shape. The text says where, and what was expected.
     """
-    if not _is_shallow(schema):
-        raise InvalidDescription(f"{where}: the schema is nested on more than {MOST_LEVELS} levels")
     try:
         msgspec.convert(schema, _Schema | bool)
     except msgspec.ValidationError as exc:
@@ -192,6 +190,7 @@ def by_channel(events: Iterable[EventSchema]) -> dict[str | None, list[EventSche
     return channels
 
 
+@bounded_depth()
 def check_description(description: Description) -> None:
     """Check a description.
 

@@ -6,17 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .._schema.definitions import Schema
-from ._checking import InvalidDescription, prose_of
+from ._checking import prose_of
 from ._name_table import NameTable
 from ._python_plan import Plan, Tag
 from ._python_text import class_head, comment, docstring, identifier, is_plain, literal
 from ._python_types import ANY, Form, Types, default_of
-
-MOST_ALIASES = 30
-"""Maximum number of aliases that are nested in each other. Python evaluates nested aliases as one type."""
-MOST_MENTIONS = 100_000
-"""Maximum number of mentions of aliases, including the mentions inside each mentioned alias. (For 16,000 mentions,
-Python takes 0.8 s.)"""
 
 
 class Models:
@@ -35,10 +29,6 @@ class Models:
         self._notes: dict[str, list[str]] = {}
         self._open: list[str] = []
         """The aliases that are being generated now, the outermost first."""
-        self._mentions = 0
-        """Number of mentions of aliases so far."""
-        self._sizes: dict[str, int] = {}
-        """For each alias, the number of mentions for which one mention of it counts."""
 
     def types(self, members: Iterable[str] = ()) -> Types:
         """Return the object that makes the types for a class with these members."""
@@ -62,29 +52,18 @@ class Models:
     def _alias(self, name: str) -> Form:
         """Return the type of a definition that becomes an alias."""
         if name in self._aliases:
-            self._mention(self._sizes[name])
             return self._aliases[name]._replace(expression=self.plan.names[name])
         if name in self._open:
             for each in self._open[self._open.index(name) :]:
                 self._notes.setdefault(each, []).append("The type contains itself: it is Any there.")
             return ANY
-        if len(self._open) == MOST_ALIASES:
-            raise InvalidDescription(f"more than {MOST_ALIASES} definitions are named in each other, without a class")
         self._open.append(name)
-        before = self._mentions
-        self._mention(1)
         types = self.types()
         form = types.of(self.plan.definitions[name])
         self._open.pop()
         self._notes.setdefault(name, []).extend(types.notes)
         self._aliases[name] = form
-        self._sizes[name] = self._mentions - before
         return form._replace(expression=self.plan.names[name])
-
-    def _mention(self, count: int) -> None:
-        self._mentions += count
-        if self._mentions > MOST_MENTIONS:
-            raise InvalidDescription(f"the types name each other more than {MOST_MENTIONS:,} times, without a class")
 
     def _written_alias(self, name: str) -> list[str]:
         about = str(self.plan.definitions[name].get("description", ""))

@@ -11,15 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
-from ._checking import InvalidDescription, parts
+from ._checking import parts
 from ._name_table import NameTable
 from ._python_text import IMPORTS, class_name, is_plain, member_name
-
-MOST_STEPS = 3_000_000
-"""Maximum number of references that are followed, for example for unions that are members of each other."""
-MOST_LEVELS = 200
-"""Maximum number of levels on which classes are fields of each other. (With Python's recursion limit, msgspec accepts
-about 300 levels.)"""
 
 ClassKind = Literal["struct", "array", "enum", "alias"]
 """The kind of class for a definition: ``"array"`` is a Struct that is encoded as an array, ``"alias"`` names a type."""
@@ -164,10 +158,7 @@ class Plan:
         """The values of each enumeration, with its members, such as ``Colour.RED``."""
         self.tags: dict[str, Tag] = {}
         """Tags of Structs, by definition."""
-        self._remaining_steps = MOST_STEPS
-        roots = list(types)
-        self._check_levels({name for root in roots for name in references(root)})
-        for members, field in self._unions((*roots, *definitions.values())):
+        for members, field in self._unions((*types, *definitions.values())):
             for kind in ("struct", "array"):
                 self._assign_tags([name for name in members if self.kinds[name] == kind], field)
         for name in definitions:
@@ -181,7 +172,6 @@ class Plan:
         todo = list(reversed(list(schemas)))
         while todo:
             each = todo.pop()
-            self._spend()
             if each.__class__ is not dict:
                 continue
             if "$ref" in each:
@@ -194,33 +184,6 @@ class Plan:
             else:
                 todo.extend(reversed(_members(each)))
         return list(found)
-
-    def _check_levels(self, roots: Iterable[str]) -> None:
-        """Refuse classes that are fields of each other on so many levels that msgspec cannot use them.
-
-        This method visits the classes of a type in the same way as msgspec: each class once. msgspec calls itself for
-        each level.
-        """
-        if len(self.definitions) <= MOST_LEVELS:
-            return
-        uses = {name: list(dict.fromkeys(references(schema))) for name, schema in self.definitions.items()}
-
-        def visit(name: str, level: int, seen: set[str]) -> None:
-            if level > MOST_LEVELS:
-                raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
-            self._spend(1 + len(uses[name]))
-            for each in uses[name]:
-                if each not in seen:
-                    seen.add(each)
-                    visit(each, level + 1, seen)
-
-        for root in roots:
-            visit(root, 1, {root})
-
-    def _spend(self, steps: int = 1) -> None:
-        self._remaining_steps -= steps
-        if self._remaining_steps < 0:
-            raise InvalidDescription("the types of the description refer to each other too often")
 
     def is_tagged(self, names: Sequence[str]) -> bool:
         """Whether tags distinguish these classes."""
@@ -238,7 +201,6 @@ class Plan:
         """Give each of these classes a tag, if they have a field that distinguishes them."""
         if len(names) < 2 or self.is_tagged(names):
             return
-        self._spend(sum(len(self.definitions[name].get("properties", ())) for name in names))
         values = [_single_values(self.definitions[name]) for name in names]
         common = [field for field in values[0] if all(field in each for each in values)]
         for field in sorted(common, key=lambda field: field != preferred):

@@ -55,8 +55,6 @@ _CLASSES: dict[str, type[Any]] = {"bytes": bytes, "UUID": UUID, "Decimal": Decim
 }
 _LARGEST = 2**53
 """Larger numbers are left out as defaults, because JSON may have changed them."""
-MOST_MEMBERS = 200
-"""Maximum number of members of a union. Python parses ``A | B | C`` as nested operations."""
 
 
 class Types:
@@ -195,9 +193,6 @@ class Types:
         joined = [*scalars, *arrays, *objects, *nulls]
         if len(joined) == 1:
             return joined[0]
-        if len(joined) > MOST_MEMBERS:
-            self.notes[f"The union has more than {MOST_MEMBERS} members: it is Any."] = None
-            return ANY
         return Form("union", union(each.expression for each in joined), tuple(joined))
 
     def _scalars(self, found: list[Form]) -> list[Form]:

@@ -11,7 +11,15 @@ import msgspec
 
 from .._schema.definitions import renamed
 from .._schema.description import Description, EventSchema
-from ._checking import InvalidDescription, by_channel, is_answered, prose_of, read_tolerantly, schemas_of_event
+from ._checking import (
+    InvalidDescription,
+    bounded_depth,
+    by_channel,
+    is_answered,
+    prose_of,
+    read_tolerantly,
+    schemas_of_event,
+)
 from ._name_table import NameTable
 from ._python_models import Models
 from ._python_plan import computed_fields, merged
@@ -39,6 +47,7 @@ HEAD = """\
 """
 
 
+@bounded_depth()
 def client_module(description: Description, /) -> str:
     """Return the source code of a Python module with a typed client for the events in ``description``.
 

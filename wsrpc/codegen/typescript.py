@@ -12,7 +12,7 @@ import msgspec
 from .._base.misuse import check_flag
 from ..errors import printable
 from ..schema import Description, EventSchema, ParameterSchema
-from ._checking import by_channel, prose_of, read_tolerantly
+from ._checking import bounded_depth, by_channel, prose_of, read_tolerantly
 from ._typescript_types import (
     BASE64,
     Names,
@@ -193,6 +193,7 @@ GLOBAL = (
 )
 
 
+@bounded_depth()
 def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     """Return TypeScript declarations of the described events, as the text of a ``.ts`` or ``.d.ts`` file.
 
