@@ -7,7 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from wsrpc._server.presence import Presences
+from wsrpc._server.presence.presence import Presences
 from wsrpc.cluster._directory import Directory
 from wsrpc.types import Present
 

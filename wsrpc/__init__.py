@@ -28,7 +28,7 @@ if typing.TYPE_CHECKING:
     from ._local import local_client
     from ._net.dial import dial
     from ._net.origins import ANY_ORIGIN
-    from ._server.rooms import Room
+    from ._server.rooms.room import Room
     from ._server.server import Server, Service
     from ._values.older_names import older_names
     from .errors import (
@@ -155,7 +155,7 @@ if not typing.TYPE_CHECKING:
         "Reconnect": "._client.reconnect_policy",
         "ReconnectInfo": "._client.reconnect_hooks",
         "Retry": "._base.retry",
-        "Room": "._server.rooms",
+        "Room": "._server.rooms.room",
         "Router": "._core.api.registration",
         "Server": "._server.server",
         "Service": "._server.server",

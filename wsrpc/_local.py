@@ -15,7 +15,7 @@ from ._core.handlers.lifecycle import Closers
 from ._core.session.sessions import network_of
 from ._keyed.keeper import principal_text
 from ._net.memory_transport import transports_for
-from ._server.quotas import MOST_IDLE
+from ._server.quotas.quotas import MOST_IDLE
 from ._server.server import Server, accept_of, settings_of
 from .handshake import Handshake
 

@@ -14,8 +14,8 @@ from ._net.websocket import WebSocketTransport
 from ._raw.raw_connection import RawConnection
 from ._server.broadcast import EmitReport
 from ._server.ports import Listening
-from ._server.room_events import RoomEvent, RoomEvents
-from ._server.rooms import Members, RoomChannel
+from ._server.rooms.room import Members, RoomChannel
+from ._server.rooms.room_events import RoomEvent, RoomEvents
 from ._server.server import ServerChannel
 
 __all__ = [

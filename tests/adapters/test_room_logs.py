@@ -145,7 +145,7 @@ async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: st
 async def test_another_log_with_as_many_events_is_noticed_at_once(
     mortal: Mortal, client: Any, state: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("wsrpc._server.room_log.WAIT", 900)
+    monkeypatch.setattr("wsrpc._server.rooms.room_log.WAIT", 900)
     async with houses(RedisStore(mortal.url)) as (before,):
         for number in range(3):
             await before.lobby.emit("said", number)

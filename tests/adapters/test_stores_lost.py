@@ -34,7 +34,7 @@ from waiting import until
 
 from wsrpc import Client, HandshakeRejected, Quotas, Server
 from wsrpc._log import sqlite_store
-from wsrpc._server import quotas
+from wsrpc._server.quotas import quotas
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import FORMAT, LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
 from wsrpc.testing import connect

@@ -20,7 +20,7 @@ from waiting import until
 from wsrpc import Client, Context, Handshake, HandshakeRejected, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
 from wsrpc._command import rebalancing
 from wsrpc._command.command_errors import Failure
-from wsrpc._server.operations import DirectOperations, Row
+from wsrpc._server.operating.operations import DirectOperations, Row
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine, RedisStore

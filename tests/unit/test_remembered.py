@@ -30,7 +30,7 @@ BOUNDS = (
     "_core.session.sessions.MOST_CLOSED",
     "_log.memory_store.MOST_FREED",
     "_log.memory_store.MOST_WRITERS",
-    "_server.quotas.MOST_IDLE",
+    "_server.quotas.quotas.MOST_IDLE",
     "cluster._links.MOST_BROKEN",
     "stats.MOST_NAMES",
     "stats.MOST_PRINCIPALS",

@@ -16,7 +16,7 @@ from .._core.api.channel import Channel
 from .._core.wire.rejections import DESCRIPTION_CHANGED
 from .._net.urls import shown_url
 from .._schema.description import Description
-from .._server.description_pages import CHANNEL
+from .._server.operating.description_pages import CHANNEL
 from ..codegen._checking import InvalidDescription, bounded_depth, check_description
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .command_errors import REMOTE, TIMEOUT, Failure, explained

@@ -16,8 +16,8 @@ from .._client.client import Client
 from .._core.wire.nodes import as_raised
 from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.urls import shown_url
-from .._server.description_pages import CHANNEL
-from .._server.operations import Operations, Row, operations_of
+from .._server.operating.description_pages import CHANNEL
+from .._server.operating.operations import Operations, Row, operations_of
 from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine

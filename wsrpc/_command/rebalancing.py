@@ -9,7 +9,7 @@ from operator import itemgetter
 
 import click
 
-from .._server.operations import Operations, Row
+from .._server.operating.operations import Operations, Row
 from ..errors import one_line
 from .command_errors import REMOTE, Failure
 from .command_options import Command, Options

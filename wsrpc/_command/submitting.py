@@ -8,7 +8,7 @@ import time
 import click
 
 from .._base.names import check_event
-from .._server.operations import Row
+from .._server.operating.operations import Row
 from .command_options import CLUSTER, CONNECTION, URL, Command, Options, channel_option, several
 from .command_values import argument
 from .operating import JSON, operations, print_rows, text_of

@@ -13,8 +13,8 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.call_context import CallContext
 from .._core.wire.control import Resume
 from ..stats import ClusterStats
-from .room_requests import Asked
-from .user_entries import UserEntries
+from .presence.user_entries import UserEntries
+from .rooms.room_requests import Asked
 
 REPLACED = "another connection has its address"
 """Reason of close code 4410."""

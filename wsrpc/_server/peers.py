@@ -32,7 +32,7 @@ from ..handshake import Handshake
 from ..stats import ServerTotals
 from ..transport import Traffic, Transport
 from .joined_cluster import JoinedCluster
-from .services import BaseService, OpenedServices
+from .services.services import BaseService, OpenedServices
 
 NO_TRAFFIC = Traffic()
 NONE_IGNORED = Counter[str]()

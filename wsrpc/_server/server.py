@@ -49,18 +49,20 @@ from ..quotas import Quotas
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
-from .description_pages import offer_description
+from .decider import Allow, check_decider
 from .joined_cluster import REPLACED, join_of
-from .operator_requests import Admin, OperatorRequests
+from .operating.description_pages import offer_description
+from .operating.operator_requests import Admin, OperatorRequests
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
-from .quotas import QuotaBook, checked
-from .rooms import Allow, Room, Rooms, check_decider
+from .quotas.quotas import QuotaBook, checked
+from .quotas.shared_rates import SharedRates
+from .rooms.room import Room
+from .rooms.rooms import Rooms
 from .server_core import ServerCore
 from .server_program import run
-from .service_registry import ServiceRegistry
-from .services import CHANNEL, BaseService, owner_of
-from .shared_rates import SharedRates
+from .services.service_registry import ServiceRegistry
+from .services.services import CHANNEL, BaseService, owner_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm

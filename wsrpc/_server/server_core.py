@@ -28,14 +28,14 @@ from .._raw.raw_serving import RawConnections
 from ..stats import ServerStats, ServerTotals, add_to
 from ..transport import Transport
 from .joined_cluster import JoinedCluster
+from .operating.rebalancing import Rebalancing
 from .peers import Peers, ServedPeer, refuse
 from .ports import Port
-from .quotas import QuotaBook
-from .rebalancing import Rebalancing
-from .rooms import Rooms
+from .quotas.quotas import QuotaBook
+from .quotas.shared_rates import SharedRates
+from .rooms.rooms import Rooms
 from .server_states import ServerInput, ServerState, after
-from .services import finished
-from .shared_rates import SharedRates
+from .services.services import finished
 
 CLOSING = "the server is closing"
 """The close reason."""

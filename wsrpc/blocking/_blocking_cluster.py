@@ -14,7 +14,7 @@ from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
 from .._log.contract import Store
 from .._server.broadcast import EmitReport, readable_again
-from .._server.rooms import Members
+from .._server.rooms.room import Members
 from .._values.convert import DecHook
 from ..cluster._calls import ClusterPeer as AsyncClusterPeer
 from ..cluster._calls import ClusterPeerChannel as AsyncClusterPeerChannel

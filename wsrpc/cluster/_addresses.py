@@ -13,7 +13,7 @@ from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, error_to_node
 from .._keyed.keeper import principal_text
 from .._server.joined_cluster import REPLACED
-from .._server.rooms import Rooms
+from .._server.rooms.rooms import Rooms
 from ..errors import PeerNotFound, RemoteError, WsrpcError
 from ._away_calls import AwayCalls
 from ._claims import Claim

@@ -28,9 +28,10 @@ from .._log.kept import encoder_of
 from .._log.link import StoreLink
 from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
-from .._server.room_log import RoomLog, check_keep
-from .._server.room_requests import RequestMethods, RoomSender
-from .._server.rooms import Members, Rooms
+from .._server.rooms.room import Members
+from .._server.rooms.room_log import RoomLog, check_keep
+from .._server.rooms.room_requests import RequestMethods, RoomSender
+from .._server.rooms.rooms import Rooms
 from .._values.convert import DecHook
 from ..errors import EngineLost, EngineRefused, WsrpcError
 from ..limits import Limits

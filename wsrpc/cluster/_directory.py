@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 
 from .._log.kept import FORMAT
 from .._server.joined_cluster import STORED, Counter
-from .._server.user_entries import User, UserEntries, UserEntry, parts_of
+from .._server.presence.user_entries import User, UserEntries, UserEntry, parts_of
 from ._claims import Claims
 
 NODE_TIMEOUT = 5.0

@@ -15,7 +15,7 @@ from .._core.wire.codecs import JsonCodec
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.settings import Settings
 from .._server.joined_cluster import Spent
-from .._server.rooms import Rooms
+from .._server.rooms.rooms import Rooms
 from ..errors import RemoteError
 from ..stats import ClusterStats
 from ._addresses import Addresses

@@ -15,7 +15,7 @@ from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._log.kept import FORMAT
 from .._server.joined_cluster import Spent
-from .._server.user_entries import parts_of
+from .._server.presence.user_entries import parts_of
 from . import _wire as wire
 from ._connections import Connections
 from ._directory import NODE_TIMEOUT, PART_BYTES, Beat, Delta, Directory, Snapshot

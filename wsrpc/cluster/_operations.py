@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, as_raised
-from .._server.operations import DirectOperations, Row, ServerOperations, Target, answered
+from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, answered
 from ..errors import EngineLost, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
 from ._addresses import HAS_ID
 from ._calls import ClusterPeer, ClusterSender

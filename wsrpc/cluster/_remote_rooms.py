@@ -13,8 +13,8 @@ from .._base.scheduler import Tasks
 from .._core.api.peer import Peer, current_of
 from .._core.handlers.registry import Registry
 from .._server.joined_cluster import RoomMessage
-from .._server.room_requests import Asking, RoomAnswer
-from .._server.rooms import Rooms
+from .._server.rooms.room_requests import Asking, RoomAnswer
+from .._server.rooms.rooms import Rooms
 from ..errors import ConnectionLost, QueueFull, UnknownEvent, WsrpcError
 from ._links import NodeLinks
 from ._node import BEAT, Node

@@ -28,7 +28,7 @@ from wsrpc import (
     Server,
     Stream,
 )
-from wsrpc._server import quotas
+from wsrpc._server.quotas import quotas
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.store import Appended, LogState, MemoryStore, NewLog, StoreFull, StoreLost
 from wsrpc.testing import Line, Simulation, connect, memory_transports, simulate

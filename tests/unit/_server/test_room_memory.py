@@ -21,9 +21,9 @@ from waiting import until
 from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, Reconnect, RpcError, Server
 from wsrpc._log import link, writer
 from wsrpc._log.kept import hash_of
-from wsrpc._server import room_log, room_pages
-from wsrpc._server.room_feed import HOLD
-from wsrpc._server.rooms import _room_core
+from wsrpc._server.rooms import room_log, room_pages
+from wsrpc._server.rooms.room import room_core
+from wsrpc._server.rooms.room_feed import HOLD
 from wsrpc.store import Appended, MemoryStore, NewLog, Page, StoreFull, StoreLost
 from wsrpc.testing import Line, connect
 
@@ -581,7 +581,7 @@ async def test_a_step_of_who_emits_stores_no_more_than_one_of_who_reads_gets() -
 async def test_nobody_waits_long_for_who_does_not_read(where: str, small_log: MemoryStore) -> None:
     store, limits = None if where == "one process" else small_log, Limits(high_water_bytes=300)
     async with house(1, store=store, limits=limits) as (server, lobby, other), house(0, store=store) as (_, there):
-        line, is_here, log = Line(server), where != "another process", _room_core(lobby).room_log
+        line, is_here, log = Line(server), where != "another process", room_core(lobby).room_log
         assert log is not None
         async with Client("ws://server/", dial=line.dial) as client:
             one = Ear(client)

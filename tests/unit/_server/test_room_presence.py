@@ -13,8 +13,8 @@ from presence_watchers import GRACE, Hook, Watcher, give_principals, states
 from waiting import settled, until
 
 from wsrpc import BadArguments, Room, Server
-from wsrpc._server import presence_feed
-from wsrpc._server.presence import BATCHED, MOST_ABOUT
+from wsrpc._server.presence import presence_feed
+from wsrpc._server.presence.presence import BATCHED, MOST_ABOUT
 from wsrpc.testing import ScriptedTransport
 from wsrpc.types import Present
 

@@ -15,7 +15,7 @@ from core_driver import Blocked
 from waiting import until
 
 from wsrpc import Client, Context, Limits, OutgoingCall, RemoteError, Room, RpcError, Server
-from wsrpc._server.room_requests import ANSWERED, LEFT
+from wsrpc._server.rooms.room_requests import ANSWERED, LEFT
 from wsrpc.errors import BadResult, MessageTooBig, RequestTimeout, ReservedEvent
 from wsrpc.testing import connect
 

@@ -252,7 +252,7 @@ async def test_a_member_without_a_state_is_told_that_it_misses_something(
 
 
 async def test_a_join_waits_for_the_states_of_other_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsrpc._server.room_feed.STORE_TIMEOUT", 0.02)
+    monkeypatch.setattr("wsrpc._server.rooms.room_feed.STORE_TIMEOUT", 0.02)
     asked = asyncio.Event()
 
     async def state(peer: Peer) -> list[int]:

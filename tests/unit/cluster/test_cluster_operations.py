@@ -12,7 +12,7 @@ from cluster_servers import Servers, servers
 from waiting import settled, until
 
 from wsrpc import Client, KeyReused, RemoteError, RpcError, Server
-from wsrpc._server.operations import operations_of
+from wsrpc._server.operating.operations import operations_of
 from wsrpc.cluster import ClusterClient
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect

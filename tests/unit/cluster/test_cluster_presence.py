@@ -20,8 +20,8 @@ from presence_watchers import GRACE, Watcher, give_principals, states
 from waiting import until
 
 from wsrpc import Room, Server
-from wsrpc._server.presence import BATCHED
-from wsrpc._server.user_entries import UserEntry
+from wsrpc._server.presence.presence import BATCHED
+from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta, Directory, Snapshot
 from wsrpc.cluster._wire import decode, encode

@@ -12,7 +12,7 @@ from core_driver import Blocked
 from waiting import until
 
 from wsrpc import Client, Context, Limits, RpcError
-from wsrpc._server.room_requests import ANSWERED
+from wsrpc._server.rooms.room_requests import ANSWERED
 from wsrpc.cluster import ClusterClient
 from wsrpc.cluster._node import BEAT
 from wsrpc.errors import BadResult, MessageTooBig, RemoteError, RequestTimeout

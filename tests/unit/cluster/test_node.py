@@ -17,7 +17,7 @@ from recorder import Recorder
 from waiting import pause, settled, until
 
 from wsrpc import CloseInfo, ConnectionLost, Server
-from wsrpc._server.user_entries import UserEntry
+from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._claims import Claims
 from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot

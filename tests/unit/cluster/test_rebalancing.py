@@ -15,7 +15,7 @@ from core_driver import Blocked, start
 from waiting import settled, until
 
 from wsrpc import Client, Limits, Peer, Reconnect, Server
-from wsrpc._server.rebalancing import TICK
+from wsrpc._server.operating.rebalancing import TICK
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import Line, connect
 

@@ -9,7 +9,7 @@ from wsrpc._client.client_room import JOIN_TIMEOUT
 from wsrpc._log import link
 from wsrpc._log.contract import LEASE
 from wsrpc._log.link import SILENT, STORE_TIMEOUT
-from wsrpc._server.presence_reports import HEARING, WATCHED
+from wsrpc._server.presence.presence_reports import HEARING, WATCHED
 from wsrpc.cluster._addresses import CROSSING
 from wsrpc.cluster._directory import NODE_TIMEOUT
 from wsrpc.cluster._engine_link import DEAF, OVERDUE, PAUSES

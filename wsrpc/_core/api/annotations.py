@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..._server.rooms import Room
+    from ..._server.rooms.room import Room
     from ..._server.server import Server
 
     __all__ = ["Room", "Server"]

@@ -7,17 +7,17 @@ import inspect
 from collections.abc import Awaitable
 from typing import Any
 
-from .._base.closing import CloseInfo
-from .._core.api.peer import Peer
-from .._core.handlers.implementation import Method, Methods
-from .._core.handlers.lifecycle import ends_the_task
-from .._core.handlers.method import Exposed, mark_of
-from .._core.handlers.registry import accepted
-from .._core.peer.peer_session import PeerSession
-from .._core.session.peer_owner import Unfinished
-from .._raw.raw_connection import RawConnection
-from .._raw.raw_serving import refusal_of
-from ..errors import RpcError, ungrouped
+from ..._base.closing import CloseInfo
+from ..._core.api.peer import Peer
+from ..._core.handlers.implementation import Method, Methods
+from ..._core.handlers.lifecycle import ends_the_task
+from ..._core.handlers.method import Exposed, mark_of
+from ..._core.handlers.registry import accepted
+from ..._core.peer.peer_session import PeerSession
+from ..._core.session.peer_owner import Unfinished
+from ..._raw.raw_connection import RawConnection
+from ..._raw.raw_serving import refusal_of
+from ...errors import RpcError, ungrouped
 
 CHANNEL = "_wsrpc_channel"
 """Attribute of a service: the name of the channel under which its class was added."""

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
 
 from msgspec import UNSET, Struct
 
-from .._base.misuse import check_number, shown_as
-from .._base.names import UNTYPED, ChannelRef, OnChannel
-from .._core.api import calls
-from .._core.api.options import ChannelEventOptions, changed
-from .._core.peer.requester import convert_answer
-from .._core.sending.checks import check_sending
-from .._core.sending.sender import Sender
-from .._core.wire.call_context import MAX_REMAINING, CallContext
-from .._core.wire.messages import RequestOptions
-from .._core.wire.nodes import as_raised, error_to_node
-from .._core.wire.rejections import error_from_wire, error_to_wire, reason_of
-from ..errors import ConnectionLost, RequestTimeout, WsrpcError
+from ..._base.misuse import check_number, shown_as
+from ..._base.names import UNTYPED, ChannelRef, OnChannel
+from ..._core.api import calls
+from ..._core.api.options import ChannelEventOptions, changed
+from ..._core.peer.requester import convert_answer
+from ..._core.sending.checks import check_sending
+from ..._core.sending.sender import Sender
+from ..._core.wire.call_context import MAX_REMAINING, CallContext
+from ..._core.wire.messages import RequestOptions
+from ..._core.wire.nodes import as_raised, error_to_node
+from ..._core.wire.rejections import error_from_wire, error_to_wire, reason_of
+from ...errors import ConnectionLost, RequestTimeout, WsrpcError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .._base.buckets import TokenBucket
-from .._base.scheduler import LoopScheduler, Timer, Timers
-from .._core.handlers.compiled import Handler
-from .._core.handlers.registry import Registry
-from .joined_cluster import LONGEST, JoinedCluster, Spent
+from ..._base.buckets import TokenBucket
+from ..._base.scheduler import LoopScheduler, Timer, Timers
+from ..._core.handlers.compiled import Handler
+from ..._core.handlers.registry import Registry
+from ..joined_cluster import LONGEST, JoinedCluster, Spent
 from .quotas import QuotaBook, Subject, nobody
 
 INTERVAL = 0.25

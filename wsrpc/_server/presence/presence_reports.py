@@ -17,10 +17,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._base.logs import logger
-from .._base.rooms import Present
-from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
-from .._core.handlers.lifecycle import ends_the_task
+from ..._base.logs import logger
+from ..._base.rooms import Present
+from ..._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
+from ..._core.handlers.lifecycle import ends_the_task
 from .user_entries import RoomUsers, User, UserEntries
 
 WATCHED = 10.0

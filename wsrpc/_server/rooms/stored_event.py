@@ -6,11 +6,11 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from .._base.rooms import CHANNEL
-from .._core.wire.call_context import CallContext
-from .._core.wire.messages import event_on
-from .._log.position import Position
-from .broadcast import EventBroadcast
+from ..._base.rooms import CHANNEL
+from ..._core.wire.call_context import CallContext
+from ..._core.wire.messages import event_on
+from ..._log.position import Position
+from ..broadcast import EventBroadcast
 
 LOST = b""
 """Entry in place of events that are not in the store. It is no event: members are told that they miss some."""

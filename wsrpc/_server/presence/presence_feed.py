@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 
-from .._base.rooms import CHANNEL, Present
-from .._core.api.peer import Peer
-from .._core.wire.messages import event_on
-from ..errors import MessageTooBig
-from .broadcast import BroadcastGroup, EventBroadcast
-from .followers import Behind, Followers, Spawn
+from ..._base.rooms import CHANNEL, Present
+from ..._core.api.peer import Peer
+from ..._core.wire.messages import event_on
+from ...errors import MessageTooBig
+from ..broadcast import BroadcastGroup, EventBroadcast
+from ..rooms.followers import Behind, Followers, Spawn
 from .user_entries import RoomUsers, User, parts_of
 
 PART_BYTES = 32 * 1024

@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from .._core.api.peer import Peer
-from .._core.handlers.registry import Registry
-from .._core.wire.rejections import DESCRIPTION_CHANGED
-from .._schema.description import Description, describe, registered
-from .._values.convert import EncHook
-from ..errors import RemoteError, RpcError, made_here
-from .peers import served_peer
-from .rooms import NOT_ALLOWED, Allow, Decider
+from ..._core.api.peer import Peer
+from ..._core.handlers.registry import Registry
+from ..._core.wire.rejections import DESCRIPTION_CHANGED
+from ..._schema.description import Description, describe, registered
+from ..._values.convert import EncHook
+from ...errors import RemoteError, RpcError, made_here
+from ..decider import NOT_ALLOWED, Allow, Decider
+from ..peers import served_peer
 
 CHANNEL = "wsrpc"
 """The channel on which clients ask for the description."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .._log.contract import Appended, Page
-from .._log.position import Position
+from ..._log.contract import Appended, Page
+from ..._log.position import Position
 
 
 class LogLosses:

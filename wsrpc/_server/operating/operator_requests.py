@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from .._core.api.context import Context
-from .._core.api.peer import Peer, core_of
-from .._core.handlers.registry import Registry
-from .._core.wire.rejections import NOT_ALLOWED_CODE
-from ..errors import RemoteError, made_here, short
+from ..._core.api.context import Context
+from ..._core.api.peer import Peer, core_of
+from ..._core.handlers.registry import Registry
+from ..._core.wire.rejections import NOT_ALLOWED_CODE
+from ...errors import RemoteError, made_here, short
+from ..decider import NOT_ALLOWED, Decider
 from .description_pages import CHANNEL
 from .operations import Operations, Row, ServerOperations, answered, operations_of
-from .rooms import NOT_ALLOWED, Decider
 
 Admin = Callable[[Peer, str], bool | Awaitable[bool]]
 """A user's function that decides whether a peer may do something as an operator."""

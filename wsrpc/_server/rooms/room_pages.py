@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
 
-from .._log.contract import LogState, Page
-from .._log.position import LAST, Position
-from .._log.writer import ENTRY
+from ..._log.contract import LogState, Page
+from ..._log.position import LAST, Position
+from ..._log.writer import ENTRY
 from .followers import Spawn
 
 TOGETHER = 16

@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from .._base.names import LONGEST_ADDRESS, can_be_sent
-from .._base.rooms import Present
-from .._core.api.peer import Peer
-from .._core.wire.codecs import Codec, json_text
-from .._core.wire.counting import json_nests_deeper
-from ..errors import BadArguments
+from ..._base.names import LONGEST_ADDRESS, can_be_sent
+from ..._base.rooms import Present
+from ..._core.api.peer import Peer
+from ..._core.wire.codecs import Codec, json_text
+from ..._core.wire.counting import json_nests_deeper
+from ...errors import BadArguments
 
 T = TypeVar("T")
 User = str | int

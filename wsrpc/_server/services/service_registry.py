@@ -10,23 +10,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from .._base.closing import CloseCode
-from .._base.logs import PeerLog
-from .._base.names import RESERVED_EVENTS, check_channel
-from .._core.api.peer import Peer
-from .._core.handlers.implementation import Methods, methods_of
-from .._core.handlers.introspection import Injection, is_async, name_of, read_signature
-from .._core.handlers.lifecycle import ends_the_task
-from .._core.handlers.registry import Registry, accepted
-from .._net.handshake_checks import Door
-from .._raw.raw_connection import RawConnection, link_of
-from .._raw.raw_serving import RawFunction, RawServing
-from .._values.caching import memoized
-from .._values.convert import DecHook, converter
-from ..errors import ProtocolError
-from ..transport import Transport
-from .peers import ServedPeer, refuse, refuse_because, served_peer
-from .server_core import CLOSING
+from ..._base.closing import CloseCode
+from ..._base.logs import PeerLog
+from ..._base.names import RESERVED_EVENTS, check_channel
+from ..._core.api.peer import Peer
+from ..._core.handlers.implementation import Methods, methods_of
+from ..._core.handlers.introspection import Injection, is_async, name_of, read_signature
+from ..._core.handlers.lifecycle import ends_the_task
+from ..._core.handlers.registry import Registry, accepted
+from ..._net.handshake_checks import Door
+from ..._raw.raw_connection import RawConnection, link_of
+from ..._raw.raw_serving import RawFunction, RawServing
+from ..._values.caching import memoized
+from ..._values.convert import DecHook, converter
+from ...errors import ProtocolError
+from ...transport import Transport
+from ..peers import ServedPeer, refuse, refuse_because, served_peer
+from ..server_core import CLOSING
 from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
 
 

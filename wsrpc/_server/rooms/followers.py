@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from .._core.api.peer import Peer
-from .._raw.raw_connection import RawConnection
-from ..errors import ConnectionLost, QueueFull
-from .broadcast import Broadcast, BroadcastGroup, EmitReport
-from .peers import ServedPeer
+from ..._core.api.peer import Peer
+from ..._raw.raw_connection import RawConnection
+from ...errors import ConnectionLost, QueueFull
+from ..broadcast import Broadcast, BroadcastGroup, EmitReport
+from ..peers import ServedPeer
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 

@@ -10,14 +10,14 @@ from typing import Any, Protocol
 from msgspec import to_builtins
 from msgspec.structs import asdict
 
-from .._base.logs import address_text, logger
-from .._core.api.caller import Caller
-from .._core.api.peer import Peer, core_of
-from .._core.sending.sender import Sender
-from .._core.wire.nodes import error_to_node
-from ..errors import PeerNotFound, RpcError, WsrpcError, made_here
-from ..stats import shown_principal
-from .peers import Peers
+from ..._base.logs import address_text, logger
+from ..._core.api.caller import Caller
+from ..._core.api.peer import Peer, core_of
+from ..._core.sending.sender import Sender
+from ..._core.wire.nodes import error_to_node
+from ...errors import PeerNotFound, RpcError, WsrpcError, made_here
+from ...stats import shown_principal
+from ..peers import Peers
 from .rebalancing import Rebalancing
 
 Row = dict[str, Any]

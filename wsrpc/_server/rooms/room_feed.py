@@ -17,20 +17,20 @@ from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
-from .._base.closing import CloseCode
-from .._base.logs import logger
-from .._base.rooms import Joined, RoomState
-from .._core.api.peer import Peer
-from .._core.handlers.lifecycle import attempted
-from .._core.session.sessions import client_of
-from .._log.contract import Page
-from .._log.kept import UNREADABLE, read_kept
-from .._log.link import STORE_TIMEOUT
-from .._log.position import Position
-from ..errors import ConnectionLost, Overloaded, QueueFull, RpcError
-from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport
+from ..._base.closing import CloseCode
+from ..._base.logs import logger
+from ..._base.rooms import Joined, RoomState
+from ..._core.api.peer import Peer
+from ..._core.handlers.lifecycle import attempted
+from ..._core.session.sessions import client_of
+from ..._log.contract import Page
+from ..._log.kept import UNREADABLE, read_kept
+from ..._log.link import STORE_TIMEOUT
+from ..._log.position import Position
+from ...errors import ConnectionLost, Overloaded, QueueFull, RpcError
+from ..broadcast import UNSENDABLE, BroadcastGroup, EmitReport
+from ..peers import ServedPeer
 from .followers import Behind, Followers, Spawn
-from .peers import ServedPeer
 from .room_pages import RoomPages
 from .stored_event import LOST, StoredEvent, missed, state_event
 

@@ -18,22 +18,22 @@ from weakref import WeakKeyDictionary, finalize
 
 from msgspec import structs
 
-from .._base.buckets import UNTOLD, TokenBucket
-from .._base.logs import LogBudget, address_text
-from .._base.scheduler import LoopScheduler, Scheduler
-from .._core.handlers.lifecycle import ends_the_task
-from .._core.peer.admission import Rate, Refusal
-from .._core.session.sessions import network_of
-from .._keyed.keeper import principal_text
-from .._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost
-from .._log.link import StoreLink, insist
-from .._net.handshake_checks import Door, reported
-from .._raw.raw_connection import RawConnection
-from ..errors import ConnectionLost, HandshakeRejected, WsrpcError
-from ..handshake import Handshake
-from ..quotas import Quotas
-from ..transport import Traffic
-from .peers import ServedPeer
+from ..._base.buckets import UNTOLD, TokenBucket
+from ..._base.logs import LogBudget, address_text
+from ..._base.scheduler import LoopScheduler, Scheduler
+from ..._core.handlers.lifecycle import ends_the_task
+from ..._core.peer.admission import Rate, Refusal
+from ..._core.session.sessions import network_of
+from ..._keyed.keeper import principal_text
+from ..._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost
+from ..._log.link import StoreLink, insist
+from ..._net.handshake_checks import Door, reported
+from ..._raw.raw_connection import RawConnection
+from ...errors import ConnectionLost, HandshakeRejected, WsrpcError
+from ...handshake import Handshake
+from ...quotas import Quotas
+from ...transport import Traffic
+from ..peers import ServedPeer
 
 ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
-from .._log.kept import UNREADABLE, read_kept
-from .._log.position import Position
-from ..errors import ItemsGone
+from ..._log.kept import UNREADABLE, read_kept
+from ..._log.position import Position
+from ...errors import ItemsGone
 from .stored_event import StoredEvent
 
 if TYPE_CHECKING:

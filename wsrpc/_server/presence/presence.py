@@ -22,11 +22,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .._base.rooms import Present
-from .._base.scheduler import Timer
-from .broadcast import BroadcastGroup
-from .followers import Spawn
-from .peers import ServedPeer
+from ..._base.rooms import Present
+from ..._base.scheduler import Timer
+from ..broadcast import BroadcastGroup
+from ..peers import ServedPeer
+from ..rooms.followers import Spawn
 from .presence_feed import PresenceFeed
 from .presence_reports import PresenceContext, PresenceReports
 from .user_entries import BATCH, User, UserEntries, UserEntry, no_listener, user_of

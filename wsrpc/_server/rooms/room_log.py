@@ -19,18 +19,18 @@ from weakref import WeakValueDictionary
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from .._base.logs import logger
-from .._base.misuse import check_number
-from .._core.api.peer import Peer
-from .._core.wire.call_context import CallContext
-from .._core.wire.messages import event_on
-from .._log.contract import Appended, NewLog, Page, StoreFull, StoreLost, entry_id
-from .._log.kept import Encode, hash_of
-from .._log.link import STORE_TIMEOUT, StoreLink, insist
-from .._log.position import LAST, Position
-from .._log.writer import BATCH, LogWriter, Unstored
-from ..errors import Overloaded
-from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
+from ..._base.logs import logger
+from ..._base.misuse import check_number
+from ..._core.api.peer import Peer
+from ..._core.wire.call_context import CallContext
+from ..._core.wire.messages import event_on
+from ..._log.contract import Appended, NewLog, Page, StoreFull, StoreLost, entry_id
+from ..._log.kept import Encode, hash_of
+from ..._log.link import STORE_TIMEOUT, StoreLink, insist
+from ..._log.position import LAST, Position
+from ..._log.writer import BATCH, LogWriter, Unstored
+from ...errors import Overloaded
+from ..broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .log_losses import LogLosses
 from .room_feed import NO_ANSWER, RoomFeed, StateOf
 from .room_pages import NOTHING, TOGETHER

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from zlib import crc32
 
-from .._base.closing import CloseCode
-from .._base.scheduler import Scheduler, Tasks, Timer
-from .._core.handlers.lifecycle import Closers
-from .._core.sending.draining import LONGEST_DRAIN, DrainPhase
-from .._core.sending.phase import Phase
-from .peers import Peers, ServedPeer
+from ..._base.closing import CloseCode
+from ..._base.scheduler import Scheduler, Tasks, Timer
+from ..._core.handlers.lifecycle import Closers
+from ..._core.sending.draining import LONGEST_DRAIN, DrainPhase
+from ..._core.sending.phase import Phase
+from ..peers import Peers, ServedPeer
 
 ELSEWHERE = "connect again: sessions are spread over the servers"
 TOO_OLD = "connect again: max_connection_age= is reached"
