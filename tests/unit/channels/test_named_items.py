@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import count, cycle
 from typing import Any
 
 import pytest
 from core_driver import Driven, redialing, rejection, start
-from hypothesis import given
-from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
-from peers_inside import out_of, reads_nothing
-from stream_driver import PLAIN, WINDOW, WSRPC, Both, Log, agreed, collect
+from peers_inside import reads_nothing
+from stream_driver import WINDOW, Both, Log, collect
 from stream_driver import both as both
 from waiting import settled, until
 
 from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Stream, StreamOverflow
-from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 START = {"a": ["start"], "c": "feed"}
-STOP = {"a": ["stop"], "c": "feed"}
 
 
 def following(value: Any, i: int | None = None) -> dict[str, Any]:
@@ -134,48 +129,27 @@ async def test_the_channel_or_the_connection_ends_it(how: str, error: type[Excep
     assert await d.fed() == [] and reads_nothing(d.peer)
 
 
-@pytest.mark.parametrize("features", [*PLAIN, WSRPC], ids=repr)
-async def test_leaving_says_nothing_to_a_producer_that_does_not_answer_stop(features: tuple[str, ...] | None) -> None:
-    d = Driven(extensions=True)
-    if features is not None:
-        await agreed(d, *features)
+async def test_a_producer_learns_from_its_next_item_that_nobody_reads() -> None:
+    d = Driven()
     items, first = await begun(d)
-    async with items:
-        await d.fed(following(1, 1))
-        assert await first == 1
-    assert d.take() == []
-    assert rejection(await d.fed(following(2, 3)), 3)["message"] == "No event listener for 'next' on channel 'feed'"
-    assert reads_nothing(d.peer)
-
-
-@pytest.mark.parametrize(
-    ("left_by", "answer"),
-    [("leaving", {"d": None}), ("closing", {"e": {"message": "no"}, "_": 1}), ("overflowing", {"h": 1})],
-)
-async def test_what_a_producer_sent_before_it_answered_stop_is_not_read(left_by: str, answer: dict[str, Any]) -> None:
-    d = Driven(extensions=True, limits=Limits(hard_cap_bytes=16_000))
-    await agreed(d, "stop")
-    items, first = await begun(d)
-    await d.fed(following(1, 1))
+    await d.fed(following(1, 1), *(following(2, i) for i in (3, 5)))
     assert await first == 1
     d.take()
-    if left_by == "leaving":
-        await items.aclose()
-    elif left_by == "closing":
-        d.peer.of("feed").close()
-    else:
-        d.feed(following("x" * 800), following("x" * 800))
-    [stop] = d.take()
-    assert stop == {"i": stop["i"], **STOP}
-    again = start(collect(d.peer.of("feed")))
-    assert await d.fed() == [START]
-    [rejected] = await d.fed(following("old", 3), following("old"), end(e="old"))
-    assert (rejected["i"], rejected["e"]["code"]) == (3, "wsrpc.unknown_event")
-    await d.fed({"i": stop["i"], **answer}, following("new"), end())
-    assert await again == ["new"]
-    await d.fed(following("late"))  # an event that crosses the end
     await items.aclose()
-    assert reads_nothing(d.peer) and not d.peer.ignored and d.peer.pending == 0
+    assert d.take() == []
+    assert "'feed'" in rejection(await d.fed(following(2, 7)), 7)["message"]
+    assert d.peer.stats().misfits == {"feed:next: unknown event": 1} and reads_nothing(d.peer)
+
+
+async def test_requests_that_wait_for_a_reader_are_answered_when_the_channel_is_closed() -> None:
+    d = Driven(limits=Limits(stream_window=1))
+    items, first = await begun(d)
+    await d.fed(following(1, 1), following(2, 3))
+    assert [await first, d.take()] == [1, []]
+    d.feed(following(3, 5))
+    d.peer.of("feed").close()
+    assert sorted(each["i"] for each in d.take()) == [3, 5]
+    assert [await anext(items), await anext(items)] == [2, 3]
 
 
 # ---------------------------------------------------------------- producing
@@ -225,23 +199,8 @@ async def test_a_consumer_that_rejects_an_item_has_left() -> None:
     made.assert_over(1)
 
 
-@pytest.mark.parametrize("producing", [True, False])
-@pytest.mark.parametrize("i", [{}, {"i": 9}], ids=["event", "request"])
-async def test_stop_is_heard_while_the_next_item_is_awaited(producing: bool, i: dict[str, int]) -> None:
-    made = Producer()
-    if producing:
-        assert await made.starts(0) == []
-    sent = await made.d.fed({**i, **STOP})
-    if i and not producing:
-        assert rejection(sent, 9)["code"] == "wsrpc.unknown_event"
-    else:
-        assert sent == [{**each, "d": None} for each in (i,) if each]
-    made.assert_over(producing)
-
-
-@pytest.mark.parametrize("stopped_by", ["stop", "start"])
 @pytest.mark.parametrize("then", ["item", "error"])
-async def test_a_generator_that_outlives_its_stop_is_silent(then: str, stopped_by: str, caplog: Log) -> None:
+async def test_a_generator_that_outlives_its_stream_is_silent(then: str, caplog: Log) -> None:
     d, starts = Driven(), list[int]()
 
     @d.peer.of("feed").on("start")
@@ -257,10 +216,7 @@ async def test_a_generator_that_outlives_its_stop_is_silent(then: str, stopped_b
             raise ValueError("in the cleanup") from None
 
     assert await d.fed(START) == []
-    if stopped_by == "stop":
-        assert await d.fed({"i": 9, **STOP}) == [{"i": 9, "d": None}]
-    else:
-        assert await d.fed(START) == [end()]  # of the second one
+    assert await d.fed(START) == [end()]  # of the second one
     d.assert_empty()
     assert not d.peer.ignored and ("in the cleanup" in caplog.text) is (then == "error")
 
@@ -357,54 +313,17 @@ async def test_a_loop_that_begins_without_a_session_is_answered_in_the_next_one(
     await d.peer.close()
 
 
-async def test_a_loop_that_was_left_does_not_start_a_producer_in_the_next_session() -> None:
-    """The next loop got the first item of that producer, and then those of its own."""
-    d = redialing()
-    d.transport.lose()
-    async with d.peer.of("feed").items() as items:
-        reading = start(anext(items))
-        await settled()
-        reading.cancel()
-    again = start(collect(d.peer.of("feed").items()))
-    await settled()
-    d.rebind()
-    assert await d.fed() == [START]
-    await d.fed(following(1), end())
-    assert await again == [1]
-    await d.peer.close()
-
-
 # ---------------------------------------------------------------- both
 
 
-PAUSES = st.lists(st.integers(0, 3), min_size=1, max_size=8)
-
-
-@given(producing=PAUSES, reading=PAUSES, wanted=st.lists(st.integers(1, 5), min_size=2, max_size=6))
-async def test_no_loop_gets_items_of_earlier_ones(producing: list[int], reading: list[int], wanted: list[int]) -> None:
-    working, looking, starts = cycle(producing), cycle(reading), count(1)
-
-    async def feed() -> AsyncIterator[list[int]]:
-        mine = next(starts)
-        for number in range(4):
-            await asyncio.sleep(next(working))
-            yield [mine, number]
-
-    async with pair() as (left, right):
-        right.of("feed").on("start", feed)
-        await until(lambda: not out_of(left).terms.plain)
-        for loop, most in enumerate(wanted, 1):
-            got: list[Any] = []
-            async with left.of("feed").items() as items:
-                async for item in items:
-                    got.append(item)
-                    if len(got) == most:
-                        break
-                    await asyncio.sleep(next(looking))
-            assert got == [[loop, number] for number in range(min(most, 4))]
-            await asyncio.sleep(2 * next(looking))
-        await until(lambda: not (left.pending or right.pending or right.active))
-        assert reads_nothing(left) and reads_nothing(right)
+async def test_a_loop_that_is_left_ends_its_producer_at_its_next_item(both: Both) -> None:
+    left, right = both
+    made = Producer(right)
+    async with left.of("feed").items() as items:
+        assert await anext(items) == 0
+    await until(lambda: made.ended == 1 and not (left.pending or right.pending or right.active))
+    assert await collect(left.of("feed")) == [0, 1, 2]
+    assert made.ended == 2
 
 
 async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:

@@ -30,7 +30,7 @@ async def test_the_dialer_says_hello_first_and_goes_on_without_waiting() -> None
     assert first.keys() == {"ws-wrapper", "wsrpc"} and first["ws-wrapper"] is False
     said = first["wsrpc"]
     assert said.keys() == {"t", "v", "features", "limits"} and (said["t"], said["v"]) == ("hello", 1)
-    assert sorted(said["features"]) == ["batches", "context", "credit", "drain", "msgpack", "parts", "stop"]
+    assert sorted(said["features"]) == ["batches", "context", "credit", "drain", "msgpack", "parts"]
     assert said["limits"]["message"] == Limits().message_bytes and len(json.dumps(first)) < 4096
 
 

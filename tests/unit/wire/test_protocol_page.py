@@ -9,7 +9,7 @@ from typing import get_args
 import msgspec
 
 from wsrpc._core.wire import control
-from wsrpc._core.wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, STOP
+from wsrpc._core.wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "protocol.md").read_text("utf-8")
@@ -63,5 +63,5 @@ def test_the_page_has_every_control_message_with_its_fields() -> None:
 
 def test_the_page_has_every_feature() -> None:
     [sentence] = re.findall(r"The features are (.+?)\.", PAGE)
-    features = {BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, STOP}
+    features = {BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME}
     assert set(re.findall(r"`(\w+)`", sentence)) == features

@@ -58,8 +58,8 @@ class Channel(Declarer, ReadingCaller):
     def close(self, reason: object = None) -> None:
         """Remove the channel's handlers and middleware on this side, and end its readers.
 
-        The remote peer is not affected, except that a wsrpc producer of items is stopped. Using the channel afterwards
-        raises `ChannelClosed`; `Peer.of` with the same name returns a new channel. Calling `close` again has no effect.
+        The remote peer is not affected. Using the channel afterwards raises `ChannelClosed`; `Peer.of` with the same
+        name returns a new channel. Calling `close` again has no effect.
         """
         if self._closed is None:
             self._closed = ChannelClosed(self._name, reason)
@@ -74,9 +74,8 @@ class Channel(Declarer, ReadingCaller):
         The first read asks the remote peer to begin. The remote peer's handler of the event ``start`` on this channel
         produces the items. After the last item, the channel stays open, and you can call `items` again. If you write
         both sides, use `stream` instead. It has flow control, stops the producer when you leave the loop, and raises
-        the producer's errors. If you leave a loop early and read again, and the remote peer is not wsrpc, the first
-        item may be one that the earlier producer had already sent, because items on a named channel do not say which
-        loop they belong to.
+        the producer's errors. If you leave a loop early and read again, the first item may be one that the earlier
+        producer had already sent, because items on a named channel do not say which loop they belong to.
 
         ``async for item in channel`` does the same, without ``returns``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,11 +18,10 @@ from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
 from ..inboxes.recipients import Decode, Recipient, RecipientGroup, RecipientTable
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain
-from ..sending.outbox import Outbox, Outgoing
-from ..sending.pending import Pending
+from ..sending.outbox import Outbox
 from ..sending.session_writer import SessionWriter
 from ..session.peer_host import PeerHost
-from ..wire.messages import Event, RequestOptions, Resolution, WireMessage
+from ..wire.messages import Resolution, WireMessage
 from .mailbox import PeerUnreadMemory
 
 
@@ -32,10 +31,6 @@ def _read(*_: Any) -> None:
 
 FOR_READERS = Handler(_read)
 """The handler of an event that has readers and no handler, for middleware to run around."""
-
-
-STOP = RequestOptions(within_call=True)
-"""Options of the request ``stop``."""
 
 
 class NamedChannels:
@@ -59,8 +54,6 @@ class NamedChannels:
         "channels",
         "host",
         "outbox",
-        "read_before",
-        "stops",
     )
 
     def __init__(
@@ -75,11 +68,6 @@ class NamedChannels:
         self.outbox = outbox
         self.channels: dict[ChannelRef, NamedChannel] = {}
         """Channels with recipients, by name. The name of the main channel is None."""
-        self.read_before: dict[str, None] = {}
-        """Named channels whose items are being read, or were read before."""
-        self.stops: dict[str, Pending] = {}
-        """By channel, the request ``stop`` of its last reader of items. Items that arrive before the answer belong to
-        an earlier ``start``."""
         self._limits = host.settings.limits
         self._unread_memory: PeerUnreadMemory | None = None
         self._registries = registries
@@ -143,7 +131,6 @@ class NamedChannels:
         items = f"the items of channel {channel.name!r} are being read"
         if isinstance(recipient, ItemInbox):
             channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
-            self.read_before[str(channel.name)] = None
         else:
             occupied = f"{items}: 'next' cannot be read as events there, too"
             channel.recipients.add(event, recipient, RecipientGroup, occupied)
@@ -188,7 +175,7 @@ class NamedChannels:
         for channel in ending:
             del self.channels[channel.name]
         for channel in ending:
-            channel.end(error, stops=name is not None)
+            channel.end(error)
         self.host.core.admission.update()
 
     # ------------------------------------------------------------ messages
@@ -199,12 +186,9 @@ class NamedChannels:
         return found is not None and isinstance(found.recipients.get(event), RecipientGroup)
 
     def is_of_stream(self, message: WireMessage) -> bool:
-        """Return whether a message belongs to a stream that is read or sent here."""
+        """Return whether a message is for a reader of items."""
         channel = self.channels.get(message.c)
-        recipient = None if channel is None else channel.recipients.get(message.a[0])
-        if isinstance(recipient, RecipientGroup):
-            return _has_producer(recipient)
-        return recipient is not None
+        return channel is not None and isinstance(channel.recipients.get(message.a[0]), ItemInbox)
 
     def has_handler(self, channel: ChannelRef, event: str) -> bool:
         """Return whether a handler or middleware will run for an event."""
@@ -223,7 +207,7 @@ class NamedChannel:
     `NamedChannels` has the object while the channel has recipients. After that, the next recipient gets a new object.
     """
 
-    __slots__ = ("_owner", "_start", "asked_in", "name", "recipients", "unread_memory")
+    __slots__ = ("_owner", "name", "recipients", "unread_memory")
 
     has_credit = is_served = over = False
 
@@ -232,18 +216,9 @@ class NamedChannel:
         self.name = name
         self.unread_memory = owner.unread_memory()
         self.recipients = RecipientTable()
-        self._start: Outgoing | None = None
-        """The message that asks for items. It may wait in the queue."""
-        self.asked_in: SessionWriter | None = None
-        """The sending half of the session in which the last item arrived as a request. None before the first one."""
 
     def __repr__(self) -> str:
         return f"<NamedChannel {self.name!r}, {len(self.recipients)} recipients>"
-
-    @property
-    def writer(self) -> SessionWriter:
-        """The writer of the current session, see `PeerHost.current`."""
-        return self._owner.writer
 
     # ------------------------------------------------------------ recipients
 
@@ -251,41 +226,31 @@ class NamedChannel:
         self._owner.add_recipient(self, event, recipient)
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
-        """Pass nothing more to ``recipient``. Send ``stop`` to the remote producer of its items."""
-        is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
-        self._remove(event, recipient)
-        if is_read and isinstance(recipient, ItemInbox):
-            self._stop_producer(recipient)
-
-    def _remove(self, event: str, recipient: Recipient) -> None:
+        """Pass nothing more to ``recipient``. If it reads items, their producer learns that from its next item."""
         self.recipients.remove(event, recipient)
         if not self.recipients:
             self._owner.removed(self)
 
-    def _stop_producer(self, inbox: ItemInbox) -> None:
-        """Send ``stop``, unless ``start`` still waits in the queue. Then it is withdrawn."""
-        if not self._owner.outbox.withdraw(self._start) and inbox.producer_runs:
-            self.send_stop()
-
     def end_session(self, error: ConnectionLost) -> None:
-        """End all recipients except readers of events."""
-        for event in list(self.recipients):
-            for recipient in self.recipients.of(event):
-                if not isinstance(recipient, EventInbox):
-                    self._remove(event, recipient)
-                    self._owner.outbox.withdraw(self._start)  # otherwise the next session would begin with it
-                    self.asked_in = None
-                    recipient.pop_request_ids()  # in the next session, they are the ids of other requests
-                    recipient.channel_ended(error.for_outcome("unknown"))
+        """End the reader of items. Readers of events stay."""
+        reader = self.recipients.get("next")
+        if isinstance(reader, ItemInbox):
+            self.remove_recipient("next", reader)
+            reader.pop_request_ids()  # in the next session, they are the ids of other requests
+            reader.channel_ended(error.for_outcome("unknown"))
 
-    def end(self, error: Callable[[], Exception | None], *, stops: bool) -> None:
-        """End all recipients. ``stops``: send ``stop`` to a remote producer of items."""
+    def end(self, error: Callable[[], Exception | None]) -> None:
+        """End all recipients."""
         recipients = self.recipients.each()
         self.recipients.clear()
         for recipient in recipients:
-            if stops and isinstance(recipient, ItemInbox):
-                self._stop_producer(recipient)
+            self._answer_all(recipient)
             recipient.channel_ended(error())
+
+    def _answer_all(self, recipient: Recipient) -> None:
+        """Answer the requests in an inbox now. It may be read in the next session, where their ids mean others."""
+        for i in recipient.pop_request_ids():
+            self.answer(i)
 
     # ------------------------------------------------------------ messages
 
@@ -293,84 +258,39 @@ class NamedChannel:
         """Pass a message to its recipients. Return False if there are none, or if handlers are to get it."""
         event, i, owner = message.a[0], message.i, self._owner
         recipient = self.recipients.get(event)
-        if recipient is None:
-            return False
-        if not isinstance(recipient, RecipientGroup):
-            if owner.stops and event == "next" and self._precedes_stop():
-                return False
-            if i is not UNSET:
-                self.asked_in = self.writer
+        if isinstance(recipient, ItemInbox):
             recipient.receive(message, payload, decode)
-            error = recipient.error if isinstance(recipient, Inbox) else None
-            if i is not UNSET and isinstance(error, StreamOverflow):
-                owner.reject(i, RpcError(as_text(error)))
+            if i is not UNSET and isinstance(recipient.error, StreamOverflow):
+                owner.reject(i, RpcError(as_text(recipient.error)))
             return True
-        if i is not UNSET and not _has_producer(recipient):
-            return False  # a request is for a handler
+        if not isinstance(recipient, RecipientGroup) or i is not UNSET:  # a request is for a handler
+            return False
         handled = owner.has_handler(self.name, event)
-        message.i = UNSET  # so that readers and producers do not answer
         recipient.pass_on(message, payload, decode, handled=handled)
-        message.i = i
-        if i is not UNSET and not handled:
-            self._resolve(i, None)
         return not handled
 
-    def _precedes_stop(self) -> bool:
-        """Return whether the remote peer sent this item before it read the last ``stop``."""
-        stops = self._owner.stops
-        stop = stops.get(str(self.name))
-        if stop is not None and stop.future.done():
-            del stops[str(self.name)]
-            return False
-        return stop is not None
-
-    def _resolve(self, i: int, value: object) -> None:
-        self.writer.reply(self.writer.terms.encode(Resolution(i, value)))
-
-    # ------------------------------------------------------------ what inboxes and producers ask for
+    # ------------------------------------------------------------ what inboxes ask for
 
     def closed_error(self) -> ChannelClosed:
         return ChannelClosed(str(self.name), None)
 
-    def post(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
-        """Send an event of a producer once the connection has room. Return its size."""
-        message = Event((event, *args), str(self.name))
-        return self._owner.outbox.post(message, started_in=self.writer)
-
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
-            check_thread_of_plain(self.writer.thread, "channel.items")
-            self._start = self._owner.outbox.send_start(str(self.name))
+            check_thread_of_plain(self._owner.writer.thread, "channel.items")
+            self._owner.outbox.send_event_nowait(self.name, "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
-    def send_stop(self) -> None:
-        """Send ``stop`` to the remote producer. Until it answers, no reader gets its items.
-
-        The answer arrives after the last item of this ``start``, and before the first item of the next ``start``. If
-        the remote peer does not understand ``stop``, nothing is sent, and its next item is rejected.
-        """
-        writer, name = self.writer, str(self.name)
-        terms = writer.terms
-        if terms.stop:
-            self._owner.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
-            payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
-            writer.reply(payload)  # now, because the next `start` does not wait
-            writer.requests.was_sent(pending, len(payload))
-
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if self.asked_in is self.writer:  # in another session, the id is that of another request
-            self._resolve(i, value)
+        writer = self._owner.writer
+        if not writer.session.over:
+            writer.reply(writer.terms.encode(Resolution(i, value)))
 
     def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
-        """Pass nothing more to ``inbox``, and answer the requests in it. The channel stays.
-
-        They are answered now, because the inbox may be read in the next session, where their ids mean other requests.
-        """
-        for i in inbox.pop_request_ids():
-            self.answer(i)
+        """Pass nothing more to ``inbox``. The channel stays."""
+        self._answer_all(inbox)
         self.remove_recipient(event, inbox)
 
     def count_dropped(self, count: int) -> None: ...
@@ -380,9 +300,4 @@ class NamedChannel:
         self._owner.host.count_misfit("wrong arguments", label, why, call=lambda: {"event": label})
 
     def check_thread(self, coroutine: str) -> None:
-        check_thread(self.writer.thread, coroutine)
-
-
-def _has_producer(recipient: RecipientGroup) -> bool:
-    """Return whether a producer of items is among the recipients, so that the message is its ``stop``."""
-    return not all(isinstance(member, Inbox) for member in recipient.members)
+        check_thread(self._owner.writer.thread, coroutine)

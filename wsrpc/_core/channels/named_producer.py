@@ -2,61 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Never
+from collections.abc import Generator
+from contextlib import aclosing, contextmanager
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, WsrpcError
+from ...errors import ConnectionLost, RemoteError, RpcError
 from ..handlers.invocation import Invocation
-from ..inboxes.recipients import Decode, Recipient
 from ..sending.notices import send_error
-from ..sending.sender import Sender
-from ..wire.messages import Event, ItemsFailed, NoMoreItems, WireMessage
-from .named_channels import NamedChannel
-from .paced_items import ItemRefused, run_paced
+from ..wire.messages import Event, Item, ItemsFailed, NoMoreItems
+from .channel_table import ChannelTable
+from .paced_items import ITEM_REQUEST, ItemRefused
+from .source import iterate
 
 
-class NamedProducer(Recipient):
-    """Sends the items of one source on a named channel, from the consumer's ``start`` to its ``stop``.
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Raise `ItemRefused` if a message could not be sent, or was rejected."""
+    try:
+        yield
+    except (RemoteError, ConnectionLost) as exc:
+        raise ItemRefused(exc) from None
 
-    Each item is a request. Its answer says that there is room for the next item.
+
+class NamedProducer:
+    """Sends the items of one source on a named channel, after the consumer's ``start``.
+
+    The consumer says that it wants no more by rejecting an item, or by another ``start``.
 
     Args:
-        invocation: the call of the handler. It is cancelled once the consumer wants no more items.
+        channels: the anonymous channels of the session, which have its senders.
+        invocation: the call of the handler. It is cancelled when the consumer starts again, or the session is over.
     """
 
-    __slots__ = ("_channel", "_invocation", "_sender", "over")
-
-    def __init__(self, channel: NamedChannel, sender: Sender, invocation: Invocation) -> None:
-        self._channel = channel
-        self._sender = sender
+    def __init__(self, name: str, channels: ChannelTable, invocation: Invocation) -> None:
+        self._name = name
+        self._channels = channels
         self._invocation = invocation
-        self.over = False
-        """Whether the consumer wants no more items, or the session is over."""
-        channel.add_recipient("stop", self)
-
-    def __repr__(self) -> str:
-        return f"<NamedProducer on {self._channel!r}{' over' if self.over else ''}>"
-
-    # ------------------------------------------------------------ what the consumer says
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        """Stop. The consumer would take items and ends that are sent later for those of its next ``start``."""
-        self.detach()  # the next `stop` belongs to another stream
-        self.channel_ended(RemoteError("the consumer wants no more items"))
-
-    def detach(self) -> None:
-        """Receive nothing more. Idempotent."""
-        self._channel.remove_recipient("stop", self)
-
-    def channel_ended(self, error: Exception | None) -> None:
-        """Send nothing more."""
-        self.over = True
-        self._invocation.orphan(error or RemoteError("the connection was closed"))
-
-    # ------------------------------------------------------------ producing
 
     async def run(self, source: Source) -> None:
-        """Send all items that the consumer wants.
+        """Send all items that the consumer wants, and the end.
 
         Cancelling stops it. The caller closes the source.
 
@@ -65,23 +49,15 @@ class NamedProducer(Recipient):
             ItemRefused: the consumer wants no more items, or the connection is lost.
             Exception: whatever the source raises.
         """
-        await run_paced(self, self._sender, self._channel.name, source)
-
-    async def wait_for_end(self, error: WsrpcError) -> Never:
-        """End at once: on a named channel, the error says that the consumer or the connection has ended the items."""
-        raise ItemRefused(error)
-
-    async def finish(self) -> None:
-        """Send the end of the items.
-
-        Raises:
-            ItemRefused: the consumer wants no more items, or the connection is lost.
-        """
-        self.check_channel_open()
-        try:
-            await self._channel.post("next", (NoMoreItems(),))
-        except (ChannelClosed, ConnectionLost) as exc:
-            raise ItemRefused(exc) from None
+        channels, name = self._channels, self._name
+        async with aclosing(iterate(source)) as items:
+            async for value in items:
+                self._check_wanted()
+                with _refusals():
+                    await channels.sender.send_request(name, "next", (Item(value),), ITEM_REQUEST)
+        self._check_wanted()
+        with _refusals():
+            await channels.outbox.post(Event(("next", NoMoreItems()), name), started_in=channels.writer)
 
     def fail(self, error: RpcError) -> None:
         """Send the error that has ended the items, without a text that is too long for the remote peer.
@@ -92,11 +68,9 @@ class NamedProducer(Recipient):
             ItemRefused: the consumer wants no more items, or the connection is lost.
             MessageTooBig: even the name of the channel is too long.
         """
-        self.check_channel_open()
-        name = str(self._channel.name)
-        send_error(self._channel.writer, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
+        self._check_wanted()
+        send_error(self._channels.writer, lambda e, flag: Event(("next", ItemsFailed(e, flag)), self._name), error)
 
-    def check_channel_open(self) -> None:
-        """Raise `ItemRefused` if the consumer wants no more items."""
-        if self.over:
-            raise ItemRefused(self._channel.closed_error())
+    def _check_wanted(self) -> None:
+        if self._invocation.state.cancelled:  # the generator goes on nevertheless
+            raise ItemRefused(RemoteError("the consumer wants no more items"))

@@ -9,7 +9,7 @@ import asyncio
 import enum
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Never
 
@@ -17,13 +17,14 @@ import msgspec
 from msgspec import UNSET
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, WsrpcError
+from ...errors import ChannelClosed, ConnectionLost, RemoteError
 from ..inboxes.credit import CreditToSend
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
+from ..wire.rejections import of_started_call
 from .channel_core import ChannelCore
-from .paced_items import run_paced
+from .paced_items import ITEM_REQUEST, ItemRefused
 from .source import BURST, Batch, FillBatch, fill_batch, fill_batch_async, iterate
 
 BATCH_BYTES = 4096
@@ -171,10 +172,10 @@ class Producer(Recipient):
             self._waiter = None
         self._pause_at = self._credit.sent + BURST
 
-    async def wait_for_end(self, error: WsrpcError | None = None) -> Never:
+    async def _wait_for_end(self) -> Never:
         """Wait until the channel is over, because an item could not be sent. Then raise the error of the channel.
 
-        The ``error`` of the item is not raised, because it may say "not sent". This would be wrong for the request that
+        The error of the item is not raised, because it may say "not sent". This would be wrong for the request that
         opened the channel: it was sent, and its handler runs.
 
         Raises:
@@ -202,7 +203,7 @@ class Producer(Recipient):
             await self._wait()
         self.check_channel_open()
         if self._mode is _PACED:
-            await run_paced(self, self._channel.owner.sender, self._channel.id, source)
+            await self._run_paced(source)
             return
         # By credit. This is not a method of its own, because each wait would pass through one more coroutine.
         credit = self._credit
@@ -248,6 +249,22 @@ class Producer(Recipient):
         finally:
             if items is not None:
                 await items.aclose()
+
+    async def _run_paced(self, source: Source) -> None:
+        """Send each item as a request. Its answer says that there is room for the next item."""
+        async with aclosing(iterate(source)) as items:
+            async for value in items:
+                self.check_channel_open()
+                try:
+                    await self._channel.owner.sender.send_request(
+                        self._channel.id, "next", (Item(value),), ITEM_REQUEST
+                    )
+                except RemoteError as exc:
+                    raise ItemRefused(of_started_call(exc)) from None
+                except (ChannelClosed, ConnectionLost):
+                    await self._wait_for_end()
+                if self.over:
+                    return
 
     async def _wait_for_room(self) -> None:
         while not (self._credit.has_room or self.over):
@@ -371,7 +388,7 @@ class Producer(Recipient):
         self.check_channel_open()
         with suppress(ChannelClosed, ConnectionLost):
             return await self._channel.owner.outbox.post(Event(("next", item), h=self._channel.id))
-        await self.wait_for_end()
+        await self._wait_for_end()
 
     # ------------------------------------------------------------ the end
 

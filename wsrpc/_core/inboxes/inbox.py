@@ -200,9 +200,6 @@ class ReadableChannel(Protocol):
     def send_start(self, inbox: Inbox, /) -> None:
         """Send ``start`` to the remote producer. If the producer keeps to credit, first grant `Inbox.credit`."""
 
-    def send_stop(self) -> None:
-        """Send ``stop`` to the remote producer."""
-
     def answer(self, i: int, value: object = None, /) -> None:
         """Resolve a request that arrived on the channel."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import UNSET
 
@@ -148,6 +148,13 @@ class ItemInbox(Inbox):
             self._detach()
 
 
+class UploadChannel(ReadableChannel, Protocol):
+    """Channel of an `UploadInbox`."""
+
+    def send_stop(self) -> None:
+        """Send ``stop`` to the remote producer."""
+
+
 class UploadInbox(ItemInbox):
     """Queue of the items that a caller sends to a handler. The result of the call answers the end of the items.
 
@@ -156,7 +163,9 @@ class UploadInbox(ItemInbox):
 
     __slots__ = ("_end_id", "_on_end")
 
-    def __init__(self, channel: ReadableChannel) -> None:
+    channel: UploadChannel
+
+    def __init__(self, channel: UploadChannel) -> None:
         self._end_id: int | None = None
         """The id of the request that ended the items, until it is answered."""
         self._on_end: Callable[[int], None] | None = None

@@ -23,7 +23,7 @@ from ..inboxes.recipients import MismatchDetector
 from ..sending.answers import Answers
 from ..wire.messages import context_of
 from ..wire.rejections import ABORTED, error_from_wire, error_to_wire
-from .admission import Admission
+from .active_calls import ActiveCalls
 
 YIELDS = "yields items: it is opened with stream(), not with request(send=), and then read"
 
@@ -35,13 +35,10 @@ class ChannelCalls:
     the place in a lane therefore last until it is over, and it ends if the handler is cancelled.
     """
 
-    def __init__(self, answers: Answers, admission: Admission, channels: ChannelTable) -> None:
+    def __init__(self, answers: Answers, calls: ActiveCalls, channels: ChannelTable) -> None:
         self._answers = answers
-        self._calls = admission.calls
+        self._calls = calls
         self._channels = channels
-        self._named_channels = admission.named_channels
-        self._named: dict[str, NamedProducer] = {}
-        """Producers on named channels, by name. Each channel has at most one producer."""
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send its items. Return its result.
@@ -141,16 +138,15 @@ class ChannelCalls:
         if invocation.state.cancelled:
             await close_source(source)
             raise invocation.cancellation()
-        if (before := self._named.get(name)) is not None:
-            # JavaScript sends nothing when it stops reading.
-            before.channel_ended(RemoteError("the consumer has begun anew"))
-        producer = NamedProducer(self._named_channels.channel(name), self._channels.sender, invocation)
-        self._named[name] = producer
+        streams = invocation.dispatcher.named_streams
+        if (before := streams.get(name)) is not None:
+            before.orphan(RemoteError("the consumer has started again"))  # JavaScript sends nothing when it stops
+        streams[name] = invocation
+        producer = NamedProducer(name, self._channels, invocation)
         invocation.release_lane()  # otherwise the next `start`, which ends this stream, would wait for its end
         try:
             try:
                 await producer.run(source)
-                await producer.finish()
             except ItemRefused:
                 raise
             except asyncio.CancelledError:
@@ -160,12 +156,11 @@ class ChannelCalls:
             except Exception as exc:
                 producer.fail(self._answers.sendable(self._answers.for_caller(exc, invocation), invocation))
         except ItemRefused as exc:
-            if not producer.over:
+            if not invocation.state.cancelled:
                 self._log_refusal(invocation, exc)
         finally:
-            producer.detach()
-            if self._named.get(name) is producer:
-                del self._named[name]
+            if streams.get(name) is invocation:
+                del streams[name]
             await close_source(source)
 
     def _log_refusal(self, invocation: Invocation, exc: Exception) -> None:

@@ -94,6 +94,8 @@ class Dispatcher:
         self.calls = admission.calls
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
+        self.named_streams: dict[str, Invocation] = {}
+        """Calls whose items are sent on a named channel, by its name. Each channel has at most one."""
         self.paused: asyncio.Future[None] | None = None
         """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
         continues on another connection. May be read in any thread."""
@@ -111,7 +113,7 @@ class Dispatcher:
     @cached_property
     def _channel_calls(self) -> ChannelCalls:
         """Runs handlers whose answer is a channel. Made for the first of them, because many peers have none."""
-        return ChannelCalls(self.answers, self.admission, self.channels)
+        return ChannelCalls(self.answers, self.calls, self.channels)
 
     @cached_property
     def threads(self) -> CallThreads:
@@ -480,8 +482,9 @@ class Dispatcher:
         invocation.release()
 
     def cancel_requests(self, reason: ConnectionLost) -> None:
-        """Cancel the handlers of all requests, because the session is over. Handlers of events run on."""
-        for invocation in list(self.active.values()):
+        """Cancel the handlers of all requests, and streams on named channels, because the session is over. Handlers of
+        events run on."""
+        for invocation in [*self.active.values(), *self.named_streams.values()]:
             invocation.orphan(reason)
         self.active.clear()
 
@@ -536,18 +539,14 @@ class Dispatcher:
                 isinstance(error, BadArguments | UnknownEvent)
                 and is_made_here(error)
                 and invocation.event not in RESERVED_EVENTS
-                and not self._crosses_an_end(invocation)
             ):
                 self._count_misfit(invocation, error)
             self.answers.reject(invocation.id, error)
 
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has no handler. No caller gets ``error``."""
-        if isinstance(error, BadArguments):
+        if isinstance(error, BadArguments) or (isinstance(exc, UnknownEvent) and is_made_here(exc)):
             self._count_misfit(invocation, error)
-        elif isinstance(exc, UnknownEvent) and is_made_here(exc):
-            if not self._crosses_an_end(invocation):
-                self._count_misfit(invocation, error)
         elif error is exc:
             call = invocation.log_fields
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error, call=call)
@@ -565,18 +564,6 @@ class Dispatcher:
         first = self._host.count_deprecated(event, why, call=invocation.log_fields)
         if first and self._session.negotiation.common is not None and not self._host.settings.local:
             self._session.send_control(Deprecated(event, why))
-
-    def _crosses_an_end(self, invocation: Invocation) -> bool:
-        """Return whether a message without a handler belongs to a stream on a named channel that has ended.
-
-        A consumer's ``stop`` may cross the last item of the producer. A producer's ``next`` may cross the ``stop``.
-        """
-        channel = invocation.channel_name
-        if channel is None or invocation.inbound.h is not None:
-            return False
-        if invocation.event == "stop":
-            return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return invocation.event == "next" and channel in self.admission.named_channels.read_before
 
 
 class _Pause(tuple[None]):

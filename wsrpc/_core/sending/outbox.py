@@ -253,16 +253,6 @@ class Outbox:
         if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
             self._send_or_queue(self._outgoing(message, options.offline))
 
-    def send_start(self, channel: str) -> Outgoing:
-        """Send the event that asks for the items of a named channel. Return its record, by which it is withdrawn.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, there will be no connection.
-            QueueFull: too many messages of the user wait in the queue.
-        """
-        self._send_or_queue(outgoing := self._outgoing(Event(("start",), channel), None))
-        return outgoing
-
     def request_now(self, message: Request, pending: Pending) -> bool:
         """Send a request, if nothing has to wait. Return False if its caller has to `post` it."""
         writer, requests = self.writer, self.requests

@@ -6,7 +6,7 @@ from functools import cache
 
 from ...limits import Limits
 from ..wire.codecs import NegotiatedCodec
-from ..wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, STOP, Announced
+from ..wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, Announced
 from .peer_host import PeerHost
 
 
@@ -35,7 +35,7 @@ class Negotiation:
 
     def features(self) -> list[str]:
         """Return the features that this side would announce now."""
-        features = [BATCHES, CONTEXT, CREDIT, DRAIN, STOP]
+        features = [BATCHES, CONTEXT, CREDIT, DRAIN]
         if self._host.settings.binary is not None:
             # Between nodes, a message that the engine does not carry is given up as a whole.
             features += [MSGPACK] if self._host.settings.between_nodes else [MSGPACK, PARTS]

@@ -41,8 +41,6 @@ PARTS = "parts"
 PROBE = "probe"
 """The feature of a server that answers a `Probe`."""
 RESUME = "resume"
-STOP = "stop"
-"""The feature of a producer on a named channel that answers a request ``stop`` after its last item."""
 
 KEY = "sec-websocket-key"
 """Header of a handshake. By its value, both sides know a connection before its hello has arrived."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ...errors import MessageTooBig
 from .codecs import BRACE, Codec, MsgpackCodec, NegotiatedCodec
-from .control import BATCHES, CONTEXT, CREDIT, STOP, Announced
+from .control import BATCHES, CONTEXT, CREDIT, Announced
 from .counting import SHARE
 from .messages import Event, Request
 
@@ -73,8 +73,6 @@ class Terms(Struct, frozen=True):
     page with ws-wrapper on a connection that resumes."""
     batches: bool = False
     """Whether the remote peer accepts several items of a stream in one message."""
-    stop: bool = False
-    """Whether the remote peer answers ``stop`` when it produces on a named channel."""
     context: bool = False
     """Whether the remote peer accepts a `CallContext`."""
     announced: Announced = UNLIMITED
@@ -109,7 +107,6 @@ class Terms(Struct, frozen=True):
             text=self.text if codec is None else None,
             plain=CREDIT not in common,
             batches=BATCHES in common,
-            stop=STOP in common,
             context=CONTEXT in common,
             known=True,
         )
