@@ -15,7 +15,7 @@ from .._core.api.anonymous import user_channel_of
 from .._core.api.channel import Channel as AsyncChannel
 from .._core.api.options import CallOptions, ChannelCallOptions, ChannelEventOptions, EventOptions
 from .._core.api.peer import Peer as AsyncPeer
-from .._core.api.proxy import Calling, Proxy, make_emitter, typed
+from .._core.api.proxy import Proxy, make_emitter, typed
 from .._core.api.stream import Stream as AsyncStream
 from .._core.handlers.contract import Contract, Kind, Member, read_contract
 from .._core.handlers.introspection import Injection, injections
@@ -42,7 +42,7 @@ class BlockingProxy(Proxy):
 
     _wsrpc_blocking = True
 
-    def __init__(self, contract: type[Any], caller: Calling, options: RequestOptions, bridge: CallBridge) -> None:
+    def __init__(self, contract: type[Any], caller: Any, options: RequestOptions, bridge: CallBridge) -> None:
         self._wsrpc_bridge = bridge
         super().__init__(contract, caller, options)
 
@@ -59,7 +59,7 @@ class BlockingProxy(Proxy):
 
         return called
 
-    def _wsrpc_new(self, contract: type[Any], caller: Calling, common: RequestOptions) -> Proxy:
+    def _wsrpc_new(self, contract: type[Any], caller: Any, common: RequestOptions) -> Proxy:
         return typed(BlockingProxy, contract, caller, common, self._wsrpc_bridge)
 
     def _wsrpc_source(self, items: Any) -> Any:
@@ -69,7 +69,7 @@ class BlockingProxy(Proxy):
         return f"<blocking {super().__repr__()[1:]}"
 
 
-def make_proxy(contract: Any, caller: Calling, bridge: CallBridge) -> Any:
+def make_proxy(contract: Any, caller: Any, bridge: CallBridge) -> Any:
     """Return a proxy; see `Caller.proxy`.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from math import inf
 from operator import attrgetter
-from typing import Any, Never, Protocol, TypeVar, Unpack
+from typing import Any, Never, TypeVar, Unpack
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -36,20 +36,6 @@ _sender_of: Callable[[Any], Sender] = attrgetter("_sender")
 """Returns the present sender of a caller. A channel gets another sender when it is closed."""
 _opening_of: Callable[[Any], Callable[..., Coroutine[Any, Any, Any]]] = attrgetter("_open")
 """Returns the function of a caller that opens an anonymous channel by a request."""
-
-
-class Emitting(Protocol):
-    """Object on which events can be emitted: a caller, a server, a room, or a channel of one of these."""
-
-    @property
-    def emit(self) -> Callable[..., Any]: ...
-
-
-class Calling(Protocol):
-    """Object that a proxy calls: a caller."""
-
-    @property
-    def open_channel(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
 
 
 class TypedCaller:
@@ -96,7 +82,7 @@ class Proxy(TypedCaller):
 
     __slots__ = ("_wsrpc_common", "_wsrpc_options")
 
-    def __init__(self, contract: type[Any], caller: Calling, common: RequestOptions) -> None:
+    def __init__(self, contract: type[Any], caller: Any, common: RequestOptions) -> None:
         if common.idempotent and common.retry is None:
             raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
         super().__init__(contract, caller)
@@ -124,7 +110,7 @@ class Proxy(TypedCaller):
 
         return called
 
-    def _wsrpc_new(self, contract: type[Any], caller: Calling, common: RequestOptions) -> Proxy:
+    def _wsrpc_new(self, contract: type[Any], caller: Any, common: RequestOptions) -> Proxy:
         return typed(Proxy, contract, caller, common)
 
     def _wsrpc_source(self, items: Any) -> Any:
@@ -147,7 +133,7 @@ class Emitter(TypedCaller):
 
     __slots__ = ("_wsrpc_accepts_offline", "_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_options")
 
-    def __init__(self, contract: type[Any], caller: Emitting, accepts_offline: bool, options: dict[str, Any]) -> None:
+    def __init__(self, contract: type[Any], caller: Any, accepts_offline: bool, options: dict[str, Any]) -> None:
         super().__init__(contract, caller)
         self._wsrpc_accepts_offline = accepts_offline
         self._wsrpc_options = options
@@ -170,7 +156,7 @@ class Emitter(TypedCaller):
 
         return called
 
-    def _wsrpc_new(self, contract: type[Any], caller: Emitting, options: dict[str, Any]) -> Emitter:
+    def _wsrpc_new(self, contract: type[Any], caller: Any, options: dict[str, Any]) -> Emitter:
         base = BlockingEmitter if self._wsrpc_blocking else Emitter
         return typed(base, contract, caller, self._wsrpc_accepts_offline, options)
 
@@ -199,13 +185,13 @@ def _no_emit_nowait(*_: object, **__: object) -> Never:
 # ---------------------------------------------------------------- making them
 
 
-def make_proxy(contract: Any, caller: Calling) -> Any:
+def make_proxy(contract: Any, caller: Any) -> Any:
     """Return a proxy; see `Caller.proxy`."""
     return typed(Proxy, contract, caller, RequestOptions())
 
 
 def make_emitter(
-    contract: Any, caller: Emitting, *, accepts_offline: bool = False, blocking: bool = False, **options: Any
+    contract: Any, caller: Any, *, accepts_offline: bool = False, blocking: bool = False, **options: Any
 ) -> Any:
     """Return an emitter; see `Caller.emitter`. ``options`` that are None are left out.
 
@@ -257,7 +243,7 @@ def _channel(read: Contract, caller: Any, name: str) -> Any:
     return caller.of(name)
 
 
-def _options_of(member: Member, caller: Calling, common: RequestOptions) -> RequestOptions:
+def _options_of(member: Member, caller: Any, common: RequestOptions) -> RequestOptions:
     """Return the options of the calls of one member.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -12,7 +12,7 @@ from ..._base.misuse import check_flag, no_parentheses
 from ..._base.names import ChannelRef, F, OnChannel, check_channel, check_event
 from ..handlers.compiled import Handler
 from ..handlers.layers import Middleware as AnyMiddleware
-from ..handlers.method import DEFAULTS, HandlerOptions, Keep, keep_of
+from ..handlers.method import DEFAULTS, HandlerOptions, OnOptions, handler_options
 from ..handlers.registry import Registry
 
 if TYPE_CHECKING:
@@ -101,53 +101,15 @@ class Registrar(OnChannel):
     _registry: Registry
 
     @overload
-    def on(
-        self,
-        event: str,
-        /,
-        *,
-        thread: bool = False,
-        ordered: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
-        keep: float | Keep | None = None,
-        deprecated: str | None = None,
-        rate: float | None = None,
-    ) -> Callable[[F], F]: ...
+    def on(self, event: str, /, **options: Unpack[OnOptions]) -> Callable[[F], F]: ...
 
     @overload
-    def on(
-        self,
-        event: str,
-        handler: F,
-        /,
-        *,
-        thread: bool = False,
-        ordered: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
-        keep: float | Keep | None = None,
-        deprecated: str | None = None,
-        rate: float | None = None,
-    ) -> F: ...
+    def on(self, event: str, handler: F, /, **options: Unpack[OnOptions]) -> F: ...
 
     @overload
     def on(self, event: str, handler: None, /) -> None: ...
 
-    def on(
-        self,
-        event: Any = _MISSING,
-        handler: Any = _MISSING,
-        /,
-        *,
-        thread: bool = False,
-        ordered: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
-        keep: float | Keep | None = None,
-        deprecated: str | None = None,
-        rate: float | None = None,
-    ) -> Any:
+    def on(self, event: Any = _MISSING, handler: Any = _MISSING, /, **options: Unpack[OnOptions]) -> Any:
         """Register the handler of an event, either as a decorator or with a direct call. Passing None removes the
         handler.
 
@@ -186,16 +148,7 @@ class Registrar(OnChannel):
                 is reserved for wsrpc.
         """
         _check_event("on", event)
-        options = HandlerOptions(
-            thread=thread,
-            ordered=ordered,
-            timeout=timeout,
-            hidden=hidden,
-            keep=keep_of(keep),
-            deprecated=deprecated,
-            rate=rate,
-        )
-        return self._register(event, handler, options, once=False)
+        return self._register(event, handler, handler_options(options), once=False)
 
     @overload
     def once(
@@ -279,8 +232,9 @@ class Registrar(OnChannel):
     def use(self, middleware: M, /) -> M:
         """Run ``middleware(ctx, call_next)`` around the handlers. Works as a decorator.
 
-        Middleware of a server, client, peer or router runs around every inbound event and request. Middleware of a
-        channel runs around the events and requests on that channel. ``await call_next(ctx)`` runs the next middleware
+        Middleware of a server, client or peer runs around every inbound event and request. Middleware of a channel runs
+        around the events and requests on that channel, and so does middleware of a router that is included with
+        ``channel=``. ``await call_next(ctx)`` runs the next middleware
         or the handler, and returns the result. To reject the request instead, raise an exception. To change the
         arguments, set ``ctx.args``.
 
@@ -342,14 +296,6 @@ class Router(Declarer):
             self._registry.order(name)
         return RouterChannel(self._registry, name)
 
-    @no_parentheses("@router.use")
-    def use(self, middleware: M, /) -> M:
-        """Run ``middleware`` around the handlers of the channel on which the router is included. Works as a decorator.
-
-        If the router is included without ``channel=``, its middleware runs around all handlers.
-        """
-        return super().use(middleware)
-
 
 class RouterChannel(Declarer):
     """Named channel of a router. `Router.of` returns it."""
@@ -359,19 +305,6 @@ class RouterChannel(Declarer):
     def __init__(self, registry: Registry, name: str) -> None:
         self._registry = registry
         self._channel_name = name
-
-    @no_parentheses("@channel.use")
-    def use(self, middleware: M, /) -> M:
-        """Run ``middleware(ctx, call_next)`` around the handlers of this channel. Works as a decorator.
-
-        The middleware runs around all handlers of the channel with this name, on each server or client that includes
-        the router. See `Server.use`.
-
-        Raises:
-            TypeError: ``middleware`` does not take these two arguments.
-            RuntimeError: the router is already included.
-        """
-        return super().use(middleware)
 
 
 registry_of: Callable[[Registrar], Registry] = attrgetter("_registry")

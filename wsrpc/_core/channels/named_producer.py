@@ -11,7 +11,7 @@ from ..handlers.invocation import Invocation
 from ..sending.notices import send_error
 from ..wire.messages import Event, Item, ItemsFailed, NoMoreItems
 from .channel_table import ChannelTable
-from .paced_items import ITEM_REQUEST, ItemRefused
+from .producer import ITEM_REQUEST, ItemRefused
 from .source import iterate
 
 

@@ -1,7 +1,4 @@
-"""`Producer`: sends the items of an iterable on an anonymous channel, within the credit of its consumer.
-
-``paced_items`` has the part for consumers without credit.
-"""
+"""`Producer`: sends the items of an iterable on an anonymous channel, as fast as its consumer reads."""
 
 from __future__ import annotations
 
@@ -17,14 +14,13 @@ import msgspec
 from msgspec import UNSET
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, RemoteError
+from ...errors import ChannelClosed, ConnectionLost, RemoteError, WsrpcError
 from ..inboxes.credit import CreditToSend
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
-from ..wire.messages import Event, Item, NoMoreItems, WireMessage
+from ..wire.messages import Event, Item, NoMoreItems, RequestOptions, WireMessage
 from ..wire.rejections import of_started_call
 from .channel_core import ChannelCore
-from .paced_items import ITEM_REQUEST, ItemRefused
 from .source import BURST, Batch, FillBatch, fill_batch, fill_batch_async, iterate
 
 BATCH_BYTES = 4096
@@ -33,6 +29,19 @@ BATCH_SPEEDUP = 2
 """An item in a batch takes at most half the time of an item by itself, so twice as many are sent without a pause."""
 
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
+
+
+ITEM_REQUEST = RequestOptions(timeout=None, within_call=True)
+"""Options of an item that is sent as a request. The consumer may take its time before it answers."""
+
+
+class ItemRefused(Exception):
+    """The consumer wants no more items: it has rejected an item. On a named channel, it may also have sent ``start``
+    again, or the connection is lost."""
+
+    def __init__(self, error: WsrpcError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Mode(enum.Enum):
@@ -45,8 +54,11 @@ class Mode(enum.Enum):
     CREDIT = "credit"
     """Credit, then ``start``: the consumer is wsrpc. Items are events, within the credit."""
     PACED = "paced"
-    """``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
-    request, and the next item waits for its answer."""
+    """``start`` alone: ws-wrapper's own iterator. Each item is a request, and the next item waits for its answer.
+
+    JavaScript's ``for await`` holds one item, and fails when a third item arrives before the loop reads (4.3.1,
+    observed). A loop with a slow body still overflows, because the iterator answers at once. An async listener of
+    ``next`` answers when it has handled the item."""
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypedDict, Unpack, overload
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -82,13 +82,31 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
 DEFAULTS = HandlerOptions()
 
 
-def keep_of(keep: float | Keep | None) -> Keep | None:
-    """Return the `Keep` for the argument ``keep=`` of a user.
+class OnOptions(TypedDict, total=False):
+    """Options of `method` and `Server.on`, which explains them."""
+
+    thread: bool
+    ordered: bool
+    timeout: float | UnsetType | None
+    hidden: bool
+    keep: float | Keep | None
+    deprecated: str | None
+    rate: float | None
+
+
+def handler_options(options: OnOptions) -> HandlerOptions:
+    """Return the options of a handler.
 
     Raises:
-        TypeError, ValueError: the argument is wrong.
+        TypeError, ValueError: there is no such option, or its value is wrong.
     """
-    return keep if keep is None or isinstance(keep, Keep) else Keep(keep)
+    if unknown := ", ".join(options.keys() - OnOptions.__annotations__.keys()):
+        raise TypeError(f"no such option of a handler: {unknown}; there are {', '.join(OnOptions.__annotations__)}")
+    chosen: dict[str, Any] = {**options}
+    keep = options.get("keep")
+    if keep is not None and not isinstance(keep, Keep):
+        chosen["keep"] = Keep(keep)
+    return HandlerOptions(**chosen)
 
 
 class Exposed(NamedTuple):
@@ -103,32 +121,10 @@ def method(function: F, /) -> F: ...
 
 
 @overload
-def method(
-    name: str | None = None,
-    /,
-    *,
-    thread: bool = False,
-    ordered: bool = False,
-    timeout: float | UnsetType | None = UNSET,
-    hidden: bool = False,
-    keep: float | Keep | None = None,
-    deprecated: str | None = None,
-    rate: float | None = None,
-) -> Callable[[F], F]: ...
+def method(name: str | None = None, /, **options: Unpack[OnOptions]) -> Callable[[F], F]: ...
 
 
-def method(
-    name: Any = None,
-    /,
-    *,
-    thread: bool = False,
-    ordered: bool = False,
-    timeout: float | UnsetType | None = UNSET,
-    hidden: bool = False,
-    keep: float | Keep | None = None,
-    deprecated: str | None = None,
-    rate: float | None = None,
-) -> Any:
+def method(name: Any = None, /, **options: Unpack[OnOptions]) -> Any:
     """Make a method of a `Service` the handler of an event. Works as a decorator.
 
     The name of the event is ``name`` or, by default, the name of the method. The options are those of `Server.on`. A
@@ -146,21 +142,13 @@ def method(
     if name is not None:
         check_event(name)
 
-    options = HandlerOptions(
-        thread=thread,
-        ordered=ordered,
-        timeout=timeout,
-        hidden=hidden,
-        keep=keep_of(keep),
-        deprecated=deprecated,
-        rate=rate,
-    )
+    chosen = handler_options(options)
 
     def mark(function: F) -> F:
         decorated: Any = function
         if not inspect.isfunction(decorated):
             raise TypeError(f"@wsrpc.method decorates plain methods, which take self; got {function!r}")
-        setattr(function, MARK, Exposed(name, options))
+        setattr(function, MARK, Exposed(name, chosen))
         return function
 
     return mark

@@ -13,8 +13,7 @@ from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_c
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import ChannelTable
 from ..channels.named_producer import NamedProducer
-from ..channels.paced_items import ItemRefused
-from ..channels.producer import Producer
+from ..channels.producer import ItemRefused, Producer
 from ..channels.source import close_source
 from ..handlers.introspection import Role
 from ..handlers.invocation import EXITED, CallState, Invocation

@@ -30,8 +30,7 @@ from ...errors import (
 )
 from ..channels.channel_core import ChannelCore, StreamInbox
 from ..channels.named_channels import NamedChannels
-from ..channels.paced_items import ItemRefused
-from ..channels.producer import Producer
+from ..channels.producer import ItemRefused, Producer
 from ..channels.source import close_source
 from ..handlers.registry import Registry
 from ..inboxes.inbox import Inbox

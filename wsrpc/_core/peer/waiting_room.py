@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -61,10 +60,6 @@ class WaitingMessage(Struct, eq=False):
         mark_processed(self.view)
 
 
-def _size(entry: WaitingMessage) -> int:
-    return len(entry.payload)
-
-
 class WaitingRoom(BoundedQueue[WaitingMessage]):
     """Queue of the messages that wait for their handlers, within `Limits.waiting_bytes` and what the owner adds.
 
@@ -73,38 +68,28 @@ class WaitingRoom(BoundedQueue[WaitingMessage]):
     The key of a request is its id, by which the request is removed when it is cancelled.
     """
 
-    __slots__ = ("_kinds",)
+    __slots__ = ()
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(_size, max_bytes)
-        self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
-        """The tickets of each kind of message, in order. No entry is empty."""
+        super().__init__(lambda entry: len(entry.payload), max_bytes)
 
     def add(self, entry: WaitingMessage, extra: int) -> bool:
         """Add a message. Return False if all would take more than `Limits.waiting_bytes` and ``extra`` bytes."""
         if not self.fits(len(entry.payload) - extra):
             return False
-        ticket = self.append(entry, entry.id)
-        self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
+        self.append(entry, entry.id)
         return True
 
     def oldest(self, waiting: tuple[MessageKind, ...]) -> tuple[int, WaitingMessage] | None:
         """Return the oldest message whose kind is not in ``waiting``, with its ticket. None if there is none."""
-        found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind not in waiting), default=None)
-        return None if found is None else (found, self.items[found])
+        while self.items and self._first not in self.items:
+            self._first += 1
+        tickets = range(self._first, self._next)
+        return next(((t, e) for t in tickets if (e := self.items.get(t)) is not None and e.kind not in waiting), None)
 
     def events(self) -> list[tuple[int, WaitingMessage]]:
         """Return the events on the main channel and on named ones, with their tickets."""
-        return [(ticket, self.items[ticket]) for ticket in self._kinds.get(MessageKind.EVENT, ())]
-
-    def pop(self, ticket: int) -> WaitingMessage:
-        """Remove a message, and return it."""
-        entry = super().pop(ticket)
-        tickets = self._kinds[entry.kind]
-        del tickets[ticket]
-        if not tickets:
-            del self._kinds[entry.kind]
-        return entry
+        return [item for item in self.items.items() if item[1].kind is MessageKind.EVENT]
 
     def pop_requests(self) -> list[WaitingMessage]:
         """Remove all requests, and return them. Events stay."""
