@@ -19,6 +19,7 @@ from .._core.api.proxy import Proxy, make_emitter, typed
 from .._core.api.stream import Stream as AsyncStream
 from .._core.handlers.contract import Contract, Kind, Member, read_contract
 from .._core.handlers.introspection import Injection, injections
+from .._core.handlers.method import BlockingOnOptions
 from .._core.inboxes.event_inboxes import Keep
 from .._core.wire.messages import RequestOptions
 from ..limits import Limits
@@ -207,51 +208,21 @@ class Registrar(Delegate):
     __slots__ = ()
 
     @overload
-    def on(
-        self,
-        event: str,
-        /,
-        *,
-        ordered: bool = False,
-        hidden: bool = False,
-        deprecated: str | None = None,
-        rate: float | None = None,
-    ) -> Callable[[F], F]: ...
+    def on(self, event: str, /, **options: Unpack[BlockingOnOptions]) -> Callable[[F], F]: ...
 
     @overload
-    def on(
-        self,
-        event: str,
-        handler: F,
-        /,
-        *,
-        ordered: bool = False,
-        hidden: bool = False,
-        deprecated: str | None = None,
-        rate: float | None = None,
-    ) -> F: ...
+    def on(self, event: str, handler: F, /, **options: Unpack[BlockingOnOptions]) -> F: ...
 
     @overload
     def on(self, event: str, handler: None, /) -> None: ...
 
-    def on(
-        self,
-        event: Any = MISSING,
-        handler: Any = MISSING,
-        /,
-        *,
-        ordered: bool = False,
-        hidden: bool = False,
-        deprecated: str | None = None,
-        rate: float | None = None,
-    ) -> Any:
+    def on(self, event: Any = MISSING, handler: Any = MISSING, /, **options: Unpack[BlockingOnOptions]) -> Any:
         """Register the handler of an event: a plain function, which runs in a thread; see `wsrpc.Peer.on`.
 
         Raises:
             TypeError: the function is an ``async def``, or cannot be a handler.
             ValueError: as for `wsrpc.Peer.on`.
         """
-        options = {"ordered": ordered, "hidden": hidden, "deprecated": deprecated, "rate": rate}
         return register(self._inner, self._bridge, "on", event, handler, **options)
 
     @overload

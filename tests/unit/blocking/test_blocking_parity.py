@@ -37,9 +37,6 @@ LEFT_OUT = {
     "Peer.server": SERVER,
     "Peer.rooms": SERVER,
     "Peer.address": SERVER,
-    "on.thread=": NO_STOP,
-    "on.timeout=": NO_STOP,
-    "on.keep=": NO_RUN,
     "once.thread=": NO_STOP,
     "once.timeout=": NO_STOP,
 }

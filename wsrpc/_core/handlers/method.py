@@ -82,16 +82,21 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
 DEFAULTS = HandlerOptions()
 
 
-class OnOptions(TypedDict, total=False):
+class BlockingOnOptions(TypedDict, total=False):
+    """Options of a handler that runs in a thread. `Server.on` explains them."""
+
+    ordered: bool
+    hidden: bool
+    deprecated: str | None
+    rate: float | None
+
+
+class OnOptions(BlockingOnOptions, total=False):
     """Options of `method` and `Server.on`, which explains them."""
 
     thread: bool
-    ordered: bool
     timeout: float | UnsetType | None
-    hidden: bool
     keep: float | Keep | None
-    deprecated: str | None
-    rate: float | None
 
 
 def handler_options(options: OnOptions) -> HandlerOptions:
