@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -56,16 +55,6 @@ def _offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return [name for name in ctx.obj(Options(**ctx.params), param.name) if name.startswith(incomplete)]
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (0 < seconds < math.inf):
-        raise click.BadParameter(f"expected a number of seconds greater than 0, got {text!r}")
-    return seconds
-
-
 def _token(text: str) -> str:
     if not text:
         raise click.UsageError("the token of --token is empty")
@@ -102,10 +91,11 @@ HEADER = click.option(
 )
 URL = click.argument("url")
 EVENTS = click.argument("events", metavar="[EVENT]...", nargs=-1, shell_complete=_offered)
+SECONDS = click.FloatRange(0, min_open=True)
 RETRIES = click.IntRange(min=0)
 PROFILES = click.Choice(["go"])
 CONNECTION = several(
-    click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time to connect, and of a request."),
+    click.option("--timeout", metavar="SECONDS", type=SECONDS, help="Limit the time to connect, and of a request."),
     click.option("--retry", metavar="N", type=RETRIES, default=0, help="Try again, as long as nothing has run."),
     HEADER,
     click.option("--token", envvar="WSRPC_TOKEN", show_envvar=True, type=_token, help="Send this bearer token."),
@@ -125,12 +115,7 @@ CALL = several(
     click.argument("args", metavar="[ARG]...", nargs=-1),
     channel_option("A named channel (default: the main channel)."),
     click.option(
-        "--metadata",
-        "-H",
-        metavar="NAME=VALUE",
-        type=_entry,
-        multiple=True,
-        help="Send metadata. Can be repeated.",
+        "--metadata", "-H", metavar="NAME=VALUE", type=_entry, multiple=True, help="Send metadata. Can be repeated."
     ),
     CONNECTION,
 )

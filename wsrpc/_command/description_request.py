@@ -23,9 +23,6 @@ from .command_errors import REMOTE, TIMEOUT, Failure, explained
 
 MOST_BYTES = 16 * 1024 * 1024
 """Maximum size of all pages together. (`Limits.message_bytes` limits the size of one page.)"""
-MOST_PAGES = 10_000
-MOST_BEGINNINGS = 5
-"""Maximum number of times that the first page is requested, because the description has changed meanwhile."""
 SECONDS = 30.0
 STEP = 0.5
 """Seconds after which a waiting thread checks for signals."""
@@ -62,11 +59,15 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
     Raises:
         Failure: there is no answer, or the answer cannot be used. The text says why.
     """
-    logging.getLogger("wsrpc").addHandler(
-        logging.NullHandler()
-    )  # without a handler, warnings would be written to stderr
+    # Without a handler, warnings would be written to stderr.
+    logging.getLogger("wsrpc").addHandler(logging.NullHandler())
+
+    async def request() -> Any:
+        async with Client(url, headers=headers, reconnect=None, connect_timeout=seconds) as client:
+            return await describes(client, url, seconds=seconds)
+
     try:
-        return asyncio.run(_ask(url, headers, seconds))
+        return asyncio.run(request())
     except (WsrpcError, OSError, ValueError) as exc:
         code, text = explained(exc)
         raise Failure(f"{named_url(url)}: {text}", code) from exc
@@ -75,11 +76,6 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
 def named_url(url: str) -> str:
     """Return a URL for an error, without the parts that may be secret."""
     return shown_url(url)[1:-1]
-
-
-async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
-    async with Client(url, headers=headers, reconnect=None, connect_timeout=seconds) as client:
-        return await describes(client, url, seconds=seconds)
 
 
 async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> Any:
@@ -93,30 +89,23 @@ async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> An
         Failure: the server has not sent a description. The text says why.
         WsrpcError: as for `Client.request`.
     """
-    deadline = asyncio.timeout(seconds)
+    name, deadline = named_url(url), asyncio.timeout(seconds)
     try:
         async with deadline:
-            return await _describes(client, named_url(url))
+            while (found := await _pages(name, client.of(CHANNEL))) is None:
+                pass
+            return found
     except TimeoutError as exc:
         if not deadline.expired():  # one answer was late
             raise
-        raise Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
-
-
-async def _describes(client: Client, name: str) -> Any:
-    for _ in range(MOST_BEGINNINGS):
-        try:
-            return await _pages(name, client.of(CHANNEL))
-        except BadResult as exc:
-            raise Failure(f"{name} answers with something other than a description: {exc}", REMOTE) from exc
-        except RemoteError as exc:
-            if exc.code == DESCRIPTION_CHANGED:
-                continue
-            if isinstance(exc, UnknownEvent) or exc.message.lower().startswith(HAS_NONE):
-                text = f"{name} does not offer its description: call server.offer_description() there"
-                raise Failure(text, REMOTE) from exc
-            raise Failure(f"{name} refuses to describe itself: {exc}", REMOTE) from exc
-    raise Failure(f"{name}: the description changed {MOST_BEGINNINGS} times while it was asked for", REMOTE)
+        raise Failure(f"{name} did not describe itself within {seconds:g} s", TIMEOUT) from exc
+    except BadResult as exc:
+        raise Failure(f"{name} answers with something other than a description: {exc}", REMOTE) from exc
+    except RemoteError as exc:
+        if isinstance(exc, UnknownEvent) or exc.message.lower().startswith(HAS_NONE):
+            text = f"{name} does not offer its description: call server.offer_description() there"
+            raise Failure(text, REMOTE) from exc
+        raise Failure(f"{name} refuses to describe itself: {exc}", REMOTE) from exc
 
 
 def written(text_of: Callable[[], str], *, seconds: float = SECONDS) -> str:
@@ -153,35 +142,27 @@ def checked(found: Any) -> Description:
     return description
 
 
-async def _pages(name: str, channel: Channel) -> dict[str, Any]:
-    definitions: dict[str, Any] = {}
-    events: list[Any] = []
-    emits: list[Any] = []
-    hidden: list[str] = []
+async def _pages(name: str, channel: Channel) -> dict[str, Any] | None:
+    """Request all pages, and return what they contain. None if the description has changed meanwhile."""
+    found: dict[str, Any] = {"events": [], "emits": [], "$defs": {}, "hidden": []}
     size = 0
-    seen: set[str | None] = {None}
     after: str | None = None
     while True:
-        page = await channel.request("describe", after, returns=_Page)
+        try:
+            page = await channel.request("describe", after, returns=_Page)
+        except RemoteError as exc:
+            if exc.code == DESCRIPTION_CHANGED:
+                return None
+            raise
         size += len(msgspec.json.encode(page))
-        if size > MOST_BYTES or len(seen) > MOST_PAGES:
-            raise Failure(
-                f"{name}: the description is larger than {MOST_BYTES:,} bytes or {MOST_PAGES:,} pages", REMOTE
-            )
+        if size > MOST_BYTES:
+            raise Failure(f"{name}: the description is larger than {MOST_BYTES:,} bytes", REMOTE)
         for item in page.items:
             if item.definition is not None:
-                definitions[item.definition.name] = item.definition.schema
-            if item.event is not None:
-                events.append(item.event)
-            if item.emits is not None:
-                emits.append(item.emits)
-            if item.hidden is not None:
-                hidden.append(item.hidden)
+                found["$defs"][item.definition.name] = item.definition.schema
+            for key, part in (("events", item.event), ("emits", item.emits), ("hidden", item.hidden)):
+                if part is not None:
+                    found[key].append(part)
         after = page.next
         if after is None:
-            return {"events": events, "emits": emits, "$defs": definitions, "hidden": hidden}
-        if after in seen:
-            raise Failure(
-                f"{name}: the description never ends, because its pages name each other as the next one", REMOTE
-            )
-        seen.add(after)
+            return found

@@ -42,21 +42,8 @@ PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:>10}  
 """The columns of a peer. Their widths are fixed, so that each line is printed as soon as its row arrives. The address,
 which may be long, is the last one."""
 TITLES = (
-    "ID",
-    "STATE",
-    "AGE",
-    "ROOMS",
-    "ACTIVE",
-    "PENDING",
-    "UNSENT",
-    "KEPT",
-    "MISFITS",
-    "DEPRECATED",
-    "NODE",
-    "REMOTE",
-    "PROGRAM",
-    "PRINCIPAL",
-    "ADDRESS",
+    *("ID", "STATE", "AGE", "ROOMS", "ACTIVE", "PENDING", "UNSENT", "KEPT", "MISFITS", "DEPRECATED", "NODE"),
+    *("REMOTE", "PROGRAM", "PRINCIPAL", "ADDRESS"),
 )
 
 SHARE = "{:>5}  {:>6}  {:>8}  {:>8}  {:>10}  {:>7}  {:>10}  {:>11}  {}"
@@ -76,7 +63,7 @@ async def peers(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await print_rows(options, job, _rows_of("peers"), _peer_line, first=f"{PEER.format(*TITLES)}\n")
+    await print_rows(options, job, lambda through: through.rows("peers"), _peer_line, first=f"{PEER.format(*TITLES)}\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
@@ -93,7 +80,9 @@ async def stats(options: Options, job: Job) -> None:
         first = f"{SHARE.format(*SHARE_TITLES)}\n"
         await print_rows(options, job, _by_principal, _share_line, first=first)
     else:
-        await print_rows(options, job, _rows_of("stats"), lambda row: "\n".join(_statistics(row)), between="\n")
+        await print_rows(
+            options, job, lambda through: through.rows("stats"), lambda row: "\n".join(_statistics(row)), between="\n"
+        )
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc kick ws://localhost:8080 user/42 --code 1008 --reason banned")
@@ -259,11 +248,7 @@ def _peer_line(row: Row) -> str:
 
 
 def _total(counts: Any) -> int | None:
-    return sum(n for n in counts.values() if n.__class__ is int) if counts.__class__ is dict else None
-
-
-def _rows_of(what: str) -> Callable[[Operations], AsyncGenerator[Row]]:
-    return lambda through: through.rows(what)
+    return sum(number_of(count) for _, count in _items(counts)) if counts.__class__ is dict else None
 
 
 async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
@@ -282,14 +267,14 @@ async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
             share = share_of(row.get("principal"))
             share["peers"] += 1
             for name in SUMMED:
-                share[name] += _number(row.get(name))
+                share[name] += number_of(row.get(name))
     async with aclosing(through.rows("stats")) as rows:
         async for row in rows:
             if "error" in row:
                 yield row
             for principal, counts in _items(row.get("refused_by_principal")):
                 refused = share_of(None if principal == "unknown" else principal)["refused"]
-                refused.update({kind: _number(number) for kind, number in _items(counts)})
+                refused.update({kind: number_of(number) for kind, number in _items(counts)})
     for share in sorted(found.values(), key=lambda share: (-share["messages_in"], -share["refused"].total())):
         yield {**share, "refused": dict(share["refused"])}
 
@@ -298,8 +283,9 @@ def _items(value: Any) -> list[tuple[str, Any]]:
     return [*value.items()] if value.__class__ is dict else []
 
 
-def _number(value: Any) -> int:
-    return value if value.__class__ is int else 0
+def number_of(value: Any) -> Any:
+    """Return a number that comes from elsewhere. Anything else counts as 0."""
+    return value if value.__class__ in (int, float) else 0
 
 
 def _share_line(row: Row) -> str:

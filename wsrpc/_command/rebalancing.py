@@ -9,11 +9,11 @@ from operator import itemgetter
 
 import click
 
-from .._server.operating.operations import Operations, Row
+from .._server.operating.operations import Operations
 from ..errors import one_line
 from .command_errors import REMOTE, Failure
 from .command_options import Command, Options
-from .operating import OPERATOR, node_of, operations
+from .operating import OPERATOR, node_of, number_of, operations
 from .printing import ValueWriter
 from .running import Job, in_event_loop
 
@@ -91,14 +91,9 @@ async def _move(through: Operations, most: int, down_to: int) -> tuple[dict[str,
             if "error" in row:
                 text = f"not all processes have answered: {node_of(row)} ({one_line(row['error'])})"
                 raise Failure(text, REMOTE)
-            peers[node_of(row)] = _number(row, "peers")
-            moved += _number(row, "moved")
+            peers[node_of(row)] = number_of(row.get("peers"))
+            moved += number_of(row.get("moved"))
     return peers, moved
-
-
-def _number(row: Row, name: str) -> int:
-    number = row.get(name)
-    return number if isinstance(number, int) else 0
 
 
 def _are_even(peers: dict[str, int]) -> bool:

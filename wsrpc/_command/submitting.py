@@ -9,9 +9,9 @@ import click
 
 from .._base.names import check_event
 from .._server.operating.operations import Row
-from .command_options import CLUSTER, CONNECTION, URL, Command, Options, channel_option, several
+from .command_options import CLUSTER, CONNECTION, SECONDS, URL, Command, Options, channel_option, several
 from .command_values import argument
-from .operating import JSON, operations, print_rows, text_of
+from .operating import JSON, number_of, operations, print_rows, text_of
 from .printing import ValueWriter
 from .running import Job, in_event_loop
 
@@ -20,12 +20,8 @@ ADDRESS = "{:>5}  {:>6}  {}"
 CALL = "{:>6}  {:>6}  {:<7}  {:<32}  {}"
 """The columns of a call."""
 
-CALL_OF_PEER = several(
-    URL,
-    click.argument("address"),
-    click.argument("event"),
-)
-CHANNEL = channel_option("A named channel of the peer (default: its main channel).")
+CALL_OF_PEER = several(URL, click.argument("address"), click.argument("event"))
+OPTIONS = several(channel_option("A named channel of the peer (default: its main channel)."), CLUSTER, CONNECTION)
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc waiting redis://127.0.0.1:6379 --cluster shop")
@@ -43,11 +39,11 @@ async def waiting(options: Options, job: Job) -> None:
     now, address = time.time(), options.address
 
     def line(row: Row) -> str:
-        age = now - _number(row, "since")
+        age = now - number_of(row.get("since"))
         if not address:
             return ADDRESS.format(text_of(row.get("count")), text_of(age), text_of(row.get("address")))
         event = f"{channel}:{row.get('event')}" if (channel := row.get("channel")) else row.get("event")
-        cells = age, _number(row, "until") - now, row.get("state"), row.get("key"), event
+        cells = age, number_of(row.get("until")) - now, row.get("state"), row.get("key"), event
         return CALL.format(*map(text_of, cells))
 
     first = (
@@ -64,14 +60,12 @@ async def waiting(options: Options, job: Job) -> None:
 @click.argument("args", metavar="[ARG]...", nargs=-1)
 @click.option(
     "--within",
-    type=click.FloatRange(0, min_open=True),
+    type=SECONDS,
     default=3600.0,
     help="Seconds in which the peer has to connect (default: 3600).",
 )
 @click.option("--call", metavar="KEY", help="The key of the call, which runs once (default: a random one).")
-@CHANNEL
-@CLUSTER
-@CONNECTION
+@OPTIONS
 @in_event_loop
 async def submit(options: Options, job: Job) -> None:
     """Let a call wait in the store until the peer with ADDRESS connects. Print its key and its state.
@@ -86,9 +80,7 @@ async def submit(options: Options, job: Job) -> None:
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc withdraw redis://127.0.0.1:6379 lock-8 unlock visit-17")
 @CALL_OF_PEER
 @click.argument("call", metavar="KEY")
-@CHANNEL
-@CLUSTER
-@CONNECTION
+@OPTIONS
 @in_event_loop
 async def withdraw(options: Options, job: Job) -> None:
     """Withdraw the call with KEY, unless it was handed over. Print its state.
@@ -104,8 +96,3 @@ async def _do(options: Options, job: Job, key: str, *given: object) -> None:
         job.doing = f"the call with the key {key} may have been changed"
         row = await through.away(options.address, options.channel, options.event, key, *given)
         await ValueWriter(job).value({"key": key, **row})
-
-
-def _number(row: Row, name: str) -> float:
-    number = row.get(name)
-    return number if isinstance(number, (int, float)) else 0.0
