@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from .._schema.description import Description, EventSchema, ParameterSchema
-from ..codegen._checking import InvalidDescription, is_answered
+from .._schema.description import Description, EventSchema, ParameterSchema, is_answered
+from ..codegen._checking import InvalidDescription
 from ..codegen._typescript_types import Names, type_of
 from ..errors import one_line
 from .command_connection import connected

@@ -23,7 +23,7 @@ from .components import (
     with_components,
 )
 from .definitions import Schema, rebuilt
-from .description import Description, EventSchema, Kind
+from .description import Description, EventSchema, Kind, is_answered
 
 Action = Literal["receive", "send"]
 Messages = dict[str, dict[str, Any]]
@@ -149,7 +149,7 @@ class _Events:
 
         name = ".".join([action, *([] if event.channel is None else [event.channel]), event.event])
         operation: dict[str, Any] = {"action": action, "title": event.event, **about(event)}
-        if _is_answered(event):
+        if is_answered(event):
             failure = "error" if action == "receive" else "rejection"
             operation |= {**uses(SENT[event.kind]), "reply": uses(f"{REPLIES[event.kind]} {failure}")}
         else:
@@ -164,13 +164,9 @@ class _Events:
         return self._keys[name]
 
 
-def _is_answered(event: EventSchema) -> bool:
-    return event.kind != "value" or event.result is not None
-
-
 def _messages(event: EventSchema, action: Action) -> Messages:
     """Return the messages that depend on the event."""
-    id = {"i": ID} if _is_answered(event) else {}
+    id = {"i": ID} if is_answered(event) else {}
     named = {} if event.channel is None else {"c": {"const": event.channel}}
     properties = {**id, **named, "a": arguments_of(event, {"const": event.event}), "ctx": CONTEXT}
     required = " ".join(["a", *named, *(["i"] if event.kind != "value" else [])])

@@ -88,6 +88,11 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
     emits: tuple[EventSchema, ...] = ()
 
 
+def is_answered(event: EventSchema) -> bool:
+    """Return whether an event or request that is sent has a response."""
+    return event.kind != "value" or event.result is not None
+
+
 class Description(msgspec.Struct, frozen=True, omit_defaults=True):
     """Description of the events of a server, client or router.
 

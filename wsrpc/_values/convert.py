@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import inspect as mi
@@ -20,8 +20,6 @@ from .caching import memoized
 from .older_names import has_older_names, with_present_names
 from .pydantic_types import is_pydantic, misfit, pydantic_dumper, pydantic_validator
 from .type_survey import problem_of
-
-_R = TypeVar("_R")
 
 DecHook = Callable[[type[Any], Any], Any]
 """Function ``dec_hook(type, value)`` that returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
@@ -173,26 +171,8 @@ def older_names_in(tp: Any) -> mi.Type | None:
     return None if tp is Any or tp is object else _examine(tp)[2]
 
 
-def _cached_without_hook(make: Callable[[Any, DecHook | None], _R]) -> Callable[[Any, DecHook | None], _R]:
-    """Cache what ``make`` returns for a type, unless there is a hook.
-
-    A hook may be the method of an object, which a cache would keep alive.
-    """
-
-    @memoized
-    def cached(tp: Any) -> _R:
-        return make(tp, None)
-
-    def call(tp: Any, dec_hook: DecHook | None) -> _R:
-        if dec_hook is not None:
-            return make(tp, dec_hook)
-        return cached(tp)
-
-    return call
-
-
-@_cached_without_hook
-def needs_options(tp: Any, dec_hook: DecHook | None) -> bool:
+@memoized
+def needs_options(tp: Any, has_hook: bool) -> bool:
     """Return whether the conversion to a type needs options.
 
     It does if msgspec calls the hook for a class in the type, or the type has mappings with keys that are text only in
@@ -206,7 +186,7 @@ def needs_options(tp: Any, dec_hook: DecHook | None) -> bool:
         return False
     check_type(tp)
     needed, unknown, _ = _examine(tp)
-    if unknown is not None and dec_hook is None:
+    if unknown is not None and not has_hook:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "
             "or a pydantic model, or pass a dec_hook= that converts to it"
@@ -250,13 +230,12 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
     return msgspec.ValidationError(f"{text}`${path}")
 
 
-@_cached_without_hook
-def _converter(tp: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
+def _converter(tp: Any, dec_hook: DecHook | None = None) -> Callable[[Any], Any]:
     if tp is Any or tp is object:
         return lambda value: value
     # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. If a Struct has a field of
     # type `list[int]`, the analysis is cached, too.
-    options = convert_options(needs_options(tp, dec_hook), dec_hook)
+    options = convert_options(needs_options(tp, dec_hook is not None), dec_hook)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
     convert: Callable[..., Any] = msgspec.convert
     exact: type[Any] | None = tp if tp in EXACT_TYPES else None
@@ -276,6 +255,9 @@ def _converter(tp: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
     return convert_value
 
 
+_cached_converter = memoized(_converter)
+
+
 def converter(tp: Any, *, dec_hook: DecHook | None = None) -> Callable[[Any], Any]:
     """Make a function that converts decoded JSON or MessagePack to ``tp``. Without a hook the function is cached.
 
@@ -285,4 +267,5 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None) -> Callable[[Any], An
     Raises:
         TypeError: values cannot be converted to ``tp``. The text says why.
     """
-    return _converter(tp, dec_hook)
+    # A hook may be the method of an object, which a cache would keep alive.
+    return _cached_converter(tp) if dec_hook is None else _converter(tp, dec_hook)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from operator import is_
 from typing import Any, cast
 
 # Like msgspec's validation, this one stops at the first item of a collection that does not fit. pydantic by itself
@@ -205,30 +204,18 @@ _ITEMS = ("items_schema", "keys_schema", "values_schema")
 
 
 def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a core schema that validates collections up to the first wrong item. The same object if none changes."""
-    changes = _changes(schema, _fail_fast)
-    if "fail_fast" not in schema and any(key in schema for key in _ITEMS):
-        changes["fail_fast"] = True
-    return {**schema, **changes} if changes else schema
+    """Return a core schema that validates collections up to the first wrong item."""
+    inside = {key: _with_fail_fast(schema[key]) for key in _INNER if key in schema}
+    is_collection = any(key in schema for key in _ITEMS)
+    return {**({"fail_fast": True} if is_collection else {}), **schema, **inside}
 
 
-def _changes(schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Apply ``change`` to each schema directly inside a core schema. Return the parts that differ afterwards."""
-    inside = {key: _changed(schema[key], change) for key in _INNER if key in schema}
-    return {key: value for key, value in inside.items() if value is not schema[key]}
-
-
-def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return a part after ``change``: a schema, a list of them, or a mapping by name of a field or tag of a union."""
-    cls = part.__class__
-    if cls is list or cls is tuple:
-        items: list[Any] = [_changed(item, change) for item in part]
-        if all(map(is_, items, part)):
-            return part
-        return items if cls is list else tuple(items)
-    if cls is not dict:
+def _with_fail_fast(part: Any) -> Any:
+    """Return a part of a core schema: a schema, a list of them, or a mapping by name of a field or tag of a union."""
+    if part.__class__ in (list, tuple):
+        return part.__class__(map(_with_fail_fast, part))
+    if part.__class__ is not dict:
         return part  # the label of a union's member
     if isinstance(part.get("type"), str):
-        return change(part)
-    by_name = {name: _changed(item, change) for name, item in part.items()}
-    return part if all(map(is_, by_name.values(), part.values())) else by_name
+        return _fail_fast(part)
+    return {name: _with_fail_fast(item) for name, item in part.items()}

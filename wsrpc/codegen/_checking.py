@@ -177,11 +177,6 @@ def _optional(schema: Any) -> dict[str, Any] | None:
     return {"default": None, **schema} if is_nullable or "default" in schema else None
 
 
-def is_answered(emitted: EventSchema) -> bool:
-    """Return whether an event or request that is sent has a response."""
-    return emitted.kind != "value" or emitted.result is not None
-
-
 def by_channel(events: Iterable[EventSchema]) -> dict[str | None, list[EventSchema]]:
     """Return the events of each channel."""
     channels: dict[str | None, list[EventSchema]] = {}

@@ -9,7 +9,7 @@ from .._schema.definitions import Schema
 from ._checking import prose_of
 from ._name_table import NameTable
 from ._python_plan import Plan, Tag
-from ._python_text import class_head, comment, docstring, identifier, is_plain, literal
+from ._python_text import comment, docstring, identifier, is_plain, literal
 from ._python_types import ANY, Form, Types, default_of
 
 
@@ -75,7 +75,7 @@ class Models:
 
     def _enumeration(self, name: str) -> list[str]:
         schema = self.plan.definitions[name]
-        lines = [class_head(self.plan.names[name], ["enum.Enum"]), *_about(schema, blank=True)]
+        lines = [f"class {self.plan.names[name]}(enum.Enum):", *_about(schema, blank=True)]
         for value, member in self.plan.enumerations[name].items():
             lines.append(f"    {member.rpartition('.')[2]} = {literal(value)}")
         return lines
@@ -97,7 +97,7 @@ class Models:
             if tag.field != "type" and kind != "array":
                 options.append(f"tag_field={literal(tag.field)}")
             options.append(f"tag={literal(tag.value)}")
-        head = class_head(self.plan.names[name], ["msgspec.Struct", *options])
+        head = f"class {self.plan.names[name]}({', '.join(['msgspec.Struct', *options])}):"
         about = _about(schema, blank=bool(lines))
         return [head, *about, *(lines or ([] if about else ["    pass"]))]
 

@@ -10,7 +10,6 @@ import inspect
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable
 
 from ._name_table import NameTable
 
@@ -18,17 +17,6 @@ from ._name_table import NameTable
 def subscript(head: str, *items: str) -> str:
     """Return ``head[items]``."""
     return f"{head}[{', '.join(items)}]"
-
-
-def union(members: Iterable[str]) -> str:
-    """Return ``A | B``."""
-    return " | ".join(members)
-
-
-def class_head(name: str, bases: Iterable[str] = ()) -> str:
-    """Return ``class name(bases):``."""
-    inside = ", ".join(bases)
-    return f"class {name}({inside}):" if inside else f"class {name}:"
 
 
 def _escaped(text: str) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from .._schema.definitions import PREFIX, Schema
 from ._python_plan import Plan
-from ._python_text import literal, subscript, union
+from ._python_text import literal, subscript
 
 Kind = Literal[
     "any", "null", "bool", "integer", "number", "string", "text", "enum", "literal", "list", "set", "tuple", "dict",
@@ -193,7 +193,7 @@ class Types:
         joined = [*scalars, *arrays, *objects, *nulls]
         if len(joined) == 1:
             return joined[0]
-        return Form("union", union(each.expression for each in joined), tuple(joined))
+        return Form("union", _shown(joined), tuple(joined))
 
     def _scalars(self, found: list[Form]) -> list[Form]:
         """Return the scalars of a union. msgspec accepts one type of text, one type of integers and one of floats."""
@@ -253,7 +253,7 @@ _UNDECIDED = "Nothing tells the members of {} apart: it is Any."
 
 
 def _shown(forms: Iterable[Form]) -> str:
-    return union(each.expression for each in forms)
+    return " | ".join(each.expression for each in forms)
 
 
 def _is_literal(value: Any) -> bool:

@@ -10,12 +10,11 @@ import ast
 import msgspec
 
 from .._schema.definitions import renamed
-from .._schema.description import Description, EventSchema
+from .._schema.description import Description, EventSchema, is_answered
 from ._checking import (
     InvalidDescription,
     bounded_depth,
     by_channel,
-    is_answered,
     prose_of,
     read_tolerantly,
     schemas_of_event,
@@ -26,7 +25,6 @@ from ._python_plan import computed_fields, merged
 from ._python_text import (
     DEPRECATED,
     IMPORTS,
-    class_head,
     class_name,
     comment,
     docstring,
@@ -159,7 +157,7 @@ class _Contracts:
             if event.event not in called:
                 called[event.event] = table.unique(_method_name(event.event))
         types = self._models.types(called.values())
-        lines = [class_head(name, ["Protocol"]), *docstring(about, "    ")]
+        lines = [f"class {name}(Protocol):", *docstring(about, "    ")]
         for event in events:
             lines += ["", *self._method(called[event.event], event, types, answered=not emitted or is_answered(event))]
         return lines

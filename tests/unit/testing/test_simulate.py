@@ -99,10 +99,11 @@ import sys
 sys.path[:0] = sys.argv[1:]
 from test_simulate import better_shop
 from wsrpc.testing import Simulation
-from wsrpc.testing._simulation.faults import FAULTS, plan
+from wsrpc.testing._simulation.faults import FAULTS, plan, schedule_faults
 from wsrpc.testing._simulation.world import World
 from random import Random
 world = World(16, plan(Random("16"), 60.0, 8, list(FAULTS)))
+schedule_faults(world)
 world.run(lambda: better_shop(Simulation(world)))
 print(*world.story, *world.problems, world.events.now, sep="\\n")
 """

@@ -60,7 +60,7 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
                 if p.source == "stream":
                     convert_items[p.name] = _both(convert_items.get(p.name), converter(p.type, dec_hook=dec_hook))
                 elif p.source != "injected":
-                    has_options |= needs_options(p.type, dec_hook) and p.source == "wire"
+                    has_options |= needs_options(p.type, dec_hook is not None) and p.source == "wire"
             except TypeError as exc:
                 raise facts.refusal(p.name, str(exc)) from exc
             parameters.append(p)

@@ -6,40 +6,19 @@ from collections.abc import Callable, Collection
 from functools import partial
 from math import inf
 from random import Random
-from typing import NamedTuple, TypeVar
 
 from .paths import AGAIN, Path
 from .processes import Process
 from .streams import Pipe
-from .world import World
-
-__all__ = ["FAULTS", "PlannedFault", "plan"]
+from .world import Fault, World
 
 METHODS = "open", "append", "read", "hold", "adopt", "pending", "topics", "*", "*", "*", "*"
 """Those of a `Store` whose results matter most, and all."""
 NOTICED = 45.0
 """Seconds after which both ends have noticed that a connection carries nothing more, by the default heartbeat."""
 
-T = TypeVar("T")
 
-
-class PlannedFault(NamedTuple):
-    """A fault. ``which`` and ``strength`` (from 0 to 1) say which process or connection it concerns, and how much."""
-
-    when: float
-    kind: str
-    seconds: float
-    which: int
-    strength: float
-
-    def happen(self, world: World, /) -> None:
-        FAULTS[self.kind](world, self)
-
-    def pick(self, found: Collection[T]) -> T | None:
-        return [*found][self.which % len(found)] if found else None
-
-
-def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> list[PlannedFault]:
+def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> list[Fault]:
     """Draw some kinds of faults, and then up to ``most`` faults of these kinds within some seconds.
 
     Many happen in the beginning, or soon after another one, and to the same process or connection. In some
@@ -47,7 +26,7 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
     """
     known = [kind for kind in FAULTS if kind in kinds]
     enabled = random.sample(known, min(len(known), random.choice([1, 2, 2, 3, 5, 8])))
-    drawn: list[PlannedFault] = []
+    drawn: list[Fault] = []
     for _ in range(random.randint(0, most) if enabled else 0):
         latest = random.choice([min(1.0, seconds), min(5.0, seconds), seconds, seconds])
         when, which = random.uniform(0.0, latest), random.randrange(1000)
@@ -58,10 +37,10 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
         kind, strength = random.choice(enabled), round(random.random(), 3)
         if kind in ("slow", "break", "lossy store"):  # who sends much, or asks for long, needs longer to notice
             lasts = min(3 * lasts, 60.0)
-        drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
+        drawn.append(Fault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     if "slow" in known and len(drawn) < most and random.random() < 1 / 8:
         which, strength = random.randrange(1000), round(random.uniform(0.3, 0.9), 3)
-        drawn.append(PlannedFault(1.0, "slow", 1.5 * seconds, which, strength))
+        drawn.append(Fault(1.0, "slow", 1.5 * seconds, which, strength))
     return sorted(drawn)
 
 
@@ -72,15 +51,15 @@ def _alive(world: World) -> list[Process]:
 # ---------------------------------------------------------------- processes
 
 
-def _kill(world: World, fault: PlannedFault) -> None:
+def _kill(world: World, fault: Fault) -> None:
     _end(world, fault, "{} is killed", silently=False)
 
 
-def _power(world: World, fault: PlannedFault) -> None:
+def _power(world: World, fault: Fault) -> None:
     _end(world, fault, "the machine of {} has no power {}", silently=True)
 
 
-def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> None:
+def _end(world: World, fault: Fault, text: str, *, silently: bool) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.mortal])) is not None:
         world.note(text.format(process, world.until(fault.seconds)))
         world.trouble(fault.kind, [process.name], fault.seconds)
@@ -88,7 +67,7 @@ def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> Non
         world.events.after(fault.seconds, lambda: world.start(process))
 
 
-def _stop(world: World, fault: PlannedFault) -> None:
+def _stop(world: World, fault: Fault) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.serves])) is not None:
         world.note(f"{process} is asked to end")
         trouble = world.trouble(fault.kind, [process.name], inf)
@@ -100,14 +79,14 @@ def _stop(world: World, fault: PlannedFault) -> None:
         process.stop(then=start)
 
 
-def _pause(world: World, fault: PlannedFault) -> None:
+def _pause(world: World, fault: Fault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
         world.note(f"{process} does nothing {world.until(fault.seconds)}")
         world.trouble(fault.kind, [process.name], fault.seconds)
         process.pause(fault.seconds)
 
 
-def _clock(world: World, fault: PlannedFault) -> None:
+def _clock(world: World, fault: Fault) -> None:
     if (process := fault.pick(world.processes)) is not None:
         seconds = round((fault.strength - 0.5) * 7200, 1)
         world.note(f"the clock on the wall of {process} jumps by {seconds:+g} s")
@@ -118,21 +97,21 @@ def _clock(world: World, fault: PlannedFault) -> None:
 # ---------------------------------------------------------------- the network
 
 
-def _some_path(world: World, fault: PlannedFault) -> Path | None:
+def _some_path(world: World, fault: Fault) -> Path | None:
     """Pick a path of the process to which another fault with the same ``which`` happens."""
     process = fault.pick(_alive(world))
     found = [] if process is None else world.network.paths_of(process)
     return found[int(fault.strength * 7919) % len(found)] if found else None
 
 
-def _some_connection(world: World, fault: PlannedFault) -> Pipe | None:
+def _some_connection(world: World, fault: Fault) -> Pipe | None:
     process, connections = fault.pick(_alive(world)), world.network.connections()
     of_process = [pipe for pipe in connections if process in (pipe.source.process, pipe.sink.process)]
     found = of_process or connections
     return found[int(fault.strength * 7919) % len(found)] if found else None
 
 
-def _cut(world: World, fault: PlannedFault) -> None:
+def _cut(world: World, fault: Fault) -> None:
     if (path := _some_path(world, fault)) is not None:
         both = fault.strength < 0.5
         world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} {world.until(fault.seconds)}")
@@ -142,7 +121,7 @@ def _cut(world: World, fault: PlannedFault) -> None:
                 each.lose(fault.seconds)
 
 
-def _isolate(world: World, fault: PlannedFault) -> None:
+def _isolate(world: World, fault: Fault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
         world.note(f"{process} reaches nobody {world.until(fault.seconds)}")
         world.trouble(fault.kind, [process.name], fault.seconds + AGAIN)
@@ -151,7 +130,7 @@ def _isolate(world: World, fault: PlannedFault) -> None:
                 path.lose(fault.seconds)
 
 
-def _slow(world: World, fault: PlannedFault) -> None:
+def _slow(world: World, fault: Fault) -> None:
     pipe = _some_connection(world, fault) if fault.which % 3 else None  # most bytes travel on connections
     if (path := pipe.path if pipe else _some_path(world, fault)) is not None:
         both = fault.which % 2 > 0
@@ -171,13 +150,13 @@ def _slow(world: World, fault: PlannedFault) -> None:
                 each.slow_down(rate, latency, fault.seconds)
 
 
-def _reset(world: World, fault: PlannedFault) -> None:
+def _reset(world: World, fault: Fault) -> None:
     if (pipe := _some_connection(world, fault)) is not None:
         world.note(f"the connection of {pipe.source.process} and {pipe.sink.process} is reset")
         _hang_up(world, pipe)
 
 
-def _flap(world: World, fault: PlannedFault) -> None:
+def _flap(world: World, fault: Fault) -> None:
     """A process loses all its connections, again and again."""
     if (process := fault.pick([each for each in _alive(world) if each.life])) is not None:
         pause, until = round(0.05 * 100**fault.strength, 3), world.events.now + fault.seconds
@@ -194,7 +173,7 @@ def _flap(world: World, fault: PlannedFault) -> None:
         reset()
 
 
-def _break(world: World, fault: PlannedFault) -> None:
+def _break(world: World, fault: Fault) -> None:
     """Connections break in the middle of a message, or of their beginnings."""
     if (pipe := _some_connection(world, fault)) is not None:
         process, weaken = pipe.source.process, world.network.weaken
@@ -213,7 +192,7 @@ def _hang_up(world: World, pipe: Pipe) -> None:
     pipe.hang_up()
 
 
-def _silence(world: World, fault: PlannedFault) -> None:
+def _silence(world: World, fault: Fault) -> None:
     """A router forgets a connection: nothing arrives any more, and nobody is told."""
     if (pipe := _some_connection(world, fault)) is not None:
         both = fault.strength < 0.5
@@ -228,7 +207,7 @@ def _silence(world: World, fault: PlannedFault) -> None:
 # ---------------------------------------------------------------- the store and the engine
 
 
-def _late_store(world: World, fault: PlannedFault) -> None:
+def _late_store(world: World, fault: Fault) -> None:
     if (store := world.store) is not None:
         slowness = round(20.0 * fault.strength**3, 3)
         world.note(f"what the store is asked takes up to {slowness:g} s to arrive, {world.until(fault.seconds)}")
@@ -237,7 +216,7 @@ def _late_store(world: World, fault: PlannedFault) -> None:
         world.events.after(fault.seconds, lambda: store.slow.remove(slowness))
 
 
-def _lossy_store(world: World, fault: PlannedFault) -> None:
+def _lossy_store(world: World, fault: Fault) -> None:
     """Callers of a method, or of all, are told that the store is lost, or nothing. Most of what they ask is done."""
     if (store := world.store) is not None:
         name, hangs = METHODS[int(fault.strength * 7919) % len(METHODS)], fault.strength < 0.5
@@ -247,7 +226,7 @@ def _lossy_store(world: World, fault: PlannedFault) -> None:
         world.events.after(fault.seconds, lambda: store.lossy.pop(name, None))
 
 
-def _restored_store(world: World, fault: PlannedFault) -> None:
+def _restored_store(world: World, fault: Fault) -> None:
     if (store := world.store) is not None:
         snapshot = store.snapshot()
 
@@ -259,14 +238,14 @@ def _restored_store(world: World, fault: PlannedFault) -> None:
         world.events.after(fault.seconds, restore)
 
 
-def _lossy_engine(world: World, fault: PlannedFault) -> None:
+def _lossy_engine(world: World, fault: Fault) -> None:
     if (engine := world.engine) is not None:
         world.trouble(fault.kind, ["broker"], 0.0)
         engine.lose += 1 + int(fault.strength * 5)
         world.note(f"the engine loses the next {engine.lose} messages")
 
 
-FAULTS: dict[str, Callable[[World, PlannedFault], None]] = {
+FAULTS: dict[str, Callable[[World, Fault], None]] = {
     "kill": _kill,
     "power": _power,
     "stop": _stop,
@@ -285,3 +264,9 @@ FAULTS: dict[str, Callable[[World, PlannedFault], None]] = {
     "lossy engine": _lossy_engine,
 }
 """The kinds of faults."""
+
+
+def schedule_faults(world: World) -> None:
+    """Let the faults of a world happen in their time."""
+    for fault in world.faults:
+        world.events.at(fault.when, partial(FAULTS[fault.kind], world, fault))

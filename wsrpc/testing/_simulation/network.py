@@ -12,9 +12,7 @@ from typing import Any
 from .loops import NotSimulated
 from .paths import Path
 from .processes import Process, Surroundings
-from .streams import Pipe, StreamTransport
-
-__all__ = ["Network"]
+from .streams import Pipe, SimulatedSocket, StreamTransport
 
 LATENCIES = [0.0002, 0.001, 0.01, 0.05]
 WINDOWS = [1 << 16, 1 << 18, 1 << 20, 1 << 22]
@@ -27,7 +25,7 @@ class Port(asyncio.AbstractServer):
         self.process, self.create, self.name = process, create, name
         self.life = process.life
         self._ports = ports
-        self.sockets = (ListeningSocket(name),)
+        self.sockets = (SimulatedSocket(name),)
 
     @property
     def is_open(self) -> bool:
@@ -51,21 +49,6 @@ class Port(asyncio.AbstractServer):
 
     async def wait_closed(self) -> None:
         """Return at once: the connections have their own ends."""
-
-
-class ListeningSocket:
-    """What a program may ask a socket that listens."""
-
-    family, type, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-
-    def __init__(self, name: tuple[str, int]) -> None:
-        self._name = name
-
-    def getsockname(self) -> tuple[str, int]:
-        return self._name
-
-    def fileno(self) -> int:
-        return -1
 
 
 class Network:

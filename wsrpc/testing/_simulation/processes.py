@@ -8,12 +8,13 @@ import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .events import Event, Events
-from .loops import ProcessLoop, Sockets
+from .loops import ProcessLoop
 
-__all__ = ["Problem", "Process", "Surroundings"]
+if TYPE_CHECKING:
+    from .network import ProcessSockets
 
 TURN, LONG_TURN = 0.0002, 0.03
 """Seconds that a turn of the event loop takes, at most, and one in `SELDOM`. What arrives then meets in the next."""
@@ -82,7 +83,7 @@ class Process:
     loop: ProcessLoop
     choices: Random
     """For the application's own decisions."""
-    sockets: Sockets
+    sockets: ProcessSockets
 
     def __init__(
         self,

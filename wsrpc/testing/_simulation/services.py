@@ -15,8 +15,6 @@ from ...errors import EngineLost, MessageTooBig
 from .network import Network
 from .processes import Process
 
-__all__ = ["ANSWER_TIMES", "SimulatedEngine", "SimulatedStore"]
-
 ANSWER_TIMES = [2.0, 30.0]
 """Seconds after which a store that has not answered counts as lost: those of `wsrpc_adapters.redis.RedisStore`, and
 those of a store that somebody else has made.

@@ -9,11 +9,9 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from .faults import FAULTS, PlannedFault, plan
+from .faults import FAULTS, plan, schedule_faults
 from .simulation import Simulation
-from .world import Step, World
-
-__all__ = ["SimulationFailed", "simulate"]
+from .world import Fault, Step, World
 
 Application = Callable[[Simulation], object]
 
@@ -89,17 +87,18 @@ class _Failed:
 
     def __init__(self, application: Application, seed: int) -> None:
         self._application, self._seed = application, seed
-        self._faults: Collection[PlannedFault] = ()
+        self._faults: Collection[Fault] = ()
         self._left_out: Collection[Step] = ()
         self._pace: Mapping[Step, float] = {}
         """When each step of the first run began."""
         self._world = World(seed)
         self._tries = TRIES
 
-    def happens(self, faults: Collection[PlannedFault], left_out: Collection[Step] = ()) -> bool:
+    def happens(self, faults: Collection[Fault], left_out: Collection[Step] = ()) -> bool:
         """Run with these faults, and without these steps. Returns whether that fails in the same way, and keeps it."""
         self._tries -= 1
         world = World(self._seed, faults)
+        schedule_faults(world)
         world.run(partial(self._application, Simulation(world, left_out, self._pace)))
         before = self._world.problems
         if not world.problems or (before and world.problems[0].kind != before[0].kind):

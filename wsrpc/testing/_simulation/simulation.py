@@ -14,8 +14,6 @@ from .processes import Process
 from .services import ANSWER_TIMES, SimulatedEngine, SimulatedStore
 from .world import Fault, Step, World
 
-__all__ = ["Simulation"]
-
 
 class Simulation:
     """The processes of an application, and the world around them. `simulate` makes it and passes it to the application.

@@ -14,8 +14,6 @@ from typing import Any
 from .paths import FAST, Path
 from .processes import Process
 
-__all__ = ["Pipe", "StreamTransport"]
-
 READ = 256 * 1024
 """Bytes that asyncio reads at once."""
 HIGH, LOW = 64 * 1024, 16 * 1024
@@ -116,28 +114,31 @@ class Pipe:
         self.source.left()
 
 
-class StreamSocket:
-    """What a program may ask the socket of a simulated connection."""
+class SimulatedSocket:
+    """What a program may ask a socket that listens, or that of a connection."""
 
     family, type, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
 
-    def __init__(self, transport: StreamTransport) -> None:
-        self._transport = transport
+    def __init__(self, name: Any, other_name: Any = None, transport: StreamTransport | None = None) -> None:
+        self._name, self._other_name, self._transport = name, other_name, transport
+
+    def fileno(self) -> int:
+        return -1
 
     def setsockopt(self, *args: Any) -> None:
         """Accept each option."""
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
-        if (level, option) != (socket.IPPROTO_TCP, socket.TCP_INFO):
+        if self._transport is None or (level, option) != (socket.IPPROTO_TCP, socket.TCP_INFO):
             return b"" if size else 0
         acked = self._transport.out.acknowledged
         return (bytes(BYTES_ACKED) + acked.to_bytes(8, sys.byteorder))[:size]
 
     def getsockname(self) -> Any:
-        return self._transport.get_extra_info("sockname")
+        return self._name
 
     def getpeername(self) -> Any:
-        return self._transport.get_extra_info("peername")
+        return self._other_name
 
 
 class StreamTransport(asyncio.Transport):
@@ -151,7 +152,7 @@ class StreamTransport(asyncio.Transport):
     into: Pipe
 
     def __init__(self, process: Process, name: Any, other_name: Any, drop: Callable[[], object]) -> None:
-        super().__init__({"socket": StreamSocket(self), "sockname": name, "peername": other_name})
+        super().__init__({"socket": SimulatedSocket(name, other_name, self), "sockname": name, "peername": other_name})
         self.process = process
         self._life = process.life
         self._protocol: Any = None
@@ -298,15 +299,9 @@ class StreamTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.out.backlog
 
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        return self._low, self._high
-
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = HIGH if high is None else high
         self._low = self._high // 4 if low is None else low
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
-
-    def get_protocol(self) -> Any:
-        return self._protocol

@@ -14,8 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 from .loops import NotSimulated
@@ -23,7 +22,7 @@ from .network import Network
 from .processes import Problem, Process, Surroundings
 from .services import SimulatedEngine, SimulatedStore
 
-__all__ = ["Fault", "Step", "World"]
+T = TypeVar("T")
 
 ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
 """The address of a process; see `Simulation.process`."""
@@ -42,22 +41,20 @@ class Step(NamedTuple):
     number: int
 
 
-class Fault(Protocol):
-    """Something that goes wrong at a time, and for some seconds. See `faults`."""
+class Fault(NamedTuple):
+    """Something that goes wrong at a time, and for some seconds; see `faults`.
 
-    @property
-    def when(self) -> float: ...
+    ``which`` and ``strength`` (from 0 to 1) determine which process or connection it concerns, and how much.
+    """
 
-    @property
-    def kind(self) -> str: ...
+    when: float
+    kind: str
+    seconds: float
+    which: int
+    strength: float
 
-    @property
-    def seconds(self) -> float: ...
-
-    @property
-    def strength(self) -> float: ...
-
-    def happen(self, world: World, /) -> None: ...
+    def pick(self, found: Collection[T]) -> T | None:
+        return [*found][self.which % len(found)] if found else None
 
 
 class Trouble:
@@ -72,12 +69,12 @@ class World:
 
     Args:
         seed: the integer from which everything follows.
-        faults: what goes wrong.
+        faults: what goes wrong; see `schedule_faults`.
     """
 
     def __init__(self, seed: int, faults: Collection[Fault] = ()) -> None:
         self.seed = seed
-        self.faults = sorted(faults, key=lambda fault: fault.when)
+        self.faults = sorted(faults)
         self.around = Surroundings(seed)
         self.events = self.around.events
         self.problems = self.around.problems
@@ -186,8 +183,6 @@ class World:
     def _run_all(self) -> None:
         if not (callers := [each for each in self.processes if not each.serves]):
             raise ValueError("nothing runs: add a process without serves=True")
-        for fault in self.faults:
-            self.events.at(fault.when, partial(fault.happen, self))
         for process in self.processes:
             process.start()
         self._run(self.last_fault, lambda: False)
