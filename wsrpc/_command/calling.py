@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from .._base.names import RESERVED_EVENTS, check_event
+from .._base.retry import Retry
 from .._client.client import core_of
 from ..errors import RequestTimeout, ReservedEvent, UnexpectedChannel
-from .command_connection import connected, on_channel, retry_of
+from .command_connection import FIRST_DELAY, connected, on_channel
 from .command_errors import REMOTE, TIMEOUT, UNKNOWN, Failure, UsageError
 from .command_options import CALL, CLUSTER, UPLOAD, Command, Options, items_option
 from .command_values import argument, items_of
-from .printing import ItemCount, ValueWriter
-from .running import Job, in_event_loop
+from .running import ItemCount, Job, ValueWriter, in_event_loop
 
 ARGUMENTS = """\b
 An argument is
@@ -150,7 +150,9 @@ async def _asking(
 ) -> AsyncGenerator[Callable[..., Awaitable[Any]]]:
     """Connect, and yield the function that makes the request: to the server, or through the server to a peer."""
     if peer is None:
-        retries: Any = {} if sent is not None else {"retry": retry_of(options)}
+        retries: Any = {}
+        if options.retry and sent is None:
+            retries = {"retry": Retry(attempts=options.retry + 1, initial=FIRST_DELAY)}
         async with connected(options, job) as client:
             request = on_channel(client, options.channel).request
             yield partial(request, options.event, *args, send=sent, **retries)

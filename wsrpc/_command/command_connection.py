@@ -7,11 +7,9 @@ import ssl
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from tenacity import stop_after_attempt
 
-from .._base.retry import Retry
 from .._client.client import Client
 from .._client.reconnect_policy import Reconnect
 from .._core.api.channel import Channel
@@ -28,23 +26,13 @@ FIRST_DELAY = 0.5
 """Maximum delay before the second attempt, in seconds. The maximum doubles with each further attempt."""
 
 
-def reconnect_of(options: Options) -> Reconnect | None:
-    """Return the attempts that ``--retry`` allows. None for only one attempt."""
-    attempts: int = options.retry
-    return Reconnect(initial=FIRST_DELAY, stop=stop_after_attempt(attempts + 1)) if attempts else None
-
-
-def retry_of(options: Options) -> Retry | None:
-    """Return how often a request that did not run is sent again. None for never."""
-    attempts: int = options.retry
-    return Retry(attempts=attempts + 1, initial=FIRST_DELAY) if attempts else None
-
-
 @asynccontextmanager
 async def connected(options: Options, job: Job, client: Client | None = None) -> AsyncGenerator[Client]:
     """Connect ``client``, or one that the options describe, and close the connection at the end."""
     if client is None:
-        client = client_of(options, reconnect_of(options))
+        attempts = 1 + options.retry
+        reconnect = Reconnect(initial=FIRST_DELAY, stop=stop_after_attempt(attempts)) if attempts > 1 else None
+        client = client_of(options, reconnect)
     job.doing = f"there was no connection yet to {shown_url(options.url)}"
     async with client:
         job.doing = "the connection was closed"
@@ -54,12 +42,6 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
 def on_channel(client: Client, name: str | None) -> Client | Channel:
     """Return the named channel of ``client``, or ``client`` itself for the main channel."""
     return client if name is None else client.of(name)
-
-
-def channels_of(options: Options) -> tuple[str | None, ...]:
-    """Return the channels that the options name. None is the main channel."""
-    channel: Any = options.channel
-    return (channel,) if channel is None or isinstance(channel, str) else channel or (None,)
 
 
 def client_of(options: Options, reconnect: Reconnect | None) -> Client:

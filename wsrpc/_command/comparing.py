@@ -18,8 +18,7 @@ from .command_errors import REMOTE, UsageError
 from .command_options import APP_DIR, HEADER, Options
 from .description_request import written
 from .loading import TARGETS, described
-from .printing import print_text
-from .running import complain
+from .running import complain, print_text
 
 MOST_SHOWN = 60
 """Characters of an old or new value up to which people see it."""

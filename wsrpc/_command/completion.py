@@ -12,7 +12,7 @@ import click
 from click.shell_completion import ShellComplete, add_completion_class, shell_complete, split_arg_string
 
 from ..errors import WsrpcError
-from .command_connection import channels_of, client_of
+from .command_connection import client_of
 from .command_errors import Failure
 from .command_options import COMPLETE, Options
 from .description_request import checked, describes
@@ -79,7 +79,8 @@ def _offered(options: Options, what: str) -> Iterable[str]:
     if what == "channel":
         names = {event.channel for event in events if event.channel is not None}
     else:
-        names = {event.event for event in events if event.channel in channels_of(options)}
+        chosen = options.channel if isinstance(options.channel, tuple) else (options.channel,)  # or None: the main one
+        names = {event.event for event in events if event.channel in (chosen or (None,))}
     # The names become part of a command, so names that a shell would interpret are not offered.
     return sorted(name for name in names if shlex.quote(name) == name)
 

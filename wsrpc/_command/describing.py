@@ -16,8 +16,7 @@ from .command_connection import connected
 from .command_errors import REMOTE, Failure
 from .command_options import CONNECTION, URL, Command, Options, channel_option
 from .description_request import checked, describes, written
-from .printing import ValueWriter
-from .running import Job, in_event_loop
+from .running import Job, ValueWriter, in_event_loop
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc describe ws://localhost:8080 --channel chat")

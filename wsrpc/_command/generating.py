@@ -22,8 +22,7 @@ from .command_errors import USAGE, UsageError
 from .command_options import APP_DIR, HEADER, Options, several
 from .description_request import written
 from .loading import ROUTES, SERVER, TARGETS, Wanted, described
-from .printing import print_text
-from .running import complain
+from .running import complain, print_text
 
 COMMON = several(
     click.argument("target", type=click.Path()),

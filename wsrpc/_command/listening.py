@@ -18,8 +18,7 @@ from .._core.handlers.observation import Message
 from ..errors import ConnectionLost, one_line
 from .command_connection import client_of, connected
 from .command_options import CONNECTION, EVENTS, URL, Command, Options, channel_option, items_option
-from .printing import ValueWriter
-from .running import Job, complain, in_event_loop
+from .running import Job, ValueWriter, complain, in_event_loop
 
 MOST_UNWRITTEN = 10_000
 MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024

@@ -27,8 +27,7 @@ from .command_connection import CONNECTING, connected, set_up_log
 from .command_errors import NOT_SENT, REMOTE, Failure, UsageError, explained
 from .command_options import CLUSTER, CONNECTION, ENGINE_TOKEN, URL, Command, Options, several
 from .description_request import HAS_NONE, named_url
-from .printing import ValueWriter
-from .running import Job, in_event_loop
+from .running import Job, ValueWriter, in_event_loop
 
 NATS, REDIS = ("nats", "NatsEngine", "token"), ("redis", "RedisEngine", "password")
 ENGINES = {"nats": NATS, "tls": NATS, "redis": REDIS, "rediss": REDIS, "unix": REDIS}

@@ -14,8 +14,7 @@ from ..errors import one_line
 from .command_errors import REMOTE, Failure
 from .command_options import Command, Options
 from .operating import OPERATOR, node_of, number_of, operations
-from .printing import ValueWriter
-from .running import Job, in_event_loop
+from .running import Job, ValueWriter, in_event_loop
 
 EVEN = 0.1
 """The part of the mean by which the processes may differ from it at the end."""

@@ -12,8 +12,7 @@ from .._server.operating.operations import Row
 from .command_options import CLUSTER, CONNECTION, SECONDS, URL, Command, Options, channel_option, several
 from .command_values import argument
 from .operating import JSON, number_of, operations, print_rows, text_of
-from .printing import ValueWriter
-from .running import Job, in_event_loop
+from .running import Job, ValueWriter, in_event_loop
 
 ADDRESS = "{:>5}  {:>6}  {}"
 """The columns of an address."""
