@@ -79,8 +79,9 @@ def _offered(options: Options, what: str) -> Iterable[str]:
     if what == "channel":
         names = {event.channel for event in events if event.channel is not None}
     else:
-        chosen = options.channel if isinstance(options.channel, tuple) else (options.channel,)  # or None: the main one
-        names = {event.event for event in events if event.channel in (chosen or (None,))}
+        channel: Any = options.channel
+        several: Any = channel if channel.__class__ is tuple else (channel,)
+        names = {event.event for event in events if event.channel in (several or (None,))}  # None: the main channel
     # The names become part of a command, so names that a shell would interpret are not offered.
     return sorted(name for name in names if shlex.quote(name) == name)
 

@@ -212,9 +212,11 @@ def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _with_fail_fast(part: Any) -> Any:
     """Return a part of a core schema: a schema, a list of them, or a mapping by name of a field or tag of a union."""
-    if part.__class__ in (list, tuple):
-        return part.__class__(map(_with_fail_fast, part))
-    if part.__class__ is not dict:
+    cls: Any = part.__class__
+    if cls in (list, tuple):
+        items: list[Any] = [_with_fail_fast(item) for item in part]
+        return items if cls is list else tuple(items)
+    if cls is not dict:
         return part  # the label of a union's member
     if isinstance(part.get("type"), str):
         return _fail_fast(part)
