@@ -21,7 +21,7 @@ from ..cluster._calls import ClusterPeerChannel as AsyncClusterPeerChannel
 from ..cluster._cluster import ClusterClient as AsyncClusterClient
 from ..cluster._cluster import ClusterRoom as AsyncClusterRoom
 from ..cluster._cluster import ClusterRoomChannel as AsyncClusterRoomChannel
-from ..cluster._submitted_call import SubmittedCall, WaitingCall
+from ..cluster._submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
@@ -279,6 +279,14 @@ class ClusterClient(Root):
     def peer(self, address: str) -> ClusterPeer:
         """Return the peer with this address. It may be connected to any process, or to none."""
         return ClusterPeer(self._inner.peer(address), self._bridge)
+
+    def waiting(self) -> list[WaitingCalls]:
+        """Return the addresses to which calls wait, each with their number; see `ClusterClient.waiting`."""
+
+        async def read() -> list[WaitingCalls]:
+            return [found async for found in self._inner.waiting()]
+
+        return self._await(read)
 
     def room(self, name: str, *, keep: float | None = None) -> ClusterRoom:
         """Return the room with this name, which emits to its members in all processes; see `ClusterClient.room`."""

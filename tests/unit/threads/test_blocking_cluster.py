@@ -173,6 +173,7 @@ def test_it_submits_calls_and_runs_functions_around_them_in_the_context_of_the_c
         shop.peer("user/1").of("door").submit("ring", 6, key="k2", deliver_within=60)
         assert called.get() == ("submitted", "ring")
         assert [(call.key, call.channel) for call in shop.peer("user/1").waiting()] == [("k", None), ("k2", "door")]
+        assert [(found.address, found.count) for found in shop.waiting()] == [("user/1", 2)]
         assert shop.peer("user/1").of("door").withdraw("ring", key="k2") == SubmittedCall("withdrawn")
         served.run(connect_device())
         assert called.get() == {"user": "ada"}

@@ -7,10 +7,7 @@ import selectors
 import socket
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .network import ProcessSockets
+from typing import Any, Protocol
 
 TIMERS_FIRST = 0.3
 """How often what has arrived has to wait until timers, and what is ready, have run."""
@@ -20,6 +17,20 @@ SOON = 0.01
 
 class NotSimulated(RuntimeError):
     """The program has used something that a simulation does not have, such as a file descriptor."""
+
+
+class Sockets(Protocol):
+    """The network, as one process uses it. The methods are those of an event loop. `ProcessSockets` has them."""
+
+    async def look_up(self, host: Any, port: Any) -> list[Any]: ...
+
+    async def connect(self, sock: socket.socket, address: Any) -> None: ...
+
+    async def create_connection(self, create: Callable[[], Any], host: Any, port: Any, **options: Any) -> Any: ...
+
+    def listen(self, create: Callable[[], Any], host: Any, port: Any) -> asyncio.AbstractServer: ...
+
+    def close(self) -> None: ...
 
 
 class _Timeouts(selectors.BaseSelector):
@@ -59,9 +70,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         wake: called when something is to be done in the next turn, from outside of a turn.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], wake: Callable[[], None], random: Random, sockets: ProcessSockets
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], wake: Callable[[], None], random: Random, sockets: Sockets) -> None:
         self._clock, self._wake, self._random, self._sockets = clock, wake, random, sockets
         selector = _Timeouts()
         super().__init__(selector)

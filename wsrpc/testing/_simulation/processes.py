@@ -8,13 +8,10 @@ import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .events import Event, Events
-from .loops import ProcessLoop
-
-if TYPE_CHECKING:
-    from .network import ProcessSockets
+from .loops import ProcessLoop, Sockets
 
 TURN, LONG_TURN = 0.0002, 0.03
 """Seconds that a turn of the event loop takes, at most, and one in `SELDOM`. What arrives then meets in the next."""
@@ -83,7 +80,7 @@ class Process:
     loop: ProcessLoop
     choices: Random
     """For the application's own decisions."""
-    sockets: ProcessSockets
+    sockets: Sockets
 
     def __init__(
         self,
