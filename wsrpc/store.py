@@ -1,4 +1,4 @@
-"""The contract between calls with keys, rooms with ``keep=``, and the store that keeps their results, items and events.
+"""The contract of a store, which keeps results, items and events, and counts connections.
 
 A `Store` keeps **logs**. A log has a ``key`` of up to 64 ASCII letters and digits, a random ``id``, and numbered
 entries. `MemoryStore` keeps logs in this process, `SqliteStore` in a file, and
@@ -19,9 +19,9 @@ owner, and from each ``hold(process, logs, readers)``, which returns the states 
 lapsed, `LogState.lost` is true, until it is renewed. ``release(logs)`` lets leases lapse at once: a process that ends
 well calls it for what it still holds. Ids of other logs have no effect there, and in ``hold``. The store uses its own
 clock, because the clocks of two processes differ. A store that learns that a process has ended, as Redis does of its
-connections, may tell this before the lease lapses, by `LogState.owner_ended`, and what ``open`` returns may tell by
-`LogState.known_in` that it will know soon. It may have another method, ``await look()``, which is called when a process
-does not answer: the store then looks which have ended, before anybody reads.
+connections, may tell this before the lease lapses, by `LogState.owner_ended`. It may have another method,
+``await look()``, which is called when a process does not answer: the store then looks which have ended, before anybody
+reads.
 ``readers`` has the number of readers of each log in a process, which is a random name: they count as `LogState.readers`
 until the process tells another number, or for ``lease`` seconds.
 
@@ -77,6 +77,15 @@ ended. Both change nothing. Every log that begins in a list gets a higher number
 store has lost since, so that nobody who knows a number overlooks it; numbers are below 2**53, such as microseconds of a
 clock.
 
+**Counts.** ``acquire(subject, process, has, wants, most)`` tells how many of something a process has, such as
+connections of a user, and asks for more, in one step. ``process`` is the key of a log with an owner, whose lease is the
+sign of life of the process: ``acquire`` raises `LogGone` if there is none, or if it has ended. ``subject`` is a text of
+up to 64 ASCII letters, digits and ``-``. Both numbers are for all that the process has, so repeating a call changes
+nothing: from then on, it has ``wants``, or less, if all processes would have more than ``most``, but at least ``has``.
+The store forgets what a process has together with the log, and does not count it for others while the lease has lapsed.
+A store that learns earlier that a process has ended does not count it from then on, and may tell by
+`Acquired.known_in` that it will know soon.
+
 **Format.** `FORMAT` is the version of what is in the logs. A store that outlives a process keeps this number with its
 logs, and raises `StoreLost` if it finds another one: processes of both versions would run the same keys.
 
@@ -87,6 +96,7 @@ the key ``"probe"`` and without entries, until the store answers.
 
 from ._log.contract import (
     LEASE,
+    Acquired,
     Appended,
     ListedLog,
     LogGone,
@@ -105,6 +115,7 @@ from ._log.sqlite_store import SqliteStore
 __all__ = [
     "FORMAT",
     "LEASE",
+    "Acquired",
     "Appended",
     "ListedLog",
     "LogGone",

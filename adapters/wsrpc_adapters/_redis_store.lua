@@ -58,15 +58,14 @@ local function left(silent)  -- until it is known whether a process that is sile
   return silent > 0 and math.max(0, GRACE - silent) or 0
 end
 
-local function state(log, gone, known_in)
+local function state(log, gone)
   local readers = 0
   for _, told in ipairs(call('HVALS', name('readers', log.key))) do
     local count, ends = told:match('^(%d+):(%d+)$')
     if tonumber(ends or 0) > now then readers = readers + count end
   end
-  if log.topic ~= '' and runs(log) then known_in = math.max(0, log.lapses - now) end
   return {log.id, log.arguments, log.first, log.last, log.ending, readers, (gone or is_lost(log)) and 1 or 0, gone and 1 or 0,
-    known_in or 0, log.attempt}
+    log.topic ~= '' and runs(log) and math.max(0, log.lapses - now) or 0, log.attempt}
 end
 
 local function outlive(key, ms)
@@ -90,6 +89,11 @@ local function save(log)
     for _, key in ipairs({name('list', log.topic), name('lapses', log.topic), name('left', log.payer), PREFIX .. 'lists', PREFIX .. 'number'}) do
       outlive(key, ms)
     end
+  end
+  if log.acquires then
+    call('PEXPIRE', name('acquired', log.key), ms)
+    call('SADD', PREFIX .. 'acquirers', log.key)
+    outlive(PREFIX .. 'acquirers', ms)
   end
   if call('PTTL', PREFIX .. 'format') < ms then call('SET', PREFIX .. 'format', FORMAT, 'PX', ms) end
 end
@@ -171,7 +175,7 @@ local function create(key, id, payer, keep, owned, arguments, topic, payload, me
   end
   if too_much > 0 then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
-  call('DEL', name('entries', key), name('readers', key), name('writers', key))
+  call('DEL', name('entries', key), name('readers', key), name('writers', key), name('acquired', key))
   if topic ~= '' then join(log) end
   return log
 end
@@ -281,7 +285,6 @@ end
 
 function steps.open(key, ...)
   local log, freed = find(key), {}
-  local silent = log and log.id ~= ... and select(-1, ...) == '1' and silence(log) or 0
   if log and log.free then
     for _, id in ipairs(log.freed) do
       if id == ... then return state(log) end  -- it comes late
@@ -298,7 +301,7 @@ function steps.open(key, ...)
     log.freed = freed
     if log.topic == '' then renew(log) else save(log) end
   end
-  local found = state(log, silent >= GRACE, left(silent))
+  local found = state(log)
   table.insert(found, behind(log))
   return found
 end
@@ -438,6 +441,29 @@ function steps.topics(after)
   until #topics == 0 or #found == MOST_TOPICS
   for _, topic in ipairs(dead) do redis.pcall('ZREM', PREFIX .. 'lists', topic) end
   return found
+end
+
+function steps.acquire(subject, process, has, wants, most, watches)
+  local log, acquired, known_in = find(process), name('acquired', process), 0
+  if not log or not runs(log) then return 'gone' end
+  for _, other in ipairs(call('SMEMBERS', PREFIX .. 'acquirers')) do
+    local theirs = other ~= process and call('HGET', name('acquired', other), subject)
+    local holder = theirs and find(other)
+    if holder and runs(holder) and not is_lost(holder) then
+      local silent = watches == '1' and silence(holder) or 0
+      if silent < GRACE then most, known_in = most - theirs, math.max(known_in, left(silent)) end
+    elseif other ~= process and not log.acquires and not find(other) then
+      call('SREM', PREFIX .. 'acquirers', other)
+    end
+  end
+  local count = math.max(has, math.min(wants, most))
+  if count > 0 then call('HSET', acquired, subject, count) else call('HDEL', acquired, subject) end
+  if not log.acquires then
+    log.acquires = true
+    call('HSET', acquired, '', 0)  -- an empty hash would be gone, and the next one would not expire
+    save(log)
+  end
+  return {count, known_in}
 end
 
 local format = call('GET', PREFIX .. 'format')

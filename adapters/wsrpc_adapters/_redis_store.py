@@ -1,10 +1,10 @@
 """`RedisStore`: keeps logs in Redis or Valkey, with the library redis-py.
 
-A log has a state, a stream with its entries, and a hash with the numbers of its readers. A payer has sorted sets of
-its logs, and a hash with their bytes. A list has sorted sets of its logs, by their numbers and by the times at which
-they are lost, and there is one of all lists. Every key expires. Each step is one call of the script in
-``_redis_store.lua``, so it happens completely or not at all, by the clock of Redis. The script publishes what was
-added. Each process listens on one connection, and needs no further step to read what it hears there.
+A log has a state, a stream with its entries, and hashes with the numbers of its readers and of what its process has
+acquired. A payer has sorted sets of its logs, and a hash with their bytes. A list has sorted sets of its logs, by their
+numbers and by the times at which they are lost, and there is one of all lists. Every key expires. Each step is one call
+of the script in ``_redis_store.lua``, so it happens completely or not at all, by the clock of Redis. The script
+publishes what was added. Each process listens on one connection, and needs no further step to read what it hears there.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import (
     FORMAT,
     LEASE,
+    Acquired,
     Appended,
     ListedLog,
     LogGone,
@@ -198,7 +199,7 @@ class RedisStore:
         new = (log.id, log.payer, _ms(log.keep), int(log.owned), log.arguments, log.topic, log.payload, log.memory)
         is_own = log.owned and not log.topic
         process, within = await self._announced() if is_own else "", _ms(log.within) if log.topic else 0
-        state = state_of(*await self._step("open", key, *new, within, process, int(self._tails.watches)))
+        state = state_of(*await self._step("open", key, *new, within, process))
         if state.id == log.id and is_own and not state.last and state.end is None:
             self._tails.own(key, state)
         else:
@@ -289,6 +290,10 @@ class RedisStore:
             Topic(number, text_of(name), count, age / 1000, newest.decode())
             for number, name, count, age, newest in await self._step("topics", after)
         ]
+
+    async def acquire(self, subject: str, process: str, has: int, wants: int, most: int, /) -> Acquired:
+        count, known_in = await self._step("acquire", subject, process, has, wants, most, int(self._tails.watches))
+        return Acquired(count, known_in / 1000)
 
     async def close(self) -> None:
         self._enter_loop()

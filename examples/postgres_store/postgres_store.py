@@ -1,9 +1,9 @@
 """`PostgresStore`: keeps what calls with a key and rooms with ``keep=`` need in PostgreSQL, with the library asyncpg.
 
-A log is a row, with its entries, writers and readers in three other tables. Each call is one transaction, which locks
-the key of the log, then all lists if the log begins in one, and then its payer if bytes are added. News are announced
-by ``NOTIFY`` as the transaction commits. Each process listens on one connection. All times are those of PostgreSQL's
-clock, in seconds.
+A log is a row, with its entries, writers, readers and what its process has acquired in four other tables. Each call is
+one transaction, which locks the key of the log, then all lists if the log begins in one, and then its payer if bytes
+are added. News are announced by ``NOTIFY`` as the transaction commits. Each process listens on one connection. All
+times are those of PostgreSQL's clock, in seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import asyncpg
 from wsrpc.store import (
     FORMAT,
     LEASE,
+    Acquired,
     Appended,
     ListedLog,
     LogGone,
@@ -90,6 +91,8 @@ CREATE TABLE IF NOT EXISTS writer (key text REFERENCES log ON DELETE CASCADE, wr
     number bigint NOT NULL, before text NOT NULL, added float8 NOT NULL, PRIMARY KEY (key, writer));
 CREATE TABLE IF NOT EXISTS reader (key text REFERENCES log ON DELETE CASCADE, process text,
     count integer NOT NULL, until float8 NOT NULL, PRIMARY KEY (key, process));
+CREATE TABLE IF NOT EXISTS acquired (subject text, process text REFERENCES log ON DELETE CASCADE,
+    count bigint NOT NULL, PRIMARY KEY (subject, process));
 """
 LOCK = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 REMOVE_EXPIRED = f"""
@@ -203,6 +206,13 @@ SELECT newest.place, names.topic, (SELECT count(*) FROM log WHERE topic = names.
 ), newest.id FROM names, LATERAL (
     SELECT place, id FROM log WHERE topic = names.topic AND {LISTED} ORDER BY place DESC LIMIT 1
 ) AS newest WHERE newest.place > $1 ORDER BY newest.place LIMIT 200
+"""
+ACQUIRE = f"""
+INSERT INTO acquired SELECT $1, $2, greatest($3::bigint, least($4::bigint, $5::bigint - (
+    SELECT coalesce(sum(count), 0) FROM acquired JOIN log AS other ON other.key = process
+    WHERE subject = $1 AND process <> $2 AND {RUNS} AND lapses > {NOW}
+))) FROM log WHERE key = $2 AND {RUNS} AND {ALIVE}
+ON CONFLICT (subject, process) DO UPDATE SET count = excluded.count RETURNING count
 """
 
 # ---------------------------------------------------------------- the store
@@ -378,6 +388,15 @@ class PostgresStore:
     async def topics(self, after: int, /) -> Sequence[Topic]:
         async with self._transaction() as db:
             return [Topic(*row) for row in await db.fetch(TOPICS, after)]
+
+    @to_its_end
+    async def acquire(self, subject: str, process: str, has: int, wants: int, most: int, /) -> Acquired:
+        async with self._transaction() as db:
+            await db.execute(LOCK, 4, subject)
+            if (count := await db.fetchval(ACQUIRE, subject, process, has, wants, most)) is None:
+                raise LogGone("the store has no such log of a process")
+            await db.execute("DELETE FROM acquired WHERE (subject, process, count) = ($1, $2, 0)", subject, process)
+            return Acquired(count)
 
     async def close(self) -> None:
         self._wake_readers(self._waiting, news=False)

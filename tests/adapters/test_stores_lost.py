@@ -34,7 +34,7 @@ from waiting import until
 
 from wsrpc import Client, HandshakeRejected, Quotas, Server
 from wsrpc._log import sqlite_store
-from wsrpc._server.quotas import quotas
+from wsrpc._server.quotas import shared_connections
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import FORMAT, LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
 from wsrpc.testing import connect
@@ -95,7 +95,7 @@ async def calls_fail(store: RedisStore) -> None:
         *(store.open("k2", new_log("b")), add_own(store, 1, b"x", id="b", key="k2"), add(store, "w", 1, b"x")),
         *(store.read("k2", 0), store.read("k2", 0, wait=30)),
         *(store.hold("p", {"k2": "b"}, {"k": 1}), store.release({"k2": "b"})),
-        *(store.adopt("k2", "b", "p"), store.pending("t", 0), store.topics(0)),
+        *(store.adopt("k2", "b", "p"), store.pending("t", 0), store.topics(0), store.acquire("s", "k2", 0, 1, 1)),
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StoreLost)] == []
@@ -289,7 +289,7 @@ async def test_the_connections_of_a_process_that_was_killed_do_not_count_for_lon
     how: str, mortal: Mortal, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempts of new ones wait until it is known that it was killed, and are not refused."""
-    monkeypatch.setattr(quotas, "SLOT_TIMEOUT", 60.0)
+    monkeypatch.setattr(shared_connections, "ANSWER_TIMEOUT", 60.0)
     server = Server(quotas=Quotas(connections=2), store=RedisStore(mortal.url, lease=3600))
     program = await started(CONNECTED, mortal.url, how)
 

@@ -74,9 +74,7 @@ class LogState(Struct, frozen=True):
         lost: whether the log has not ended, and its lease has lapsed, or ``owner_ended``. One of a list is not lost as
             long as it can be adopted.
         owner_ended: whether the log has not ended, and the store knows that its owner has. Then nobody waits for it.
-        known_in: seconds until the store knows whether the owner has ended, because it misses the owner. `Store.open`
-            says so. 0: it does not miss it, or cannot tell. For a log of a list, seconds until it is lost, unless its
-            lease is renewed.
+        known_in: for a log of a list that has not ended, seconds until it is lost, unless its lease is renewed.
         attempt: how many owners `Store.adopt` has given to a log of a list.
         behind: the id of the log before it in its list, which has not ended. `Store.open` says so. Empty: there is
             none.
@@ -131,6 +129,19 @@ class Appended(Struct, frozen=True):
     number: int
     before: str
     state: LogState
+
+
+class Acquired(Struct, frozen=True):
+    """The result of `Store.acquire`.
+
+    Attributes:
+        count: what the process has from now on.
+        known_in: seconds until the store knows whether a process that counts has ended, because it misses the process.
+            0: it misses none, or cannot tell.
+    """
+
+    count: int
+    known_in: float = 0.0
 
 
 class ListedLog(Struct, frozen=True):
@@ -212,6 +223,8 @@ class Store(Protocol):
     async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]: ...
 
     async def topics(self, after: int, /) -> Sequence[Topic]: ...
+
+    async def acquire(self, subject: str, process: str, has: int, wants: int, most: int, /) -> Acquired: ...
 
     async def close(self) -> None:
         """Release connections and tasks. Reads that wait end. A call after this opens the connections again."""

@@ -116,7 +116,7 @@ class StoreLink:
     """
 
     def __init__(self, store: Store | None) -> None:
-        if store is not None and not callable(getattr(store, "release", None)):
+        if store is not None and not callable(getattr(store, "acquire", None)):
             raise TypeError(f"store= is a MemoryStore, a SqliteStore or a RedisStore, got {store!r}")
         self.memory: MemoryStore | None = None
         """The store of this server or client alone, which answers at once. None if others may have the same store."""

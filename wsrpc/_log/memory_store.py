@@ -20,6 +20,7 @@ from .contract import (
     MOST_TOPICS,
     OTHER,
     PAGE,
+    Acquired,
     Appended,
     ListedLog,
     LogGone,
@@ -227,6 +228,8 @@ class MemoryStore:
         """The lists that are not empty, by name. The one in which a log has begun last is the last."""
         self._number = 0
         """The last one that a log has got."""
+        self._acquired: dict[str, dict[str, int]] = {}
+        """What processes have of each subject, by the keys of their logs."""
         self._shares: dict[str, Share] = {}
         self._whole = Share()
         self._checks: list[tuple[float, str]] = []
@@ -401,6 +404,20 @@ class MemoryStore:
             found.append(Topic(listing.number, name, len(logs), now - oldest.started, newest.new.id))
         return found
 
+    async def acquire(self, subject: str, process: str, has: int, wants: int, most: int, /) -> Acquired:
+        now = self._drop_expired()
+        if (log := self._logs.get(process)) is None or not log.runs:
+            raise LogGone("the store has no such log of a process")
+        own = self._acquired.setdefault(process, {})
+        for each, acquired in self._acquired.items():
+            if acquired is not own and self._logs[each].runs and not self._logs[each].is_lost(now):
+                most -= acquired.get(subject, 0)
+        count = max(has, min(wants, most))
+        own[subject] = count
+        if not count:
+            del own[subject]
+        return Acquired(count)
+
     # ------------------------------------------------------------ lists
 
     def _logs_of(self, topic: str) -> dict[str, StoredLog]:
@@ -463,6 +480,7 @@ class MemoryStore:
     def _drop(self, key: str, log: StoredLog) -> None:
         del self._logs[key]
         log.wake_readers()
+        self._acquired.pop(key, None)
         self._leave(key, log)
         log.share.left.pop(key, None)
         self._resize(log, -log.base, -log.entry_bytes)

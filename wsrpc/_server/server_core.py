@@ -311,9 +311,9 @@ class ServerCore:
             for port in self.ports:
                 await port.wait_closed()  # a handshake may wait for the store
             self.ports.clear()
-            if self._quotas is not None:
-                await self._quotas.close()
             await self._runs.close(self._patience)
+            if self._quotas is not None:
+                self._quotas.close()
             self.peers.clear()  # some peers may remain, because closing their transport failed
             await self._rooms.presences.close(self._patience)
             await self._exit_cluster()

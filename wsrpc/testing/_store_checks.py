@@ -807,6 +807,55 @@ async def a_log_counts_for_its_payer(connect: Connect) -> None:
     await store.open("k3", new_log("a", payload=bytes(20_000)))
 
 
+# ---------------------------------------------------------------- counts
+
+
+async def _acquire(store: Store, process: str, has: int, wants: int, most: int = 5, subject: str = "ann-1") -> int:
+    return (await store.acquire(subject, process, has, wants, most)).count
+
+
+async def all_processes_acquire_no_more_than_there_is(connect: Connect) -> None:
+    stores = {"p": connect(), "q": connect()}
+    for process, store in stores.items():
+        await store.open(process, new_log(process, payer=process))
+    steps = [("p", 0, 2, 2), ("p", 0, 2, 2), ("p", 2, 9, 5), ("p", 2, 9, 5), ("p", 3, 3, 3), ("q", 0, 9, 2)]
+    steps += [("q", 7, 9, 7), ("p", 3, 9, 3), ("q", 1, 1, 1), ("p", 4, 9, 4), ("q", 0, 0, 0), ("q", 0, 9, 1)]
+    for process, has, wants, count in steps:
+        assert await _acquire(stores[process], process, has, wants) == count, (process, has, wants)
+    assert [await _acquire(stores[each], each, 0, 5, subject="bob") for each in "qp"] == [5, 0]
+    acquired = await asyncio.gather(*(_acquire(stores[each], each, 0, 4, subject="cleo") for each in "pq" * 9))
+    assert {*acquired} == {4, 1}
+
+
+async def what_a_process_has_counts_until_its_lease_lapses(connect: Connect) -> None:
+    store = connect(lease=SOON)
+    for process in ("p", "q"):
+        await store.open(process, new_log(process, payer=process, keep=AN_HOUR))
+        await _acquire(store, process, 0, 5)
+    await until(partial(_acquire, store, "q", 0, 5), lambda count: count == 5)
+
+
+async def what_a_process_has_counts_until_its_log_ends(connect: Connect) -> None:
+    store, other = connect(lease=AN_HOUR), connect(lease=AN_HOUR)
+    for process, count in (("p", 2), ("r", 2), ("q", 1)):
+        await store.open(process, new_log(process, payer=process))
+        assert await _acquire(store, process, 0, 2) == count
+    await store.release({"p": "p"})
+    assert await _acquire(other, "q", 1, 5) == 3
+    await store.hold("h", {"p": "p"}, {})
+    assert await _acquire(other, "q", 1, 5) == 1
+    await end(store, b"", id="r", key="r", free=True)
+    assert await _acquire(other, "q", 1, 5) == 3
+    await store.open("r", new_log("s", payer="r"))
+    assert await _acquire(other, "q", 1, 5) == 3, "another log has nothing of the one before it"
+    assert await _acquire(store, "r", 0, 1) == 0
+    await end(store, b"", id="s", key="r")
+    await add(store, "w", 1, key="room")
+    for process in ("none", "r", "room"):
+        with raises(LogGone):
+            await _acquire(store, process, 0, 1)
+
+
 STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     of_many_that_open_a_log_one_gets_its_own,
     a_lease_lapses_and_each_sign_of_life_renews_it,
@@ -844,6 +893,9 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     a_reader_of_a_log_learns_whether_its_position_is_still_right,
     a_log_is_forgotten_after_its_last_add_and_starts_anew,
     a_log_counts_for_its_payer,
+    all_processes_acquire_no_more_than_there_is,
+    what_a_process_has_counts_until_its_lease_lapses,
+    what_a_process_has_counts_until_its_log_ends,
 )
 """Checks of a store, each with a name that says what must hold. A check gets a `Connect`, and raises `AssertionError`.
 """

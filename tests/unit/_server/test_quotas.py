@@ -30,7 +30,7 @@ from wsrpc import (
 )
 from wsrpc._server.quotas import quotas
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.store import Appended, LogState, MemoryStore, NewLog, StoreFull, StoreLost
+from wsrpc.store import Acquired, Appended, LogState, MemoryStore, Page, StoreFull, StoreLost
 from wsrpc.testing import Line, Simulation, connect, memory_transports, simulate
 
 ABOVE = "above the quota"
@@ -415,6 +415,7 @@ class Outage(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
+        self.steps = 0
         self.failure: Exception | None = None
         self.unrenewed = list[Exception]()
         """What the next attempts to renew a lease raise."""
@@ -427,12 +428,19 @@ class Outage(MemoryStore):
         self.answers.set()
         self.renews.set()
 
-    async def open(self, key: str, log: NewLog, /) -> LogState:
+    async def read(self, *args: Any, **options: Any) -> Page | None:
+        page = await super().read(*args, **options)
         if self.failure is not None:
             raise self.failure
-        state = await super().open(key, log)
+        return page
+
+    async def acquire(self, *args: Any) -> Acquired:
+        self.steps += 1
+        if self.failure is not None:
+            raise self.failure
+        acquired = await super().acquire(*args)
         await self.answers.wait()
-        return state
+        return acquired
 
     async def hold(self, *args: Any) -> Mapping[str, LogState]:
         await self.renews.wait()
@@ -454,17 +462,17 @@ class Missing(MemoryStore):
         self.since = float("inf")
         self.missed = set[str]()
 
-    async def open(self, key: str, log: NewLog, /) -> LogState:
-        state = await super().open(key, log)
+    async def acquire(self, subject: str, process: str, has: int, wants: int, most: int, /) -> Acquired:
+        acquired = await super().acquire(subject, process, has, wants, most)
         passed = asyncio.get_running_loop().time() - self.since
         if passed < 0:
-            self.missed.add(state.id)
-        if passed < 0 or state.id not in self.missed or state.lost:
-            return state
+            self.missed.add(process)
+        if passed < 0 or acquired.count == wants:
+            return acquired
         if passed < 1:
-            return msgspec.structs.replace(state, known_in=1 - passed)
-        await self.release({key: state.id})
-        return await super().open(key, log)
+            return Acquired(acquired.count, known_in=1 - passed)
+        await self.release({each: each for each in self.missed})
+        return await super().acquire(subject, process, has, wants, most)
 
     async def hold(self, *_: Any) -> Mapping[str, LogState]:
         await asyncio.Event().wait()
@@ -527,9 +535,11 @@ async def opened(stack: AsyncExitStack, servers: list[Server], user: str, tries:
 async def test_a_user_opens_500_connections_on_three_servers(
     shared: bool, most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also if each is another device. Each server names the user once."""
-    async with three(MemoryStore() if shared else None) as servers, AsyncExitStack() as stack:
+    """Also if each is another device. Each server names the user once, and asks the store once for all that wait."""
+    store = Outage()
+    async with three(store if shared else None) as servers, AsyncExitStack() as stack:
         assert len(await opened(stack, servers, "ada", 500)) == most
+        assert store.steps == (len(servers) if shared else 0)
         assert len(await opened(stack, servers, "bob", 3)) == 3
         refused = Counter[int]()
         for server in servers:
@@ -566,7 +576,7 @@ async def test_a_client_that_was_killed_comes_back_at_its_quota_if_it_has_its_ad
             await client.close()
 
 
-async def test_a_slot_is_free_when_its_connection_or_its_server_ends() -> None:
+async def test_connections_count_until_they_or_their_servers_end() -> None:
     async with three(MemoryStore()) as servers, AsyncExitStack() as stack:
         first = await opened(stack, servers[:1], "ada", 3)
         assert len(await opened(stack, servers[1:2], "ada", 5)) == 2
@@ -578,7 +588,7 @@ async def test_a_slot_is_free_when_its_connection_or_its_server_ends() -> None:
 
 
 @pytest.mark.parametrize("noticed", ["before", "while its process is asked"])
-async def test_a_connection_waits_for_a_slot_until_the_store_knows_whether_its_process_was_killed(noticed: str) -> None:
+async def test_a_connection_waits_until_the_store_knows_whether_a_process_was_killed(noticed: str) -> None:
     """Otherwise it was refused for as long as a client needs to come back, or for a lease."""
     store, engine, loop = Missing(), Deaf(), asyncio.get_running_loop()
     async with three(store, 5, engine) as servers, AsyncExitStack() as stack:
@@ -596,22 +606,27 @@ async def test_a_connection_waits_for_a_slot_until_the_store_knows_whether_its_p
             engine.deaf = False
 
 
-@pytest.mark.parametrize("lost", ["it was given to another one", "it was ended", "the store has lost everything"])
-async def test_a_slot_that_a_process_has_lost_is_its_own_again_when_it_is_free(lost: str) -> None:
-    """Perhaps nobody has it, because who ended its log had no time left to begin another one."""
+@pytest.mark.parametrize("lost", ["for another one", "with its log", "with everything", "as in a copy of before"])
+async def test_a_connection_that_the_store_has_forgotten_counts_again_after_a_lease(lost: str) -> None:
     store = Outage()
     async with three(store, most=1) as servers, AsyncExitStack() as stack:
         assert len(await opened(stack, servers[:1], "ada", 1)) == 1
-        if "given" in lost:
+        if "another" in lost:
             store.renews.clear()
             await asyncio.sleep(store.lease)
             [other] = await opened(stack, servers[1:2], "ada", 1)
             store.renews.set()
             await asyncio.sleep(store.lease)
             await other.aclose()
-        elif "ended" in lost:
+        elif "log" in lost:
             [(key, log)] = store._logs.items()
             await store.append(key, log.new.id, "other", 1, [], end=b"", free=True)
+        elif "copy" in lost:  # all connections to the store are lost, and there are others before a step has failed
+            store._acquired.clear()
+            store.failure = StoreLost("down")
+            store.wake_readers()
+            await settled()
+            store.failure = None
         else:
             store.restart()
             store.failure = StoreLost("down")
@@ -622,8 +637,7 @@ async def test_a_slot_that_a_process_has_lost_is_its_own_again_when_it_is_free(l
         assert not await opened(stack, servers[2:], "ada", 1)
 
 
-async def test_a_slot_that_the_store_has_given_too_late_is_freed() -> None:
-    """Otherwise it counted until its lease had ended, and nobody had it."""
+async def test_what_the_store_grants_too_late_counts_for_nobody() -> None:
     store = Outage()
     async with three(store, most=1) as servers, AsyncExitStack() as stack:
         store.answers.clear()
@@ -662,7 +676,7 @@ async def test_without_an_answer_of_the_store_each_process_counts_for_itself(
     caplog.clear()
 
 
-async def test_a_session_that_resumes_on_another_server_needs_no_other_slot() -> None:
+async def test_a_session_that_resumes_on_another_server_counts_once() -> None:
     async with three(MemoryStore(), 1) as servers, AsyncExitStack() as stack:
         lines = [Line(each) for each in servers]
         at = 0

@@ -97,7 +97,7 @@ async def test_python_may_collect_a_handshake_in_another_thread() -> None:
         await server.handshake(Handshake("/", {}))
     await asyncio.to_thread(opening.clear)
     async with connect(server):
-        pass
+        await server.close()
 
 
 async def test_events_that_nobody_has_any_more_may_be_collected_in_another_thread() -> None:

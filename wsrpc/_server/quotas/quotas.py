@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from math import inf
-from random import sample
 from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
-
-from msgspec import structs
 
 from ..._base.buckets import UNTOLD, TokenBucket
 from ..._base.logs import LogBudget, address_text
@@ -25,8 +21,7 @@ from ..._core.handlers.lifecycle import ends_the_task
 from ..._core.peer.admission import Rate, Refusal
 from ..._core.session.sessions import network_of
 from ..._keyed.keeper import principal_text
-from ..._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost
-from ..._log.link import StoreLink, insist
+from ..._log.link import StoreLink
 from ..._net.handshake_checks import Door, reported
 from ..._raw.raw_connection import RawConnection
 from ...errors import ConnectionLost, HandshakeRejected, WsrpcError
@@ -34,6 +29,7 @@ from ...handshake import Handshake
 from ...quotas import Quotas
 from ...transport import Traffic
 from ..peers import ServedPeer
+from .shared_connections import ANSWER_TIMEOUT, Place, SharedConnections
 
 ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""
@@ -45,10 +41,8 @@ HASH = 24
 """Length of the hash of a name."""
 LONGEST_PAUSE = 5.0
 """Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
-SLOT_TIMEOUT = 2.0
-"""Seconds for which a new connection waits for the store. After that, each process counts for itself."""
 REPLACING = 0.2
-"""Seconds until a connection is counted again in place of an older one, whose slot is free soon. They double."""
+"""Seconds until a connection is counted again in place of an older one, which soon counts no more. They double."""
 ATTEMPTS = 3
 """Number of connections that a client may try at once: a WebSocket, and two over HTTP."""
 
@@ -72,7 +66,6 @@ class Subject:
         "count",
         "key",
         "requests",
-        "slots",
         "text",
     )
 
@@ -88,8 +81,6 @@ class Subject:
         """Number of handlers that run. `ActiveCalls` counts them."""
         self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
         """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
-        self.slots: dict[int, None] = {}
-        """The slots in the store that connections of this process have."""
         rate, self._running = quotas.requests, maxsize if quotas.running is None else quotas.running
         self.requests = None if rate is None else TokenBucket(rate, rate)
         """Counts requests and events."""
@@ -159,56 +150,6 @@ class QuotaExceeded(Exception):
         self.subject = subject
 
 
-class Slot:
-    """One of the slots of a subject in the store: the process with the log of the slot may have a connection."""
-
-    def __init__(self, link: StoreLink, subject: SubjectKey, number: int) -> None:
-        self.number, self._link = number, link
-        self._key = sha256("quota {} {} {}".format(number, *subject).encode()).hexdigest()
-        # It pays for itself, because a payer may have fewer logs than a subject has slots.
-        self._new = NewLog(id=secrets.token_hex(8), payer=self._key, keep=1, owned=True)
-        self._is_free = False
-        self.known_in = 0.0
-        """Seconds until the store knows whether the process that has the slot was killed. 0: it lives."""
-
-    async def acquire(self) -> bool:
-        """Get the slot. Return False if another connection has it."""
-        store = self._link.store
-        state = await store.open(self._key, self._new)
-        if state.lost and state.id != self._new.id:  # its process was killed
-            with suppress(LogGone):
-                await store.append(self._key, state.id, OTHER, 1, [], end=b"", free=True, only_if_lost=True)
-            state = await store.open(self._key, self._new)
-        self.known_in = state.known_in
-        if state.id != self._new.id or state.end is not None:
-            return False
-        if self._is_free:  # its connection has ended meanwhile
-            await self.free()
-            return False
-        self._link.lease.hold(self._key, self._new.id, self._learn, self._link.store.lease / 3)
-        return True
-
-    def _learn(self, state: LogState | None) -> None:
-        # The store has lost it, or did not hear of this process for too long.
-        if state is None or state.end is not None:
-            self._link.lease.release(self._new.id)
-            self._link.spawn(self._acquire_again())
-
-    async def _acquire_again(self) -> None:
-        while not self._is_free:
-            self._new = structs.replace(self._new, id=secrets.token_hex(8))
-            if await insist(self.acquire):
-                return
-            await asyncio.sleep(self._link.store.lease / 3)
-
-    async def free(self) -> None:
-        """Give the slot up."""
-        self._is_free = True
-        self._link.lease.release(self._new.id)
-        with suppress(StoreLost, StoreFull, LogGone):  # otherwise, it ends with its lease
-            await self._link.store.append(self._key, self._new.id, OTHER, 1, [], end=b"", free=True)
-
-
 class Meter:
     """Pauses reading from a peer, while it or another peer of its subjects has sent too many bytes."""
 
@@ -226,13 +167,10 @@ class Meter:
             self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
 
 
-class Membership:
+class Membership(Place, kw_only=True, eq=False):
     """A connection, as one subject counts it, from its handshake to the end of its session."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        self.slot: Slot | None = None
-        self.is_over = False
+    subject: Subject
 
 
 def nobody(*_: object) -> None:
@@ -271,7 +209,7 @@ class QuotaBook:
         """The memberships of each `Peer` and `RawConnection`."""
         self._resuming = defaultdict[SubjectKey, dict[asyncio.Timeout, None]](dict)
         """The connections of each subject whose clients have not named their session, the oldest first."""
-        self._freeing = set[asyncio.Task[None]]()
+        self._shared = SharedConnections(link)
         self.on_bound: Callable[[Subject, Scheduler], object] = nobody
         """Called with each subject of a new connection, and the clock of the connection."""
 
@@ -348,9 +286,12 @@ class QuotaBook:
     async def _count(self, handshake: Handshake, door: Door) -> None:
         try:
             for membership in self._enter(handshake):
-                if self._link.is_shared and not await self._acquire_slot(membership):
-                    door.quotas_unchecked += 1
-                    self._link.spawn(self._acquire_later(membership))
+                (number, name), most = membership.subject.key, membership.subject.most
+                if most is not None and self._link.is_shared:
+                    if not await self._shared.enter(membership, f"{number}-{name}", most):
+                        door.quotas_unchecked += 1
+                    if membership.tally is None:
+                        raise QuotaExceeded(membership.subject)
         except BaseException:
             self.leave(handshake)
             raise
@@ -363,7 +304,7 @@ class QuotaBook:
         if handshake.address is None or self._end_detached is None:
             return False
         try:
-            async with asyncio.timeout(SLOT_TIMEOUT / 2):
+            async with asyncio.timeout(ANSWER_TIMEOUT / 2):
                 is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
         except (ConnectionLost, TimeoutError):  # perhaps the store misses its process only now
             await self._count(handshake, door)
@@ -372,7 +313,7 @@ class QuotaBook:
             return False
         pause = REPLACING
         with suppress(TimeoutError):
-            async with asyncio.timeout(SLOT_TIMEOUT / 2):
+            async with asyncio.timeout(ANSWER_TIMEOUT / 2):
                 while is_free:
                     with suppress(QuotaExceeded):
                         await self._count(handshake, door)
@@ -391,7 +332,7 @@ class QuotaBook:
                 subject.enter()
                 self._subjects[key] = subject
                 self._idle.pop(key, None)
-                memberships.append(Membership(subject))
+                memberships.append(Membership(subject=subject))
         except BaseException:
             self._give_up(memberships)
             raise
@@ -416,73 +357,6 @@ class QuotaBook:
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
         return door.refuse(HandshakeRejected(500, "internal error\n"))
-
-    async def _acquire_slot(self, membership: Membership) -> bool:
-        """Get a slot of the store. The slots of a subject are as many as its connections in all processes.
-
-        A slot of a process that the store misses is asked for again, after all others, when the store knows more.
-
-        Return False if the store does not answer.
-
-        Raises:
-            QuotaExceeded: all have been found to be taken.
-        """
-        subject, most = membership.subject, membership.subject.most
-        if most is None:
-            return True
-        if not self._link.answers:
-            return False
-        asked = 0
-        try:
-            async with asyncio.timeout(SLOT_TIMEOUT):
-                numbers = sample(range(most), most)
-                for place, number in enumerate(numbers):  # one after another: one taken on trial would refuse others
-                    is_first = place < most
-                    if number in subject.slots:
-                        if is_first:  # who asks for it may get another one
-                            numbers.append(number)
-                        continue
-                    slot = Slot(self._link, subject.key, number)
-                    subject.slots[number] = None  # also while it is asked for: another connection asks for another one
-                    try:
-                        is_mine = await slot.acquire()
-                        while slot.known_in and not is_first:
-                            await asyncio.sleep(slot.known_in)
-                            is_mine = await slot.acquire()
-                        if is_mine:
-                            membership.slot = slot
-                            return True
-                        if slot.known_in:
-                            numbers.append(number)
-                    except BaseException:  # the store may have given it, and nobody would free it before its lease ends
-                        self._link.spawn(slot.free())
-                        raise
-                    finally:
-                        if membership.slot is None:
-                            subject.slots.pop(number, None)
-                    asked += 1
-        except Exception as exc:  # `WatchedStore` has logged it
-            if asked == 0 or not isinstance(exc, TimeoutError):  # else, so many are taken that it took long
-                return False
-        raise QuotaExceeded(subject)
-
-    async def _acquire_later(self, membership: Membership) -> None:
-        """Get a slot for a connection that was accepted without one, when the store answers and there is one."""
-        pause = self._link.store.lease / 6
-        while not membership.is_over and membership.slot is None:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LOG_INTERVAL)
-            with suppress(QuotaExceeded):
-                await self._acquire_slot(membership)
-        if membership.is_over and membership.slot is not None:
-            self._free(membership)
-
-    def _free(self, membership: Membership) -> None:
-        if membership.slot is not None:
-            membership.subject.slots.pop(membership.slot.number, None)
-            task = self._link.spawn(membership.slot.free())
-            self._freeing.add(task)
-            task.add_done_callback(self._freeing.discard)
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""
@@ -516,8 +390,7 @@ class QuotaBook:
         for each in memberships:
             subject = each.subject
             subject.connections -= 1
-            each.is_over = True
-            self._free(each)
+            self._shared.leave(each)
             if not subject.connections:
                 self._remember(subject)
         memberships.clear()
@@ -548,10 +421,9 @@ class QuotaBook:
             self._remember(subject)
         return subject
 
-    async def close(self) -> None:
-        """Wait a short time until the slots in the store are free."""
-        if self._freeing:
-            await asyncio.wait(self._freeing, timeout=SLOT_TIMEOUT)
+    def close(self) -> None:
+        """Begin to count anew with other processes, because the store counts this one no more."""
+        self._shared = SharedConnections(self._link)
 
     def abandon(self) -> None:
         """Forget all connections, because the event loop was closed."""
@@ -562,7 +434,7 @@ class QuotaBook:
         self._subjects.clear()
         self._resuming.clear()
         self._idle.clear()
-        self._freeing.clear()
+        self.close()
 
 
 def checked(quotas: Quotas | Iterable[Quotas]) -> tuple[Quotas, ...]:
