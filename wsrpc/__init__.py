@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:
     from ._client.client import Client
     from ._client.reconnect_hooks import ReconnectInfo
     from ._client.reconnect_policy import Reconnect, is_transient
-    from ._core.api.anonymous import AnonymousChannel
+    from ._core.api.caller import AnonymousChannel
     from ._core.api.channel import Channel
     from ._core.api.context import CallNext, Context, current_context, current_peer
     from ._core.api.outgoing import OutgoingCall
@@ -136,7 +136,7 @@ if not typing.TYPE_CHECKING:
     # The modules of all names that are not in `errors`.
     _HOMES = {
         "ANY_ORIGIN": "._net.origins",
-        "AnonymousChannel": "._core.api.anonymous",
+        "AnonymousChannel": "._core.api.caller",
         "CallNext": "._core.api.context",
         "Channel": "._core.api.channel",
         "Client": "._client.client",

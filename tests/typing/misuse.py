@@ -52,8 +52,7 @@ async def calls(peer: Peer, channel: AnonymousChannel) -> None:
     await client.emit("log", retry=Retry())  # error
     await client.emit("log", offline=True)  # error
     await client.request("add", offline="drop")  # error
-    await channel.request("add", 1, retry=Retry())  # error
-    channel.stream("log")  # error
+    await channel.request("add", 1, retry=3)  # error
     client.events("log", keep="last")  # error
     read: str = await client.wait_for("log", returns=int)  # error
     client.items()  # error

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._base.misuse import check_number, no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, check_name, check_offline, check_timeout
-from .._core.api.caller import ReadingCaller
 from .._core.api.channel import Channel
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
 from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer
+from .._core.api.reading_caller import ReadingCaller
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
 from .._core.sending.draining import DRAIN_TIMEOUT

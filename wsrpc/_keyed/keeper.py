@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from .._base.logs import logger
 from .._base.names import ChannelRef
-from .._core.api.anonymous import user_channel_of
+from .._core.api.caller import user_channel_of
 from .._core.api.peer import Peer
 from .._core.channels.source import as_source, close_source, iterate
 from .._core.handlers.compiled import Handler

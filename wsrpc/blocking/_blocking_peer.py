@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 from .._base.names import UNTYPED, F
 from .._base.retry import Retry
 from .._base.state import PeerState
-from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
-from .._core.api.anonymous import user_channel_of
+from .._core.api.caller import AnonymousChannel as AsyncAnonymousChannel
+from .._core.api.caller import user_channel_of
 from .._core.api.channel import Channel as AsyncChannel
-from .._core.api.options import CallOptions, ChannelCallOptions, ChannelEventOptions, EventOptions
+from .._core.api.options import CallOptions, EventOptions
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.proxy import Proxy, make_emitter, typed
 from .._core.api.stream import Stream as AsyncStream
@@ -285,7 +285,7 @@ class Channel(Registrar, Caller, EventReader, ItemReader):
         self._apply(self._inner.declare, contract, requests=requests)
 
 
-class AnonymousChannel(Registrar, EventReader, ItemReader):
+class AnonymousChannel(Registrar, Caller, EventReader, ItemReader):
     """Channel without a name, opened by one request; see `wsrpc.AnonymousChannel`.
 
     The caller gets the channel from ``open_channel``. On the other side, wsrpc passes it to a handler that has a
@@ -323,41 +323,6 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._bridge.finish(partial(self._inner.__aexit__, kind, error, traceback))
-
-    def emit(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
-        """Send an event on the channel; see `wsrpc.AnonymousChannel.emit`."""
-        self._await(self._inner.emit, event, *args, **options)
-
-    def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
-        """Send an event without waiting until there is room; see `wsrpc.AnonymousChannel.emit_nowait`."""
-        self._call(self._inner.emit_nowait, event, *args, **options)
-
-    def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object whose methods emit the events of a contract on the channel; see `wsrpc.Peer.emitter`."""
-        made: T = make_emitter(contract, self, blocking=True)
-        return made
-
-    def request(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: TypeForm[T] = UNTYPED,
-        send: Iterable[Any] | None = None,
-        **options: Unpack[ChannelCallOptions],
-    ) -> T:
-        """Send a request on the channel, and return its response; see `wsrpc.AnonymousChannel.request`.
-
-        Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
-        """
-        call = partial(self._inner.request, event, *args, returns=returns, send=upload(send), **options)
-        answer: T = self._bridge.run(call, stepped=send is None)
-        return answer
-
-    def open_channel(self, event: str, /, *args: Any, **options: Unpack[ChannelCallOptions]) -> AnonymousChannel:
-        """Send a request that opens another channel, and return it; see `wsrpc.AnonymousChannel.open_channel`."""
-        opened = self._await(self._inner.open_channel, event, *args, **options)
-        return AnonymousChannel(opened, self._bridge)
 
 
 class Endpoint(Registrar, Caller, EventReader):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from .._base.names import RESERVED_EVENTS
 from .._base.threads import SHARED
-from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._core.api.caller import AnonymousChannel as AsyncAnonymousChannel
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.stream import Stream as AsyncStream
 from .._core.channels.source import iterate_in_thread

@@ -21,7 +21,7 @@ from threading import get_ident
 from typing import Any
 
 from .._base.threads import SHARED
-from .._core.api.anonymous import AnonymousChannel, core_of
+from .._core.api.caller import AnonymousChannel, core_of
 
 Closing = Callable[[], Coroutine[Any, Any, None]]
 """Closes an asynchronous client."""

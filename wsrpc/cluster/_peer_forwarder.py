@@ -11,7 +11,7 @@ from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
 from .._core.api import calls
-from .._core.api.anonymous import user_channel_of
+from .._core.api.caller import user_channel_of
 from .._core.api.peer import Peer, core_of, current_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.channels.source import StartedStep

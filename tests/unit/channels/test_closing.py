@@ -23,7 +23,7 @@ from stream_sides import opened
 from waiting import settled
 
 from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, Overloaded, RemoteError, RpcError
-from wsrpc._core.api.anonymous import core_of
+from wsrpc._core.api.caller import core_of
 from wsrpc._core.channels.channel_states import MAILBOX, TABLE, ChannelInput, ChannelState, MailboxInput, MailboxState
 from wsrpc.testing import pair
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ from leftovers import nothing_left as nothing_left
 from task_factories import FACTORIES
 from waiting import settled, until
 
-from wsrpc import Client, Context, RemoteError, RpcError, Server, Stream, current_context
+from wsrpc import AnonymousChannel, Client, Context, RemoteError, Retry, RpcError, Server, Stream, current_context
 from wsrpc.testing import connect
 from wsrpc.types import Message
 
@@ -173,3 +173,27 @@ async def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
     assert len(message.describe(limit=20)) < 60
     assert message.describe(redact=lambda event, args: (*args[:1], "***")) == "event login('ada', '***')"
     assert message.args[1] == "x" * 1_000_000
+
+
+class Sums(Protocol):
+    async def add(self, a: int, b: int) -> int: ...
+
+
+async def test_an_anonymous_channel_has_the_calls_of_a_peer_without_the_options_that_outlive_a_session() -> None:
+    server = Server()
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        channel.on("add", lambda a, b: a + b)
+        channel.on("count", lambda n: iter(range(n)))
+        await channel.wait_closed()
+
+    async with connect(server) as client, await client.open_channel("talk") as channel:
+        assert [number async for number in channel.stream("count", 3, returns=int)] == [0, 1, 2]
+        assert await channel.proxy(Sums).add(1, 2) == 3
+        assert await channel.request("add", 1, 2, retry=Retry()) == 3
+        for call in (channel.emit("add", offline="queue"), channel.request("add", key="k")):
+            with pytest.raises(TypeError, match="got (offline|key) as keyword argument"):
+                await call
+        with pytest.raises(TypeError, match="got key as keyword argument"):
+            channel.stream("count", key="k")

@@ -1,26 +1,29 @@
-"""Methods that peers, clients and channels have in common: they check their options and call a `Sender`."""
+"""`Caller`: the methods that send. `AnonymousChannel`: a channel that belongs to one request, as its users hold it."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from msgspec import UNSET
 
-from ..._base.misuse import check_number, refused
+from ..._base.misuse import refused
 from ..._base.names import UNTYPED, OnChannel, Source
 from ..._base.retry import Retry, check_retry
-from ..handlers.invocation import CURRENT
+from ..channels.channel_core import ChannelCore
+from ..handlers.introspection import Injection, injections
+from ..handlers.invocation import CURRENT, Invocation
+from ..handlers.method import HandlerOptions
 from ..inboxes.event_inboxes import Waits, value_of
-from ..sending.sender import ReadingSender, Sender
+from ..sending.sender import Sender
 from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
+from ..wire.rejections import reason_of
 from . import calls
-from .anonymous import AnonymousChannel
 from .events import EventReader
-from .following import Following
-from .options import CallOptions, ChannelCallOptions, EventOptions, StreamOptions, changed, check_key
+from .options import CallOptions, ChannelCallOptions, ChannelEventOptions, EventOptions, StreamOptions, changed
 from .proxy import make_emitter, make_proxy
+from .registration import M, Registrar
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ class Caller(OnChannel):
     """
 
     __slots__ = ()
+
+    _event_options: type[Any] = EventOptions
+    _call_options: type[Any] = CallOptions
+    _stream_options: type[Any] = StreamOptions
 
     _sender: Sender
 
@@ -66,16 +73,17 @@ class Caller(OnChannel):
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
             MessageTooBig: the message is larger than the remote peer accepts, or larger than
                 `Limits.sent_message_bytes`; nothing is sent.
-            ChannelClosed: the channel was closed.
+            ChannelClosed, ChannelNotReady: the channel was closed, or the response that opens it was not sent yet.
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
-        if not options and not self._sender.outgoing:
-            return self._sender.send_event(self._channel_name, event, args)
+        sender = self._sender
+        if not options and not sender.outgoing:
+            return sender.send_event(self._channel_name, event, args)
         try:
-            chosen = changed(EVENT_OPTIONS, options, EventOptions, self.emit, event)
+            chosen = changed(EVENT_OPTIONS, options, self._event_options, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return calls.emit(self._sender, (self._channel_name, event, args), chosen)
+        return calls.emit(sender, (self._channel_name, event, args), chosen)
 
     def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
@@ -91,11 +99,12 @@ class Caller(OnChannel):
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
                 `emit`.
         """
-        if not options and not self._sender.outgoing:
-            self._sender.send_event_nowait(self._channel_name, event, args)
+        sender = self._sender
+        if not options and not sender.outgoing:
+            sender.send_event_nowait(self._channel_name, event, args)
             return
-        chosen = changed(EVENT_OPTIONS, options, EventOptions, self.emit_nowait, event)
-        calls.emit_nowait(self._sender, (self._channel_name, event, args), chosen)
+        chosen = changed(EVENT_OPTIONS, options, self._event_options, self.emit_nowait, event)
+        calls.emit_nowait(sender, (self._channel_name, event, args), chosen)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 
@@ -185,7 +194,7 @@ class Caller(OnChannel):
             return calls.request(sender, (self._channel_name, event, args), NO_OPTIONS)
         try:
             own = RequestOptions(returns, send=send, retry=retry, idempotent=idempotent)
-            chosen = changed(own, options, CallOptions, self.request, event)
+            chosen = changed(own, options, self._call_options, self.request, event)
             if retry is not None:
                 check_retry(retry, send)
             elif idempotent:
@@ -211,7 +220,7 @@ class Caller(OnChannel):
             BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
-        return await self._open(event, args, changed(NO_OPTIONS, options, CallOptions, self.open_channel, event))
+        return await self._open(event, args, changed(NO_OPTIONS, options, self._call_options, self.open_channel, event))
 
     async def _open(self, event: str, args: tuple[Any, ...], options: RequestOptions) -> AnonymousChannel:
         """Open a channel with options that are checked already, for `open_channel` and for proxies."""
@@ -249,7 +258,7 @@ class Caller(OnChannel):
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
             TypeError, ValueError: an option is wrong.
         """
-        chosen = changed(RequestOptions(send=send), options, StreamOptions, self.stream, event)
+        chosen = changed(RequestOptions(send=send), options, self._stream_options, self.stream, event)
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNTYPED else sender.converter(returns)
         open = partial(calls.open_stream, sender, (channel, event, args), chosen)
@@ -287,53 +296,190 @@ class Caller(OnChannel):
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
-        made: T = make_emitter(contract, self, accepts_offline=True)
+        made: T = make_emitter(contract, self, accepts_offline="offline" in self._event_options.__annotations__)
         return made
 
 
-class ReadingCaller(Caller, EventReader):
-    """The methods of `Caller`, with `events` and `wait_for`. Its sender is a `ReadingSender`."""
+class AnonymousChannel(Registrar, Caller, EventReader):
+    """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
-    __slots__ = ()
+    The caller gets the channel from ``open_channel``. On the other side, the handler of the request can have a
+    parameter that is annotated with this class. wsrpc then passes the channel to the handler, whose body is the
+    conversation. A handler without such a parameter can create a channel with `Context.channel` and return it. The
+    channel ends when either side ends it, when a handler whose body is the conversation returns, or when the session
+    ends.
 
-    def follow(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        key: str,
-        after: int | str | None = None,
-        attempts: int = 1,
-        returns: TypeForm[T] = UNTYPED,
-        **options: Unpack[ChannelCallOptions],
-    ) -> Following[T]:
-        """Read a stream with a key, and continue in each new session: ``async for word in client.follow(...)``.
+    Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
+    `Limits.unread_timeout` seconds and up to `Limits.stream_queue_bytes` bytes. Beyond these limits, the channel is
+    aborted. But if this side has sent something on the channel, the kept events are dropped instead, and counted in
+    `Peer.ignored`.
 
-        The options ``timeout`` and ``metadata`` are as for `stream`.
+    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the response that opens the channel has
+    been sent. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
+
+    The methods that send are those of `Peer`. The options ``offline`` and ``key`` do not apply, because a channel ends
+    with its session.
+
+    ``async with channel`` ends the channel at the end of the block. ``async for item in channel`` reads the items, like
+    `items`.
+    """
+
+    __slots__ = ("__weakref__", "_channel_name", "_core", "_registry", "id")
+
+    # Nothing waits for another connection here, because a channel belongs to its connection.
+    _event_options = ChannelEventOptions
+    _call_options = _stream_options = ChannelCallOptions
+
+    def __init__(self, core: ChannelCore) -> None:
+        self.id = core.id
+        """The id of the request that opened the channel. Messages of the channel contain this id."""
+        self._channel_name = core.id
+        self._core = core
+        self._registry = core.registry
+
+    @property
+    def _sender(self) -> Sender:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._core.sender or self._core.start_sending()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel has ended."""
+        return self._core.over
+
+    @property
+    def close_reason(self) -> Any:
+        """The reason for the end of the channel.
+
+        On the side that ended the channel, this is the argument of `close` or `abort`. On the other side, it is the
+        argument of `abort`, or a `RemoteError` if that argument is an error. The argument of `close` is sent only if
+        `close` sends an abort; otherwise the other side gets a `RemoteError` that says that the channel does not exist.
+        If the session ended, the reason is a `ConnectionLost`. After a normal end, it is None.
+        """
+        return self._core.close_reason
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self._core.state.value
+        return f"<AnonymousChannel {self.id} {state}>"
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, reason: object = None) -> None:
+        """End the channel on this side. Requests that this side has sent on it fail with `ChannelClosed`.
+
+        ``reason`` is for this side. As in JavaScript, the remote peer gets an abort when it next sends something on the
+        channel, and that abort says only that the channel does not exist. If the remote peer is producing items, it
+        gets an abort with ``reason`` immediately, because a producer that waits for flow-control credit would never
+        send anything. Calling `close` again has no effect.
+        """
+        self._core.check_thread()
+        self._core.close(reason)
+
+    async def abort(self, reason: object = None) -> None:
+        """End the channel on both sides, and send ``reason``: an `RpcError`, a string or any other value.
+
+        For an exception that is not an `RpcError`, only the text is sent. On both sides, requests that were sent on the
+        channel fail with `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort`
+        again has no effect. Cancelling is safe.
+        """
+        self._core.check_thread("channel.abort()")
+        self._core.abort(reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel has ended, and handlers have received the messages that arrived before the end.
+
+        Cancelling is safe.
+        """
+        await self._core.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._core.check_thread("channel.abort()")
+        if error is None:
+            self._core.finish()
+        else:
+            self._core.abort(reason_of(error))
+
+    # ------------------------------------------------------------ reading
+
+    def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
+        """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
+
+        After the last item, the channel stays open. ``async for item in channel`` does the same, without ``returns``.
 
         Args:
-            key: as for `stream`.
-            returns: as for `stream`.
-            after: the position after which to begin, `Following.position` of an earlier call.
-            attempts: how many runs of the handler there may be. If the process with the handler ends, so that its run
-                is lost, the handler starts again, with the key ``"key:2"``, and so on. Then `Following.attempt` grows.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
-            TypeError, ValueError: an option is wrong.
+            ChannelClosed: the channel has ended.
+            RuntimeError: the items are already being read.
         """
-        if isinstance(attempts, float):
-            raise TypeError(f"attempts= is a whole number, got {attempts!r}")
-        check_number("attempts= is a whole number, 1 or more", attempts, 1)
-        if attempts > 1:  # the last run has the longest key
-            check_key(f"{key}:{attempts}")
+        self._core.check_open()
+        convert = None if returns is UNTYPED else self._core.owner.registry.converter(returns)
+        return Stream("next", convert, reading=self._core.read_items())
 
-        def open(key: str, after: int | str | None) -> Stream[T]:
-            return self.stream(event, *args, returns=returns, key=key, after=after, **options)
-
-        return Following(open, key, after, attempts)
+    def __aiter__(self) -> Stream[Any]:
+        return self.items()
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        sender, channel = cast(ReadingSender, self._sender), self._channel_name
-        convert = value_of(returns, sender.converter)
-        label = event if channel is None else f"{channel}:{event}"
-        return Stream(label, convert, reading=sender.read_events(channel, event, convert, keep))
+        self._core.check_open()
+        convert = value_of(returns, self._core.owner.registry.converter)
+        return Stream(event, convert, reading=self._core.read_events(event, keep))
+
+    def _is_over(self) -> Exception:
+        return self._core.closed_error()
+
+    # ------------------------------------------------------------ handlers
+
+    def use(self, middleware: M, /) -> M:
+        """Run ``middleware(ctx, call_next)`` around the handlers of this channel. Works as a decorator.
+
+        The middleware runs only around events and requests on this anonymous channel. See `Server.use`.
+
+        Raises:
+            TypeError: ``middleware`` does not take these two arguments.
+            ChannelClosed: the channel has ended.
+        """
+        self._registry = self._core.own_registry()
+        return super().use(middleware)
+
+    def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
+        """Register the methods of an object as the handlers of a contract, on this channel.
+
+        See `Server.implement`. After this call, messages that were kept for the channel are handled.
+
+        Raises:
+            TypeError: a method is missing, or its signature does not fit the contract. The error message shows both
+                signatures. Nothing is registered.
+            ChannelClosed: the channel has ended.
+        """
+        self._listen()
+        super().implement(contract, implementation)
+
+    def _register(self, event: str, handler: Any, options: HandlerOptions, *, once: bool) -> Any:
+        self._listen()
+        return super()._register(event, handler, options, once=once)
+
+    def _listen(self) -> None:
+        self._registry = self._core.own_registry()
+        self._core.mailbox.listen()
+
+    def _check_open(self) -> None:
+        self._core.check_open()
+
+
+def user_channel_of(invocation: Invocation) -> AnonymousChannel:
+    """Return the channel that `Context.channel` returns, and raise what it raises."""
+    channel: AnonymousChannel | None = invocation.user_channel
+    if channel is None:
+        channel = invocation.user_channel = AnonymousChannel(invocation.make_channel())
+    return channel
+
+
+injections[AnonymousChannel] = Injection(user_channel_of, conversation=True)
+
+
+def core_of(channel: AnonymousChannel) -> ChannelCore:
+    """Return the object behind a channel that a user holds."""
+    return channel._core  # pyright: ignore[reportPrivateUsage] - the one internal use of a channel's inside

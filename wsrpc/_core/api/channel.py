@@ -11,7 +11,7 @@ from ..._base.names import UNTYPED
 from ...errors import ChannelClosed
 from ..handlers.registry import Registry
 from ..sending.sender import ReadingSender, RefusingSender
-from .caller import ReadingCaller
+from .reading_caller import ReadingCaller
 from .registration import Declarer
 from .stream import Stream
 

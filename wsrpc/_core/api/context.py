@@ -15,7 +15,7 @@ from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import CURRENT, Invocation
 from ..handlers.observation import Message
 from ..wire.messages import context_of
-from .anonymous import AnonymousChannel, user_channel_of
+from .caller import AnonymousChannel, user_channel_of
 from .peer import Peer, core_of
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from ..session.connection import Connection
 from ..session.peer_owner import PeerOptions, PeerOwner
 from ..session.server_session import Home
 from ..wire.settings import Settings
-from .caller import ReadingCaller
 from .channel import Channel
+from .reading_caller import ReadingCaller
 from .registration import Registrar
 
 if TYPE_CHECKING:
