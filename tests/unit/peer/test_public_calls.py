@@ -193,7 +193,7 @@ async def test_an_anonymous_channel_has_the_calls_of_a_peer_without_the_options_
         assert await channel.proxy(Sums).add(1, 2) == 3
         assert await channel.request("add", 1, 2, retry=Retry()) == 3
         for call in (channel.emit("add", offline="queue"), channel.request("add", key="k")):
-            with pytest.raises(TypeError, match="got (offline|key) as keyword argument"):
+            with pytest.raises(TypeError, match=r"got (offline|key) as keyword argument"):
                 await call
         with pytest.raises(TypeError, match="got key as keyword argument"):
             channel.stream("count", key="k")
