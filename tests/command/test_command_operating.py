@@ -346,13 +346,15 @@ async def test_calls_that_wait_for_a_device() -> None:
                 titles, first, second = (await prints("waiting", url, "lock", *options)).splitlines()
                 assert titles.split() == ["AGE", "LEFT", "STATE", "KEY", "EVENT"]
                 assert first.split()[1:] == ["59m", "waiting", key, "unlock"]
-                assert second.split()[2::2] == ["waiting", "doors:open"]
+                assert second.split()[2:3] + second.split()[4:] == ["waiting", "open", "--channel", "doors"]
                 rows = [
                     json.loads(line) for line in (await prints("waiting", url, "lock", "--json", *options)).splitlines()
                 ]
                 assert rows[0]["args"] == [2] and rows[1]["until"] - rows[1]["since"] == pytest.approx(60)
                 said = "the key belongs to a call with other arguments"
                 assert said in await refusal(1, "submit", url, "lock", "unlock", "3", "--call", key, *options)
+                said = "the call with the key nothing is unknown"
+                assert (await run("withdraw", url, "lock", "unlock", "nothing", *options)).err == f"wsrpc: {said}\n"
                 for call, event, channel in ((key, "unlock", ()), (rows[1]["key"], "open", ("--channel", "doors"))):
                     ended = json.loads(await prints("withdraw", url, "lock", event, call, *channel, *options))
                     assert ended["state"] == "withdrawn"

@@ -366,9 +366,10 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
             reason: the close reason, at most 123 bytes in UTF-8.
             drain_timeout: the maximum time, in seconds, to wait for active work in both directions: handlers, requests,
-                streams and channels, and runs of calls with a key. From the call on, new requests to this client are
-                rejected with `Draining`, also those that a handler of the server makes for a request of this client;
-                events are still handled. After a drop, the client connects again to send the answers that are ready.
+                streams and channels, and runs of calls with a key. From the call on, requests to this client whose
+                handlers have not started, and new ones, are rejected with `Draining`, also those that a handler of the
+                server makes for a request of this client; events are still handled. After a drop, the client connects
+                again to send the answers that are ready.
                 Calling `close` again with a smaller ``drain_timeout``, or without it, ends the drain sooner.
 
         Raises:

@@ -280,6 +280,8 @@ class ClientCore(PeerOwner):
         if drain and self.state not in AT_REST:
             self.peer_core.admission.leaving = True
             self.peer_core.admission.update()
+            self.peer_session.dispatcher.refuse_waiting()
+            self._runs.refuse_waiting()
             closing = spawn_later(self._drain_and_close(self._command, code, reason, drain))
         elif closing is None or self.state != "closing":
             closing = self._start_close(reported_code, code, reason)

@@ -9,6 +9,7 @@ import click
 
 from .._base.names import check_event
 from .._server.operating.operations import Row
+from .command_errors import REMOTE, Failure
 from .command_options import CLUSTER, CONNECTION, SECONDS, URL, Command, Options, channel_option, several
 from .command_values import argument
 from .operating import JSON, number_of, operations, print_rows, text_of
@@ -41,7 +42,7 @@ async def waiting(options: Options, job: Job) -> None:
         age = now - number_of(row.get("since"))
         if not address:
             return ADDRESS.format(text_of(row.get("count")), text_of(age), text_of(row.get("address")))
-        event = f"{channel}:{row.get('event')}" if (channel := row.get("channel")) else row.get("event")
+        event = " --channel ".join(str(row[name]) for name in ("event", "channel") if row.get(name))
         cells = age, number_of(row.get("until")) - now, row.get("state"), row.get("key"), event
         return CALL.format(*map(text_of, cells))
 
@@ -69,11 +70,12 @@ async def waiting(options: Options, job: Job) -> None:
 async def submit(options: Options, job: Job) -> None:
     """Let a call wait in the store until the peer with ADDRESS connects. Print its key and its state.
 
+    If there is a call with the key, only print its state. Fails if it has failed or expired.
+
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _do(
-        options, job, options.call or secrets.token_hex(8), [argument(text) for text in options.args], options.within
-    )
+    key, args = options.call or secrets.token_hex(8), [argument(text) for text in options.args]
+    await _do(options, job, key, "waiting running done", args, options.within)
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc withdraw redis://127.0.0.1:6379 lock-8 unlock visit-17")
@@ -82,16 +84,18 @@ async def submit(options: Options, job: Job) -> None:
 @OPTIONS
 @in_event_loop
 async def withdraw(options: Options, job: Job) -> None:
-    """Withdraw the call with KEY, unless it was handed over. Print its state.
+    """Withdraw the call with KEY, unless it was handed over. Print its state. Fails unless it is withdrawn.
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _do(options, job, options.call)
+    await _do(options, job, options.call, "withdrawn")
 
 
-async def _do(options: Options, job: Job, key: str, *given: object) -> None:
+async def _do(options: Options, job: Job, key: str, wanted: str, *given: object) -> None:
     check_event(options.event)
     async with operations(options, job) as through:
         job.doing = f"the call with the key {key} may have been changed"
         row = await through.away(options.address, options.channel, options.event, key, *given)
         await ValueWriter(job).value({"key": key, **row})
+        if row.get("state") not in wanted.split():
+            raise Failure(f"the call with the key {key} is {row.get('state')}", REMOTE)

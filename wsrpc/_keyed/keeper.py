@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextvars import copy_context
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -41,12 +42,14 @@ class HandlerPerformer(Performer):
     Args:
         invocation: the call as the handler sees it. It outlives the call that began the run.
         body: the coroutine or the iterator that the handler has returned. It has not started.
+        lane: the lane of an ``ordered=True`` handler, whose runs may outlive their callers and sessions.
     """
 
-    def __init__(self, invocation: Invocation, body: Any, encode: Encode) -> None:
+    def __init__(self, invocation: Invocation, body: Any, encode: Encode, lane: asyncio.Lock | None) -> None:
         self._invocation = invocation
         self._body = body
         self._encode = encode
+        self._lane = lane
 
     def drop(self) -> None:
         close_unawaited(self._body)
@@ -58,6 +61,13 @@ class HandlerPerformer(Performer):
         invocation = self._invocation
         invocation.task = task = asyncio.current_task()
         assert task is not None
+        if self._lane is not None:
+            try:
+                await self._lane.acquire()
+            except BaseException:
+                self.drop()
+                raise
+        self.has_started = True
         try:
             return self._encode(End(await self._perform(run)))
         except (LogGone, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -69,6 +79,8 @@ class HandlerPerformer(Performer):
         finally:
             invocation.state = EXITED
             invocation.release()
+            if self._lane is not None:
+                self._lane.release()
 
     async def _perform(self, run: Run) -> Any:
         body = self._body
@@ -181,6 +193,11 @@ class Keeper:
 
         handler.call = keyed
 
+    def _lane(self, key: Any, peer: Any) -> asyncio.Lock:
+        """Return the lane of a handler for the calls of a peer. (The peer of a client has all its sessions.)"""
+        lanes = self.runs.lanes.setdefault(peer, WeakKeyDictionary())
+        return lanes.setdefault(key, asyncio.Lock())
+
     def _key(self, keep: Keep, peer: Any, event: str, arguments: list[Any], channel: ChannelRef, key: str) -> str:
         """Return the key of a run in the store.
 
@@ -216,7 +233,8 @@ class Keeper:
             return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
         own, within, body = _new_call(invocation, call, a, context, keyed)
-        performer = HandlerPerformer(own, body, self._encode)
+        lane = None if handler.lane is None else self._lane(handler.lane, invocation.peer)
+        performer = HandlerPerformer(own, body, self._encode, lane)
         try:
             passed = handler.arguments_of(own, list(a))
             key = self._key(keep, invocation.peer, a[0], passed, channel, context.key)

@@ -11,7 +11,7 @@ from contextvars import Context
 from functools import partial
 from math import inf
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -45,6 +45,9 @@ class Performer:
             LogGone: an item could not be stored.
         """
         raise NotImplementedError
+
+    has_started = False
+    """Whether the handler may have run."""
 
     def drop(self) -> None:
         """Release the handler, which does not run."""
@@ -260,6 +263,8 @@ class Runs:
         self._unread: dict[str, Unread] = {}
         """What readers hold, by their names. The oldest is the first."""
         self._unread_bytes = 0
+        self.lanes: WeakKeyDictionary[object, WeakKeyDictionary[object, asyncio.Lock]] = WeakKeyDictionary()
+        """For each caller, the lanes of its runs, by handlers or channels."""
 
     # ------------------------------------------------------------ running
 
@@ -376,13 +381,22 @@ class Runs:
 
     async def _perform(self, run: Run) -> None:
         if self.link.closed:
-            run.frees_key = True
-            run.stop(Draining("closing, the handler of this call has not started: ask again later"))
+            self._refuse(run)
         try:
             await run.perform()
         finally:
             self._running.pop(run.new.id, None)
             self.link.lease.release(run.new.id)
+
+    def _refuse(self, run: Run) -> None:
+        run.frees_key = True
+        run.stop(Draining("closing, the handler of this call has not started: ask again later"))
+
+    def refuse_waiting(self) -> None:
+        """End the runs whose handlers have not started, because this side is about to close. Their keys are free."""
+        for run, _ in [*self._running.values()]:
+            if not run.performer.has_started:
+                self._refuse(run)
 
     async def stop(self, key: str, id: str) -> None:
         """Stop the handler of a run, in whichever process it runs.
@@ -516,11 +530,13 @@ class Runs:
         self._running.clear()
         self._unread.clear()
         self._unread_bytes = 0
+        self.lanes.clear()
         self.link.abandon()
 
     async def close(self, patience: float) -> None:
         """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored."""
         self.link.closed = True
+        self.refuse_waiting()
         # Each run has to take the first step, in which it ends as not run.
         await asyncio.wait([*self._starting.values(), spawn_later(asyncio.sleep(0))], timeout=patience)
         here = asyncio.current_task()

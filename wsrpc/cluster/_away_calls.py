@@ -30,7 +30,7 @@ from ..errors import (
     WsrpcError,
     made_here,
 )
-from ._deliverer import LOST, AwayCall, Deliverers, Recipient, is_answer, is_rest
+from ._deliverer import AwayCall, Deliverers, Recipient, is_answer, is_rest, lost_call, topics
 from ._submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 
 KEPT = 60.0
@@ -193,7 +193,11 @@ class AwayCalls:
         call = read_kept(payload, AwayCall)
         if waits:
             return await self._made(address, id, call, payload)
-        return (await self._start(address, id, call, payload))[1].end or b""
+        key, state, _ = await self._start(address, id, call, payload)
+        if state.end is None and state.lost and not state.attempt:
+            with suppress(LogGone):
+                state = await self.deliverers.end_lost(address, key, state.id, call, lost_call(address, call, 0))
+        return state.end or b""
 
     async def _start(
         self, address: str, id: str, call: AwayCall, payload: bytes
@@ -237,7 +241,7 @@ class AwayCalls:
         while state.end is None:
             wait = min(max(0.05, state.known_in), self.link.store.lease) + grace
             if state.lost:
-                end, wait = failed(error_to_node(LOST if state.attempt else PeerNotFound(address, call.within))), 0.0
+                end, wait = failed(error_to_node(lost_call(address, call, state.attempt))), 0.0
                 with suppress(LogGone):
                     await insist_on(partial(self._runs.end_lost, key, state.id, end, free=free))
             page = await insist_on(partial(self.link.store.read, key, 0, wait=wait))
@@ -285,15 +289,10 @@ class AwayCalls:
         Raises:
             Overloaded: the store does not answer.
         """
-        after, now = 0, time.time()
-        while True:
-            with as_others_error():
-                found = await self.link.ask(partial(self.link.store.topics, after))
-            for each in found:
+        now = time.time()
+        with as_others_error():
+            async for each in topics(lambda after: self.link.ask(partial(self.link.store.topics, after))):
                 yield WaitingCalls(each.name, each.count, now - each.age)
-            if not found:
-                return
-            after = found[-1].number
 
     async def withdraw(self, address: str, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
         """End a call unless it was handed over, and return what the store has of it then.

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -27,7 +27,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import error_to_node
 from .._keyed.runs import TOO_BIG, End, failed
-from .._log.contract import MOST_LISTED, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull
+from .._log.contract import MOST_LISTED, MOST_TOPICS, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull, Topic
 from .._log.kept import UNREADABLE, Encode, read_kept
 from .._log.link import StoreLink, insist_on
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
@@ -45,8 +45,8 @@ SUSPECT = 2
 WINDOW = 16
 """Maximum number of calls that are handed over and not answered, so that the others can still be withdrawn."""
 
-COUNTED = 5
-"""How many leases of the store pass between two counts of all that waits."""
+EXPIRED_AT_ONCE = 20
+"""Maximum number of addresses for which each process looks at once whether the time of their calls is over."""
 
 MOST_KNOWN = 1000
 """Maximum number of calls that a deliverer has in memory. It reads the others later."""
@@ -319,7 +319,7 @@ class Deliverer:
             end = self._deliverers.encode(End(answer))
         except Exception as exc:
             if is_answer(exc):
-                end = self._failed(delivery, exc)
+                end = _failed(self._address, call, exc)
             elif not may_have_run(exc) and _may_arrive(exc):
                 self._not_before = asyncio.get_running_loop().time() + PAUSE  # unless the peer connects before
                 delivery.step = Step.SEND
@@ -338,30 +338,25 @@ class Deliverer:
 
     async def _expire(self, delivery: Delivery) -> None:
         """End a call whose time is over."""
-        lost = LOST if delivery.before else PeerNotFound(self._address, delivery.call.within)
-        failure = delivery.failure or lost
+        call, key, id = delivery.call, delivery.key, delivery.id
+        failure = delivery.failure or lost_call(self._address, call, delivery.before)
         if delivery.owner:
             await self._end_failed(delivery, failure)
             return
-        end = failed(error_to_node(failure))
-        free, key, id = not delivery.call.submitted, delivery.key, delivery.id
-        append = partial(self._link.store.append, key, id, OTHER, 1, [], end=end, free=free, only_if_lost=True)
         try:
-            state = (await insist_on(append)).state
+            state = await self._deliverers.end_lost(self._address, key, id, call, failure)
         except LogGone:
             self.drop(id)
             return
         if state.end is None:  # by the clock of the store, it has some time left, or another process waits
             delivery.until = asyncio.get_running_loop().time() + max(0.05, state.known_in)
-            return
-        if state.end == end:
-            self._deliverers.counts["expired"] += not delivery.before
-            self._failed(delivery, failure)
-        self.drop(id, state.end)
+        else:
+            self.drop(id, state.end)
 
     async def _end_failed(self, delivery: Delivery, failure: Exception) -> None:
         """End a call without an answer, unless another process has handed it over later."""
-        await self._end(delivery, delivery.owner, self._failed(delivery, failure), free=not delivery.call.submitted)
+        end = _failed(self._address, delivery.call, failure)
+        await self._end(delivery, delivery.owner, end, free=not delivery.call.submitted)
 
     async def _end(self, delivery: Delivery, writer: str, end: bytes, *, free: bool = False) -> None:
         append = partial(self._link.store.append, delivery.key, delivery.id, writer, 1, [])
@@ -372,13 +367,6 @@ class Deliverer:
             except StoreFull:
                 ended = (await insist_on(partial(append, end=TOO_BIG))).state.end
         self.drop(delivery.id, ended)
-
-    def _failed(self, delivery: Delivery, failure: Exception) -> bytes:
-        call = delivery.call
-        if call.submitted:
-            asked = call.event, call.context.key, self._address
-            logger.warning("the call of %r with the key %r that was submitted for %r has failed: %s", *asked, failure)
-        return failed(error_to_node(failure))
 
     def _learn(self, delivery: Delivery, state: LogState | None) -> None:
         if state is None or state.end is not None:
@@ -439,22 +427,64 @@ class Deliverers:
         if self.link.is_shared and (deliverer := self._found.pop(address, None)) is not None:
             deliverer.wake()
 
+    async def end_lost(self, address: str, key: str, id: str, call: AwayCall, failure: Exception) -> LogState:
+        """End a call whose time is over, unless another process waits for its answer.
+
+        Raises:
+            LogGone: there is no such call.
+        """
+        end = failed(error_to_node(failure))
+        append = partial(self.link.store.append, key, id, OTHER, 1, [], end=end, free=not call.submitted)
+        state = (await insist_on(partial(append, only_if_lost=True))).state
+        if state.end == end:
+            self.counts["expired"] += isinstance(failure, PeerNotFound)
+            _failed(address, call, failure)
+        return state
+
+    async def _expire(self, address: str) -> None:
+        """End the calls to an address whose time is over. Its peer may never connect again."""
+        after, is_last = 0, False
+        while not is_last:
+            page: Sequence[ListedLog] = await insist_on(partial(self.link.store.pending, address, after))
+            is_last = is_rest(page)
+            for log in page:
+                after = log.number
+                with suppress(LogGone, *UNREADABLE):
+                    if log.lost:
+                        call = read_kept(log.payload, AwayCall)
+                        await self.end_lost(address, log.key, log.id, call, lost_call(address, call, log.attempt))
+
     async def sweep(self) -> None:
-        """Find the calls of which this process was not told, because their callers have ended. Count what waits."""
-        swept = 0  # the number of the last call that was seen
-        for number in itertools.count():
+        """Find the calls of which this process was not told, because their callers have ended.
+
+        Also count all that waits, and end that whose time is over.
+        """
+        expired = 0  # the number of the last list of which this was done
+        while True:
             await asyncio.sleep(self.link.store.lease)
-            after, waiting, oldest = 0 if number % COUNTED == 0 else swept, 0, 0.0
-            while found := await insist_on(partial(self.link.store.topics, after)):
-                after = found[-1].number
-                for each in found:
-                    waiting, oldest = waiting + each.count, max(oldest, each.age)
-                    deliverer = self._found.get(each.name)
-                    if deliverer is not None and not deliverer.knows(each.newest):
+            counts, oldest, left = dict[str, int](), 0.0, EXPIRED_AT_ONCE
+            async for each in topics(lambda after: insist_on(partial(self.link.store.topics, after))):
+                counts[each.name], oldest = each.count, max(oldest, each.age)
+                if (deliverer := self._found.get(each.name)) is not None:
+                    if not deliverer.knows(each.newest):
                         deliverer.look()
-            swept = max(swept, after)
-            if number % COUNTED == 0:
-                self.waiting, self.oldest = waiting, oldest
+                elif left and each.number > expired:
+                    await self._expire(each.name)
+                    expired, left = each.number, left - 1
+            if left:
+                expired = 0
+            self.waiting, self.oldest = sum(counts.values()), oldest
+
+
+async def topics(page_after: Callable[[int], Awaitable[Sequence[Topic]]]) -> AsyncGenerator[Topic]:
+    """Yield all lists, page by page. A list that gets a log meanwhile may come again."""
+    after, is_last = 0, False
+    while not is_last:
+        page = await page_after(after)
+        is_last = len(page) < MOST_TOPICS
+        for each in page:
+            after = each.number
+            yield each
 
 
 def is_rest(page: Sequence[ListedLog]) -> bool:
@@ -465,6 +495,19 @@ def is_rest(page: Sequence[ListedLog]) -> bool:
 def is_answer(error: Exception) -> bool:
     """Return whether the peer has answered with an error, and would answer with the same one again."""
     return isinstance(error, RemoteError) and not isinstance(error, NEVER_RAN)
+
+
+def lost_call(address: str, call: AwayCall, deliveries: int) -> WsrpcError:
+    """Return the error of a call whose time is over, and that was handed over so often."""
+    return LOST if deliveries else PeerNotFound(address, call.within)
+
+
+def _failed(address: str, call: AwayCall, failure: Exception) -> bytes:
+    """Return the end of a call that has failed. Log it if nobody need wait for it."""
+    if call.submitted:
+        asked = call.event, call.context.key, address
+        logger.warning("the call of %r with the key %r that was submitted for %r has failed: %s", *asked, failure)
+    return failed(error_to_node(failure))
 
 
 def _may_arrive(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, as_raised
 from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, answered
-from ..errors import EngineLost, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
+from ..errors import EngineLost, KeyReused, Overloaded, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
 from ._addresses import HAS_ID
 from ._calls import ClusterPeer, ClusterSender
 from ._membership import ClusterMembership
@@ -71,7 +71,12 @@ class ClusterOperations(DirectOperations):
         if args is None:
             found = await caller.withdraw(event, key=key)
         else:
-            await caller.submit(event, *args, key=key, deliver_within=within)
+            try:
+                await caller.submit(event, *args, key=key, deliver_within=within)
+            except (EngineLost, KeyReused, Overloaded):
+                raise
+            except WsrpcError:  # the call with the key has failed, which its state says
+                pass
             found = await caller.submitted(event, key=key)
         return {"state": found.state, "value": found.value, "error": found.error and str(found.error)}
 

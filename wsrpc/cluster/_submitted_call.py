@@ -48,9 +48,7 @@ class WaitingCall(Struct, frozen=True):
 
 
 class WaitingCalls(Struct, frozen=True):
-    """The calls to one address that have not ended. One whose time is over counts as long as it is kept.
-
-    `Cluster.waiting` yields these.
+    """The calls to one address that have not ended. `Cluster.waiting` yields these.
 
     Attributes:
         address: the address.

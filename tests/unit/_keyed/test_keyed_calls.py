@@ -993,6 +993,36 @@ async def test_calls_with_keys_start_in_order_and_wait_for_others_if_their_handl
     await server.close()
 
 
+@pytest.mark.parametrize("ends", ["cancels", "loses its session"])
+async def test_runs_of_an_ordered_handler_never_overlap_although_their_callers_leave(ends: str) -> None:
+    server, running, ran = Server(detached_timeout=0.001), set[int](), list[int]()
+    line = Line(server)
+    device = Client("ws://line", dial=line.dial, reconnect=Reconnect(initial=0.1, max=0.1))
+
+    @device.on("turn", keep=60, ordered=True)
+    async def turn(number: int) -> int:
+        assert not running
+        running.add(number)
+        await asyncio.sleep(10)
+        running.remove(number)
+        ran.append(number)
+        return number
+
+    async with device:
+        calls = [asyncio.create_task(server.peers[0].request("turn", n, key=f"k{n}")) for n in range(3)]
+        await settled(5)
+        if ends == "cancels":
+            for call in calls:
+                call.cancel()
+        else:
+            line.cut()
+            await settled(1)
+        assert await server.peers[0].request("turn", 3, key="k3") == 3
+        assert ran == [0, 3]
+        await asyncio.gather(*calls, return_exceptions=True)
+    await server.close()
+
+
 async def test_keys_that_nobody_honours() -> None:
     kitchen = Kitchen()
     kitchen.server.on("plain", plain)
@@ -1003,7 +1033,7 @@ async def test_keys_that_nobody_honours() -> None:
         with pytest.raises(ValueError, match="give key="):
             await read(client, after=3)
         refused: list[tuple[str, tuple[Any, ...], type[Exception], str]] = [
-            ("plain", (), BadArguments, "its handler has no keep=, so leave out the key"),
+            ("plain", (), BadArguments, "its handler has no keep=: give it one, or leave out the key"),
             ("unknown", (), UnknownEvent, "unknown"),
             *(("cook", many, BadArguments, "at most 1") for many in ((1, 2), (1, 2, 3))),
             ("cook", (2**70,), BadArguments, "cannot be compared"),

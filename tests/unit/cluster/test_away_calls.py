@@ -183,6 +183,28 @@ async def test_a_device_that_drains_gets_later_calls_when_it_is_back() -> None:
         assert await later == "open 2"
 
 
+@pytest.mark.parametrize("drain", [0, 20])
+async def test_a_device_that_closes_hands_back_what_it_has_not_begun(drain: float) -> None:
+    async with world() as w:
+        w.lock.client.on("open_lock", w.lock.open_lock, keep=60, ordered=True)
+        await w.connect()
+        w.may_answer.clear()
+        for door in range(10):
+            await submit(w.there, door, key=f"k{door}", within=600)
+        await until(lambda: w.opened)
+        closing = asyncio.create_task(w.lock.client.close(drain_timeout=drain))
+        await settled(5)
+        w.may_answer.set()
+        await closing
+        assert w.opened == [0]
+        await settled(5)
+        assert w.opened == [0]
+        await w.connect(1)
+        await until(lambda: len(w.opened) == 10)
+        states = [(await w.here.submitted("open_lock", key=f"k{door}")).state for door in range(10)]
+        assert w.opened == [*range(10)] and states == ["done" if drain else "failed", *["done"] * 9]
+
+
 @pytest.mark.parametrize("is_back", [True, False])
 async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_runs_once(is_back: bool) -> None:
     async with world() as w:
@@ -1027,8 +1049,9 @@ async def test_a_call_whose_process_was_killed_as_it_ran_has_not_expired_when_th
         async with connect(cluster[0], path="/?who=lock", client=w.lock.client):
             await until(lambda: w.opened)
             theirs.killed = True
-        await asyncio.sleep(12)
+        await asyncio.sleep(5)
         assert (await w.there.submitted("open_lock", key="k")).state == "running", "nobody knows more"
+        await asyncio.sleep(7)
         async with connect(cluster[1], path="/?who=lock", client=Lock().client):
             await asyncio.sleep(7)  # a lease
         call = await w.there.submitted("open_lock", key="k")

@@ -121,8 +121,8 @@ class Registrar(OnChannel):
         Args:
             thread: whether to run a plain function in a thread instead of the event loop.
             ordered: whether the handler handles the messages of each peer one at a time, in the order of arrival,
-                instead of concurrently. The next call does not wait for a handler with a key whose caller has cancelled
-                or left.
+                instead of concurrently. If a caller with a key cancels or leaves, the next call with a key waits for
+                its handler, too, at a client also in later sessions.
             timeout: the maximum time in seconds that an ``async def`` handler may run after it was called. None for no
                 limit. The default is `Limits.handler_timeout`. A handler that takes longer is cancelled and logged, and
                 the caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until it has

@@ -200,9 +200,8 @@ class Dispatcher:
             self.answers.ignored["expired before its handler began"] += 1
             raise made_here(Overloaded("its caller's time was over before its handler could begin"))
         if context.key is not UNSET and handler is not None and (handler.keep is None or invocation.id is None):
-            why = (
-                "its handler has no keep=, so leave out the key" if handler.keep is None else "an event cannot have one"
-            )
+            none = "its handler has no keep=: give it one, or leave out the key"
+            why = none if handler.keep is None else "an event cannot have one"
             raise made_here(BadArguments(f"{invocation.event!r} came with a key, and {why}"))
         if invocation.id is not None and context.remaining_ms is not UNSET:
             invocation.deadline = self.loop.time() + context.remaining_ms / 1000
