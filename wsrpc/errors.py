@@ -250,7 +250,8 @@ class WsrpcError(Exception):
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
         # By default unpickling calls the class with `args`, which are not its parameters. Process pools and test
         # runners pickle exceptions, and would lose the real error.
-        return _restore, (type(self), self.args, self.__dict__.copy())
+        state = {name: value for name, value in vars(self).items() if name != _CHANNEL}
+        return _restore, (type(self), self.args, state)
 
 
 # ---------------------------------------------------------------- the connection
@@ -605,11 +606,6 @@ class BadResult(WsrpcError):
     """
 
     outcome: Outcome = "ran"
-
-    def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
-        restore, (cls, args, state) = super().__reduce__()
-        state.pop(_CHANNEL, None)
-        return restore, (cls, args, state)
 
 
 class MessageTooBig(WsrpcError):

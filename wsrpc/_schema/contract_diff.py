@@ -383,18 +383,8 @@ def _units(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
         yield _change(f"unit-{action}", place, before, after)
 
 
-def _written(value: Any) -> str:
-    """Return a text that is the same for equal values: 0.0 is written as 0."""
-
-    def number(text: str) -> float:
-        return int(found) if (found := float(text)).is_integer() else found
-
-    return json.dumps(json.loads(json.dumps(value), parse_float=number), sort_keys=True)
-
-
 def _defaults(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    before, after = (_written(side["default"]) if "default" in side else "" for side in (old, new))
-    if before != after:
+    if ("default" in old) != ("default" in new) or old.get("default") != new.get("default"):
         yield _change("default-changed", place, old.get("default"), new.get("default"))
 
 

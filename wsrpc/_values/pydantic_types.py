@@ -142,7 +142,7 @@ def _holds_plain_bytes(schema: dict[str, Any], chosen: bool) -> bool:
     chosen = chosen or serialization.get("type") == "function-plain"
     if schema["type"] == "bytes":
         return not chosen
-    return any(_holds_plain_bytes(each, chosen) for key in _INNER for each in _schemas_in(schema.get(key)))
+    return any(_holds_plain_bytes(each, chosen) for part in _inner(schema).values() for each in _schemas_in(part))
 
 
 def _unreadable(schema: dict[str, Any], owner: str) -> str:
@@ -158,7 +158,7 @@ def _unreadable(schema: dict[str, Any], owner: str) -> str:
         return f"pydantic masks {owner}, a secret: write a @field_serializer, or make it a str" if masks else ""
     if schema.get("serialization_exclude"):
         return ""
-    inner = [(owner, each) for key in _INNER for each in _schemas_in(schema.get(key))]
+    inner = [(owner, each) for part in _inner(schema).values() for each in _schemas_in(part)]
     if schema["type"] == "model-fields":
         inner = [(f"{schema['model_name']}.{name}", each) for name, each in schema["fields"].items()]
     elif schema["type"] == "model" and schema.get("config", {}).get("extra_fields_behavior") == "forbid":
@@ -166,6 +166,11 @@ def _unreadable(schema: dict[str, Any], owner: str) -> str:
             name = f"{schema['cls'].__qualname__}.{each['property_name']}"
             return f"{name} is computed, and extra='forbid' refuses it where it arrives: use extra='ignore'"
     return next((why for part, each in inner if (why := _unreadable(each, part))), "")
+
+
+def _inner(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a core schema that hold other schemas."""
+    return {key: part for key, part in schema.items() if key in _INNER or key.endswith("schema")}
 
 
 def _schemas_in(part: Any) -> Iterator[dict[str, Any]]:
@@ -178,34 +183,15 @@ def _schemas_in(part: Any) -> Iterator[dict[str, Any]]:
 
 
 _BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
-_INNER = (
-    "schema",
-    "items_schema",
-    "keys_schema",
-    "values_schema",
-    "extras_schema",
-    "return_schema",
-    "json_schema",
-    "python_schema",
-    "lax_schema",
-    "strict_schema",
-    "fields",
-    "computed_fields",
-    "arguments_schema",
-    "var_args_schema",
-    "var_kwargs_schema",
-    "choices",
-    "steps",
-    "definitions",
-)
-"""Keys of a core schema that hold other schemas. (Values under ``default`` or ``expected`` are the user's.)"""
-
+_INNER = frozenset({"fields", "computed_fields", "choices", "steps", "definitions"})
+"""Keys of a core schema that hold other schemas, besides those that end with ``schema``. (Values under ``default`` or
+``expected`` are the user's.)"""
 _ITEMS = ("items_schema", "keys_schema", "values_schema")
 
 
 def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a core schema that validates collections up to the first wrong item."""
-    inside = {key: _with_fail_fast(schema[key]) for key in _INNER if key in schema}
+    inside = {key: _with_fail_fast(part) for key, part in _inner(schema).items()}
     is_collection = any(key in schema for key in _ITEMS)
     return {**({"fail_fast": True} if is_collection else {}), **schema, **inside}
 

@@ -171,21 +171,8 @@ export type Typed<W extends { of(name: string): unknown } = any> = Listening<Oth
 
 # These names mean something else in the declarations, so a class of such a name gets another name.
 OURS = (
-    *(
-        "Api",
-        *CHANNELS,
-        BASE64,
-        "Calls",
-        "ChannelEmits",
-        "Channels",
-        "CONTRACT",
-        "Emits",
-        "Emitted",
-        "EventMap",
-        "Events",
-        "Lifecycle",
-    ),
-    *("Listening", "Listens", "Of", "Others", "Typed"),
+    *("Api", *CHANNELS, BASE64, "Calls", "ChannelEmits", "Channels", "CONTRACT", "Emits", "Emitted", "EventMap"),
+    *("Events", "Lifecycle", "Listening", "Listens", "Of", "Others", "Typed"),
 )
 GLOBAL = (
     *("AbortSignal", "AsyncIterable", "AsyncIterator", "Error", "IterableIterator", "Omit", "Parameters", "Promise"),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl as ssl_module
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._base.names import StrPath
 from .._base.scheduler import LoopScheduler
 from .._client.client import Client
 from .._client.client import core_of as client_core
@@ -55,14 +53,12 @@ class Line:
         limits: Limits | None = None,
         headers: Mapping[str, str] | None = None,
         subprotocols: Sequence[str] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        proxy: str | bool | None = True,
         compression: bool = False,
-        unix: StrPath | None = None,
+        **_: object,
     ) -> MemoryTransport:
         """Connect to the server; see `wsrpc.dial`.
 
-        The host of the URL, ``ssl``, ``proxy`` and ``unix`` have no effect.
+        The host of the URL, and other options such as ``ssl``, have no effect.
 
         Raises:
             HandshakeRejected: the server refused the connection.

@@ -111,13 +111,18 @@ def new_subject() -> str:
     return f"check-{secrets.token_hex(6)}.a_B.9"
 
 
-def _check(function: Callable[[Open, str], Awaitable[None]]) -> Callable[[Connect], Awaitable[None]]:
+_checks: list[Callable[[Connect], Awaitable[None]]] = []
+
+
+def _check(function: Callable[[Open, str], Awaitable[None]]) -> None:
+    """Add a check that calls ``function`` with what opens a connection, and a subject."""
+
     @wraps(function)
     async def check(connect: Connect) -> None:
         async with connections(connect) as open:
             await function(open, new_subject())
 
-    return check
+    _checks.append(check)
 
 
 # ---------------------------------------------------------------- messages
@@ -252,14 +257,6 @@ async def close_writes_what_was_published_and_refuses_more(open: Open, subject: 
     await check_over(publisher, recorder)
 
 
-ENGINE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
-    messages_of_a_publisher_arrive_in_order_and_once,
-    bytes_arrive_up_to_the_largest_message_and_a_larger_is_refused,
-    is_received_reports_whether_anybody_got_a_message,
-    what_is_published_after_subscribe_has_returned_arrives,
-    nothing_arrives_after_unsubscribe_has_returned,
-    subjects_that_are_alike_do_not_share_messages,
-    close_writes_what_was_published_and_refuses_more,
-)
+ENGINE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = tuple(_checks)
 """Checks of an engine, each with a name that says what must hold. A check gets a `Connect`, and raises
 `AssertionError`. A broker that is killed or frozen is not part of them."""
