@@ -13,8 +13,8 @@ from engine_servers import PostgresServer, ServerProcess, Started, redis_server
 from postgres_store import PostgresStore
 
 from wsrpc.store import MemoryStore, SqliteStore, Store
-from wsrpc.testing._store_checks import Connect, add, add_own, end, entries_of, listed, new_log, page_of, state_of
-from wsrpc.testing._store_checks import until as eventually
+from wsrpc.testing._store_tools import Connect, add, add_own, end, entries_of, listed, new_log, page_of, state_of
+from wsrpc.testing._store_tools import until as eventually
 from wsrpc_adapters import _broker_connection, _redis_store
 from wsrpc_adapters.redis import RedisStore
 

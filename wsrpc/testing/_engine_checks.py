@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..cluster.engine import Engine, EngineConnection, EngineListener
 from ..errors import EngineLost, MessageTooBig
-from ._store_checks import raises
+from ._store_tools import raises
 
 
 class Connect(Protocol):
