@@ -36,7 +36,7 @@ from ._core.api.outgoing import OutgoingCall
 from ._core.api.outgoing_functions import read_function
 from ._core.api.registration import registry_of
 from ._core.handlers.arguments import placed
-from ._core.handlers.introspection import Role
+from ._core.handlers.introspection import Kind
 from ._core.handlers.method import Keep
 from ._local import RequestRates, connect_in_memory
 from ._net.delivery import Delivery
@@ -121,4 +121,4 @@ def kept_handler(server: Server, channel: str | None, event: str) -> KeptHandler
     handler = None if scope is None else scope.handlers.get(event)
     if handler is None or handler.keep is None:
         return None
-    return KeptHandler(handler.keep, handler.facts.role is Role.STREAM)
+    return KeptHandler(handler.keep, handler.facts.kind is Kind.STREAM)

@@ -19,7 +19,7 @@ from .._core.api.caller import user_channel_of
 from .._core.api.peer import Peer
 from .._core.channels.source import as_source, close_source, iterate
 from .._core.handlers.compiled import Handler
-from .._core.handlers.introspection import Role
+from .._core.handlers.introspection import Kind
 from .._core.handlers.invocation import CURRENT, EXITED, Call, Invocation, KeyedRun
 from .._core.handlers.layers import close_unawaited
 from .._core.handlers.method import Keep
@@ -225,7 +225,7 @@ class Keeper:
         handler, after = invocation.handler, context.after
         assert handler is not None and handler.keep is not None and context.key is not UNSET
         assert handler.arguments_of is not None
-        keep, streams = handler.keep, handler.facts.role is Role.STREAM or after is not UNSET
+        keep, streams = handler.keep, handler.facts.kind is Kind.STREAM or after is not UNSET
         announces = context_of(invocation.inbound) is context
         invocation.movable = streams and announces and self.runs.link.is_shared
         if after is not UNSET and len(a) == 1 and keep.scope is None:  # who continues may leave the arguments out
@@ -281,7 +281,7 @@ class Keeper:
         number, run = RunPosition.parse(after)
         if run is not None and run != state.id:
             raise missing_items(state, "the position is of an earlier run; this one begins with {}")
-        last = state.last if handler.facts.role is Role.STREAM else 1
+        last = state.last if handler.facts.kind is Kind.STREAM else 1
         if number > last and (run is not None or state.end is not None):
             raise missing_items(state, ITEMS_LOST)
         return state, number
@@ -316,7 +316,7 @@ class Keeper:
             await close_source(pages)
         assert state.end is not None
         result = read_kept(state.end, End).result()
-        if not (skipped or invocation.handler is None or invocation.handler.facts.role is Role.STREAM):
+        if not (skipped or invocation.handler is None or invocation.handler.facts.kind is Kind.STREAM):
             yield result
 
 

@@ -15,8 +15,8 @@ import msgspec
 from .._base.rooms import CHANNEL
 from .._core.handlers.compiled import Handler
 from .._core.handlers.contract import Conversation, Member
-from .._core.handlers.contract import Kind as MemberKind
-from .._core.handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
+from .._core.handlers.introspection import Kind as MemberKind
+from .._core.handlers.introspection import Parameter, Result, by_place, result_of, without_partials
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
 from .definitions import Form, Schema, reachable, refs_in, renamed
@@ -295,11 +295,7 @@ class _Draft(NamedTuple):
         return [*((parameter.type, self.form) for parameter in self.parameters), *self.others.values(), *inner]
 
 
-_KINDS: dict[Role | MemberKind, Kind] = {
-    Role.STREAM: "stream",
-    Role.CONVERSATION: "conversation",
-    Role.UPLOAD: "upload",
-    Role.EXCHANGE: "exchange",
+_KINDS: dict[MemberKind, Kind] = {
     MemberKind.REQUEST: "value",
     MemberKind.EVENT: "value",
     MemberKind.STREAM: "stream",
@@ -307,7 +303,6 @@ _KINDS: dict[Role | MemberKind, Kind] = {
     MemberKind.EXCHANGE: "exchange",
     MemberKind.CONVERSATION: "conversation",
 }
-"""The kind of response of a handler by its role, or by the contract. For `Role.RESULT`, it depends on the result."""
 
 
 def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
@@ -315,9 +310,9 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     try:
         given = result_of(handler.function)
     except TypeError as exc:
-        given = Result("value")
+        given = Result(MemberKind.REQUEST)
         notes.append(str(exc))
-    kind = _KINDS.get(handler.facts.role, "conversation" if given.kind == "channel" else given.kind)
+    kind = _KINDS[given.kind if handler.facts.kind is MemberKind.REQUEST else handler.facts.kind]
     doc = _doc(handler.function)
     if (member := handler.member) is not None:
         kind = _KINDS[member.kind]

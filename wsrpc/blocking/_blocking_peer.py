@@ -17,8 +17,8 @@ from .._core.api.options import CallOptions, EventOptions
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.proxy import Proxy, make_emitter, typed
 from .._core.api.stream import Stream as AsyncStream
-from .._core.handlers.contract import Contract, Kind, Member, read_contract
-from .._core.handlers.introspection import Injection, injections
+from .._core.handlers.contract import Contract, Member, read_contract
+from .._core.handlers.introspection import Injection, Kind, injections
 from .._core.handlers.method import BlockingOnOptions
 from .._core.inboxes.event_inboxes import Keep
 from .._core.wire.messages import RequestOptions

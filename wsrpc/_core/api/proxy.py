@@ -20,8 +20,8 @@ from ..._base.names import ChannelRef
 from ..._base.retry import Retry, check_retry
 from ..._values.caching import memoized
 from ...errors import WsrpcError, add_member_note
-from ..handlers.contract import Contract, Kind, Member, check_emitted, read_contract
-from ..handlers.introspection import Parameter
+from ..handlers.contract import Contract, Member, check_emitted, read_contract
+from ..handlers.introspection import Kind, Parameter
 from ..sending.sender import Sender
 from ..wire.messages import NO_OPTIONS, RequestOptions
 from . import calls

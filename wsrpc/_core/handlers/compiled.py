@@ -23,7 +23,7 @@ from ..._values.type_survey import UNIONS, unsent
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
-from .introspection import Facts, Injection, Parameter, Role, introspect, result_of, why_unbound
+from .introspection import Facts, Injection, Kind, Parameter, introspect, result_of, why_unbound
 from .invocation import Call, Invocation
 from .method import DEFAULTS, HandlerOptions
 
@@ -234,18 +234,18 @@ def _why_no_timeout(facts: Facts, thread: bool) -> str:
     """Return why a handler cannot have a timeout, and what to do instead. Return an empty text if it can."""
     if thread:
         return "a thread cannot be stopped, so check the time in the function itself"
-    if facts.role is not Role.RESULT:
+    if facts.kind is not Kind.REQUEST:
         return "this one lasts as long as its stream or channel, so use `async with asyncio.timeout()` in its body"
     return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
 
 
 def _why_no_keep(facts: Facts, options: HandlerOptions) -> str:
     """Return why calls of a handler cannot have keys. Return an empty text if they can."""
-    if facts.role.opens_before_body:
-        return f"this one {facts.role.value}"
+    if facts.kind.opens_before_body:
+        return f"this one is {facts.kind.value}"
     if options.timeout is not UNSET:
         return "timeout= is for the caller's wait, so use `async with asyncio.timeout()` in its body"
-    if options.thread or not (facts.is_coroutine or facts.role is Role.STREAM):
+    if options.thread or not (facts.is_coroutine or facts.kind is Kind.STREAM):
         return "this one is a plain function"
     return ""
 
@@ -310,7 +310,7 @@ class Handler:
         if member is not None:
             facts, declared = completed(facts, function, member)
         thread, timeout = options.thread, options.timeout
-        if thread and (facts.is_coroutine or facts.role.opens_before_body or inspect.isasyncgenfunction(function)):
+        if thread and (facts.is_coroutine or facts.kind.opens_before_body or inspect.isasyncgenfunction(function)):
             text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
             raise facts.refusal(None, text)
         if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
@@ -348,9 +348,9 @@ class Handler:
         """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
         self.keep = options.keep
         """What is kept of its calls with a key. None: it has none."""
-        self.opens_before_body = facts.role.opens_before_body
+        self.opens_before_body = facts.kind.opens_before_body
         """Whether the request is answered with a channel before the coroutine or generator of ``call`` runs."""
-        self.answers_with_channel = facts.role is not Role.RESULT
+        self.answers_with_channel = facts.kind is not Kind.REQUEST
         """Whether a request is known to be answered with a channel."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
         """The lane: the handler itself, or a scope. Handlers of one lane run one after another. None: calls may

@@ -10,13 +10,13 @@ import types
 import typing
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
 from ..._base.names import RESERVED_EVENTS, ChannelRef
 from ..._values.caching import memoized
 from .introspection import (
     Facts,
+    Kind,
     Parameter,
     Result,
     annotations_of,
@@ -55,17 +55,6 @@ class Conversation:
         sides = ((self.handles, True), (self.emits, False))
         handles, emits = (placed_members(each, 0, requests=asked) if each else [] for each, asked in sides)
         return [member for _, member in handles], [member for _, member in emits]
-
-
-class Kind(Enum):
-    """Kind of a member of a contract, as its caller sees it."""
-
-    REQUEST = "a request"
-    EVENT = "an event"
-    STREAM = "a stream"
-    UPLOAD = "an upload"
-    EXCHANGE = "a stream of items in both directions"
-    CONVERSATION = "a conversation"
 
 
 class Member(NamedTuple):
@@ -319,13 +308,13 @@ def _kind(read: Facts, result: Result, *, waits: bool, blocks: set[bool]) -> Kin
         blocks: the values of `_blocks`.
     """
     talking, reads = channel_parameters(read)
-    talks = bool(talking) or result.kind == "channel"
+    talks = bool(talking) or result.kind is Kind.CONVERSATION
     if len(blocks) > 1:
         raise read.refusal(
             None,
             "part of it is for an event loop and part of it for threads: take all of wsrpc, or all of wsrpc.blocking",
         )
-    if result.kind == "stream":
+    if result.kind is Kind.STREAM:
         if result.origin is AsyncGenerator:
             raise read.refusal(None, "a stream can only be read: declare wsrpc.Stream[...] as its result")
         if waits:
@@ -349,7 +338,7 @@ def _blocks(read: Facts, result: Result) -> Iterator[bool]:
             yield False
         elif p.injection is not None and p.injection.conversation:
             yield p.injection.blocking
-    if result.kind != "value":
+    if result.kind is not Kind.REQUEST:
         yield result.blocking
 
 

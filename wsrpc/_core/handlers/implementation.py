@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..._base.names import ChannelRef
-from .contract import Contract, Kind, Member, read_contract
-from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
+from .contract import Contract, Member, read_contract
+from .introspection import Facts, Kind, Parameter, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
 
 
@@ -176,22 +176,13 @@ def completed(facts: Facts, function: Callable[..., Any], member: Member) -> tup
 # ---------------------------------------------------------------- signatures
 
 
-_KINDS = {
-    Role.STREAM: Kind.STREAM,
-    Role.UPLOAD: Kind.UPLOAD,
-    Role.EXCHANGE: Kind.EXCHANGE,
-    Role.CONVERSATION: Kind.CONVERSATION,
-}
-_KINDS_OF_RESULTS = {"value": Kind.REQUEST, "stream": Kind.STREAM, "channel": Kind.CONVERSATION}
-
-
 def _difference(member: Member, facts: Facts, function: Any) -> str | None:
     """Return how a function differs from a member of a contract. None if it does not differ."""
     try:
         result = result_of(function)
     except TypeError as exc:
         raise TypeError(f"{_signature(function)} ({facts.where}): {exc}") from exc.__cause__
-    kind = _KINDS_OF_RESULTS[result.kind] if facts.role is Role.RESULT else _KINDS[facts.role]
+    kind = result.kind if facts.kind is Kind.REQUEST else facts.kind
     says_nothing = kind is Kind.REQUEST and result.type is Any and member.kind in (Kind.STREAM, Kind.CONVERSATION)
     if kind is not member.kind and not says_nothing:
         return f"the contract declares {member.kind.value}, and this is {kind.value}"

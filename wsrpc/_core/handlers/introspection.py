@@ -72,19 +72,20 @@ class Parameter(NamedTuple):
     injection: Injection | None = None  # injected only
 
 
-class Role(Enum):
-    """How a handler answers. All roles but `RESULT` answer with a channel."""
+class Kind(Enum):
+    """Kind of a call, as its caller sees it. All but the first two are answered with a channel."""
 
-    RESULT = "returns a value, or an iterator, whose items are then streamed"
-    STREAM = "yields items"
-    CONVERSATION = "talks with its caller over an anonymous channel"
-    UPLOAD = "reads the items that its caller sends; its result answers the end of the items"
-    EXCHANGE = "reads the items that its caller sends, and yields items meanwhile"
+    REQUEST = "a request"
+    EVENT = "an event"
+    STREAM = "a stream"
+    UPLOAD = "an upload"
+    EXCHANGE = "a stream of items in both directions"
+    CONVERSATION = "a conversation"
 
     @property
     def opens_before_body(self) -> bool:
         """Whether the request is answered with a channel before the body of the handler runs."""
-        return self not in (Role.RESULT, Role.STREAM)
+        return self in (Kind.UPLOAD, Kind.EXCHANGE, Kind.CONVERSATION)
 
 
 class Facts(NamedTuple):
@@ -98,7 +99,8 @@ class Facts(NamedTuple):
     is_coroutine: bool
     parameters: tuple[Parameter, ...] = ()
     """The parameters that get a value, in the order of the signature."""
-    role: Role = Role.RESULT
+    kind: Kind = Kind.REQUEST
+    """How the function answers as a handler. One that returns a value may also return an iterator, or a channel."""
 
     def refusal(self, parameter: str | None, text: str) -> TypeError:
         """Return the error for a function that cannot serve its purpose."""
@@ -450,7 +452,7 @@ def introspect(function: Any) -> Facts:
         called = ", the result of calling the function: leave out the parentheses"
         raise TypeError(f"a handler is a function, got {function!r}{called if inspect.iscoroutine(function) else ''}")
     read = read_signature(function)
-    return read._replace(parameters=by_place(read.parameters), role=_role(read, function))
+    return read._replace(parameters=by_place(read.parameters), kind=_kind(read, function))
 
 
 def by_place(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
@@ -465,7 +467,7 @@ def by_place(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
     return tuple(p._replace(required=True) if p.name in needed else p for p in parameters)
 
 
-def _role(read: Facts, function: Any) -> Role:
+def _kind(read: Facts, function: Any) -> Kind:
     talks, reads = channel_parameters(read)
     if talks and not read.is_coroutine:
         text = (
@@ -476,10 +478,10 @@ def _role(read: Facts, function: Any) -> Role:
     if reads and not (read.is_coroutine or inspect.isasyncgenfunction(_body_of(function))):
         raise read.refusal(reads[0], "reading the stream that the caller sends takes an `async def`")
     if reads:
-        return Role.UPLOAD if read.is_coroutine else Role.EXCHANGE
+        return Kind.UPLOAD if read.is_coroutine else Kind.EXCHANGE
     if talks:
-        return Role.CONVERSATION
-    return Role.STREAM if _is_generator(_body_of(function)) else Role.RESULT
+        return Kind.CONVERSATION
+    return Kind.STREAM if _is_generator(_body_of(function)) else Kind.REQUEST
 
 
 def channel_parameters(read: Facts) -> tuple[list[str], list[str]]:
@@ -504,7 +506,8 @@ _AWAITED = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
 class Result(NamedTuple):
     """The result of a handler by its annotation: one value of the type, a stream of such items, or a channel."""
 
-    kind: Literal["value", "stream", "channel"]
+    kind: Kind
+    """A request, a stream or a conversation."""
     type: Any = Any
     origin: Any = None
     """The class of a stream, without its brackets."""
@@ -546,10 +549,10 @@ def result_of(function: Any) -> Result:
     iterates = (isinstance(cls, type) and issubclass(cls, Iterator)) or (yields and origin is Iterable)
     if iterates or origin in stream_annotations or origin is AsyncGenerator:
         item, *_ = (*typing.get_args(tp), Any)
-        return Result("stream", item, origin, awaited, iterates)
+        return Result(Kind.STREAM, item, origin, awaited, iterates)
     if yields:
-        return Result("stream")
+        return Result(Kind.STREAM)
     injection = _injection_of(tp)
     if injection is not None and injection.conversation:
-        return Result("channel", tp, awaited=awaited, blocking=injection.blocking)
-    return Result("value", tp, awaited=awaited)
+        return Result(Kind.CONVERSATION, tp, awaited=awaited, blocking=injection.blocking)
+    return Result(Kind.REQUEST, tp, awaited=awaited)

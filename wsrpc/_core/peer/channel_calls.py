@@ -15,7 +15,7 @@ from ..channels.channel_table import ChannelTable
 from ..channels.named_producer import NamedProducer
 from ..channels.producer import ItemRefused, Producer
 from ..channels.source import close_source
-from ..handlers.introspection import Role
+from ..handlers.introspection import Kind
 from ..handlers.invocation import EXITED, CallState, Invocation
 from ..handlers.observation import mark_processed
 from ..inboxes.recipients import MismatchDetector
@@ -58,7 +58,7 @@ class ChannelCalls:
             if inspect.iscoroutine(body):
                 body.close()  # it never starts
             raise
-        if _role(invocation) is Role.UPLOAD:
+        if _kind(invocation) is Kind.UPLOAD:
             channel.add_recipient("start", MismatchDetector(lambda: channel.abort(_not_a_stream(invocation))))
         return await body
 
@@ -99,7 +99,7 @@ class ChannelCalls:
                 invocation.orphan(error)
 
         by_this_side = channel.ended_here or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
-        if by_this_side or _role(invocation) is not Role.CONVERSATION:
+        if by_this_side or _kind(invocation) is not Kind.CONVERSATION:
             cancel()
         else:
             channel.mailbox.when_read(cancel)
@@ -174,7 +174,7 @@ class ChannelCalls:
         assert channel is not None
         if channel.over:  # a stream's channel ends with its last item
             return
-        if _role(invocation) is Role.UPLOAD:
+        if _kind(invocation) is Kind.UPLOAD:
             self._answer_end(invocation, lambda i: self._answers.resolve(i, value, invocation))
         else:
             channel.finish()
@@ -187,7 +187,7 @@ class ChannelCalls:
             return
         # The channel keeps the error. The exception of the handler would refer to the variables of the handler.
         reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation)))
-        if _role(invocation) is Role.UPLOAD:
+        if _kind(invocation) is Kind.UPLOAD:
             self._answer_end(invocation, lambda i: self._answers.reject(i, reason))
         else:
             channel.abort(reason)
@@ -211,8 +211,8 @@ class ChannelCalls:
             channel.abort_after(patience, RpcError(f"the end of what was sent has not come within {patience:g} s"))
 
 
-def _role(invocation: Invocation) -> Role:
-    return Role.RESULT if invocation.handler is None else invocation.handler.facts.role
+def _kind(invocation: Invocation) -> Kind:
+    return Kind.REQUEST if invocation.handler is None else invocation.handler.facts.kind
 
 
 def _not_read(invocation: Invocation, patience: float) -> RpcError:
