@@ -637,6 +637,19 @@ async def test_a_connection_that_the_store_has_forgotten_counts_again_after_a_le
         assert not await opened(stack, servers[2:], "ada", 1)
 
 
+async def test_connections_count_once_after_an_outage() -> None:
+    """Not also in the log that their process had before, whose lease has not lapsed."""
+    store = Outage()
+    async with three(store, most=2) as servers, AsyncExitStack() as stack:
+        await opened(stack, servers[:1], "ada", 1)
+        store.failure = StoreLost("down")
+        store.wake_readers()
+        await settled()
+        store.failure = None
+        await settled(store.lease / 3)
+        assert len(await opened(stack, servers[1:2], "ada", 3)) == 1
+
+
 async def test_what_the_store_grants_too_late_counts_for_nobody() -> None:
     store = Outage()
     async with three(store, most=1) as servers, AsyncExitStack() as stack:
