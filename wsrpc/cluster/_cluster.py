@@ -37,7 +37,8 @@ from ..errors import EngineLost, EngineRefused, WsrpcError
 from ..limits import Limits
 from ..stats import ClusterStats
 from ._away_calls import AwayCalls
-from ._calls import ClusterPeer, ClusterSender
+from ._cluster_peer import ClusterPeer
+from ._cluster_sender import ClusterSender
 from ._membership import ADAPTER, ClusterMembership, NodeHandler
 from ._operations import ClusterOperations
 from ._submitted_call import WaitingCalls

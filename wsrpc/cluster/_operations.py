@@ -13,7 +13,8 @@ from .._core.wire.nodes import ID, as_raised
 from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, answered
 from ..errors import EngineLost, KeyReused, Overloaded, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
 from ._addresses import HAS_ID
-from ._calls import ClusterPeer, ClusterSender
+from ._cluster_peer import ClusterPeer
+from ._cluster_sender import ClusterSender
 from ._membership import ClusterMembership
 
 ROWS = "rows"
