@@ -28,7 +28,7 @@ MADE = {
     "in_memory.py": "make_server()",
 }
 """How to get the server of an example that has no variable for it."""
-PROGRAMS = {"conformance/under_test.py", "resubscribe/server.py", "survives_kill.py", "workers.py", "todo/test_todo.py"}
+PROGRAMS = {"conformance/under_test.py", "todo/test_todo.py"}
 """Those whose server is in a function that also runs it, so that no command can load it."""
 
 
