@@ -92,8 +92,7 @@ def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
         now = dispatcher.loop.time()
         if calls.bucket_of(handler, rate).spend(now):
             return call(invocation, a)
-        if (counted := dispatcher.admission.rate) is not None:
-            counted.refund()
+        dispatcher.admission.refund()
         by, is_logged = f"rate= of {handler.name}", None
         if calls.totals:
             by, is_logged = f"{by} for {calls.totals[0].name}", calls.totals[0].is_named(by, now)

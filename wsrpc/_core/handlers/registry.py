@@ -13,6 +13,7 @@ from msgspec import Struct
 from ..._base.logs import logger
 from ..._base.misuse import check_function, check_no_yield
 from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
+from ..._values.caching import memoized
 from ..._values.convert import DecHook, converter
 from ...errors import short
 from .compiled import Handler
@@ -44,8 +45,10 @@ _OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "t
 
 NO_HOOKS: Mapping[str, tuple[LifecycleHandler, ...]] = {}
 
-MAX_CONVERTERS = 1024
-"""Maximum number of types of ``returns=`` whose converters are kept."""
+
+@memoized
+def _converter(returns: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
+    return converter(returns, dec_hook=dec_hook)
 
 
 class Scope:
@@ -84,7 +87,6 @@ class Registry:
     __slots__ = (
         "__weakref__",
         "_base",
-        "_converters",
         "_heirs",
         "_of_channel",
         "dec_hook",
@@ -143,7 +145,6 @@ class Registry:
         """The functions of `use_outgoing`, each an `OutgoingFunction`. It is one list for a server and its peers."""
         self.passing_on: list[Any] = []
         """Functions of adapters that run around the calls that a server passes on to its peers for other nodes."""
-        self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
         """Return a registry without handlers that converts types in the same way."""
@@ -204,18 +205,7 @@ class Registry:
             TypeError: values cannot be converted to ``returns``.
         """
         try:
-            known = self._converters.get(returns)
-        except TypeError:  # an unhashable type, Annotated[int, []] for instance
-            return self._make_converter(returns)
-        if known is None:
-            known = self._make_converter(returns)
-            if len(self._converters) < MAX_CONVERTERS:
-                self._converters[returns] = known
-        return known
-
-    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
-        try:
-            return converter(returns, dec_hook=self.dec_hook)
+            return _converter(returns, self.dec_hook)
         except TypeError as exc:
             raise TypeError(f"returns= is a type that a response can have, got {short(returns)}: {exc}") from exc
 

@@ -14,7 +14,6 @@ from ..._base.buckets import TokenBucket
 from ..._base.closing import CloseCode
 from ..._base.names import STREAM_EVENTS, ChannelRef
 from ...errors import BadArguments, Draining, Overloaded
-from ...limits import Limits
 from ..channels.channel_core import ChannelCore
 from ..channels.named_channels import NamedChannels
 from ..handlers.invocation import CallState, Invocation
@@ -94,40 +93,15 @@ class Rate(NamedTuple):
     """Undoes a ``spend`` that returned True, because the message is refused after all."""
 
 
-def _own_rate(limits: Limits) -> Rate | None:
-    """Return what counts the messages of one peer against `Limits.rate`. None: there is no limit."""
-    if limits.rate is None:
-        return None
-    refusal = Refusal("above the rate", f"more than {limits.rate} requests and events per second", "Limits.rate")
+def _own_rate(most: float) -> Rate:
+    """Return what counts the messages of one peer against `Limits.rate`."""
+    bucket = TokenBucket(most, most)
+    refusal = Refusal("above the rate", f"more than {most} requests and events per second", "Limits.rate")
 
     def refuse(now: float) -> Refusal:
         return refusal
 
-    bucket = TokenBucket(limits.rate, limits.rate)
     return Rate(bucket.spend, refuse, bucket.refund)
-
-
-def _all_of(rates: Sequence[Rate]) -> Rate:
-    """Return what counts messages with all ``rates``, or with none of them if one refuses."""
-    refusing = rates[0]
-
-    def spend(now: float) -> bool:
-        nonlocal refusing
-        for number, each in enumerate(rates):
-            if not each.spend(now):
-                refusing = each
-                refund(rates[:number])
-                return False
-        return True
-
-    def refuse(now: float) -> Refusal:
-        return refusing.refusal(now)
-
-    def refund(spent: Sequence[Rate] = rates) -> None:
-        for each in spent:
-            each.refund()
-
-    return rates[0] if len(rates) == 1 else Rate(spend, refuse, refund)
 
 
 class Admission:
@@ -141,7 +115,7 @@ class Admission:
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
     While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
-    unless it has the id of a request in `Dispatcher.active`, or ``rate`` refuses it.
+    unless it has the id of a request in `Dispatcher.active`, or one of ``rates`` refuses it.
 
     A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
     """
@@ -157,7 +131,7 @@ class Admission:
         "needs_checks",
         "on_events_done",
         "on_position",
-        "rate",
+        "rates",
         "waiting_room",
     )
 
@@ -182,16 +156,15 @@ class Admission:
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._starts_waiting = False
         """Whether `start_waiting` runs."""
-        self.rate = _own_rate(limits)
-        """Counts messages against `Limits.rate`, and against what `limit` adds. None if nothing does."""
+        self.rates: tuple[Rate, ...] = () if limits.rate is None else (_own_rate(limits.rate),)
+        """Count messages against `Limits.rate`, and against what `limit` adds, which other peers may share."""
 
     def __repr__(self) -> str:
         return f"<Admission {self.calls.count} handlers, {len(self.waiting_room)} messages wait>"
 
     def limit(self, others: Sequence[Rate]) -> None:
-        """Count the messages of this peer also with ``others``, which other peers may share."""
-        if others:
-            self.rate = _all_of(others if self.rate is None else (self.rate, *others))
+        """Count the messages of this peer also with ``others``."""
+        self.rates += tuple(others)
 
     def set_dispatcher(self, dispatcher: Dispatcher) -> None:
         """Use the dispatcher of another session from now on."""
@@ -277,8 +250,8 @@ class Admission:
         if len(self.waiting_room) < most and self.waiting_room.add(waiting, extra):
             self.update()
             return
-        if self.rate is not None and (channel is not None or not self.named_channels.is_of_stream(message)):
-            self.rate.refund()
+        if channel is not None or not self.named_channels.is_of_stream(message):
+            self.refund()
         why = f"{len(self.waiting_room)} messages wait already"
         if i is UNSET:
             dispatcher.answers.host.count("event dropped, too many wait", f"an event was dropped: {why}")
@@ -311,7 +284,7 @@ class Admission:
             # A rejection would end the first request with this id, whose handler still runs.
             dispatcher.answers.ignored["duplicate id"] += 1
             return True
-        if self.rate is not None and self._counts(message, channel) and not self.fits_rate(dispatcher, message):
+        if self.rates and self._counts(message, channel) and not self.fits_rate(dispatcher, message):
             return True
         if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
             return True
@@ -339,18 +312,23 @@ class Admission:
 
     def fits_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against the rates. If it exceeds one, refuse it and return False."""
-        if self.rate is None or self.rate.spend(self._loop.time()):
-            return True
-        self.refuse(dispatcher, message)
-        return False
+        now = self._loop.time()
+        for number, rate in enumerate(self.rates):
+            if rate.spend(now):
+                continue
+            for each in self.rates[:number]:
+                each.refund()
+            kind, why, by, is_logged = rate.refusal(now)
+            dispatcher.answers.host.count_refused(kind, why, by, is_logged)
+            if message.i is not UNSET:
+                dispatcher.answers.reject(message.i, Overloaded(f"{why}, ask again later"))
+            return False
+        return True
 
-    def refuse(self, dispatcher: Dispatcher, message: WireMessage) -> None:
-        """Refuse an event or a request that ``rate`` has just refused."""
-        assert self.rate is not None
-        kind, why, by, is_logged = self.rate.refusal(self._loop.time())
-        dispatcher.answers.host.count_refused(kind, why, by, is_logged)
-        if message.i is not UNSET:
-            dispatcher.answers.reject(message.i, Overloaded(f"{why}, ask again later"))
+    def refund(self) -> None:
+        """Undo a `fits_rate` that returned True, because the message is refused after all."""
+        for rate in self.rates:
+            rate.refund()
 
     def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
         """Return whether a message has to be counted against `Limits.rate`.

@@ -147,10 +147,9 @@ class Receiver:
                 if message.i in self._active or admission.needs_checks:
                     admission.arrived(dispatcher, message, payload, view, decode)
                     return
-                if (rate := admission.rate) is None or rate.spend(dispatcher.loop.time()):
+                if not admission.rates or admission.fits_rate(dispatcher, message):
                     dispatcher.run(message, payload, view)
                     return
-                admission.refuse(dispatcher, message)
             if view is not None:
                 mark_processed(view)
         except BaseException as exc:
@@ -281,7 +280,7 @@ class Receiver:
             self._refuse(message, NOT_TEXT, _not_text(name))
         else:
             admission = self._admission
-            if admission.rate is None or name in STREAM_EVENTS or admission.fits_rate(self._dispatcher, message):
+            if not admission.rates or name in STREAM_EVENTS or admission.fits_rate(self._dispatcher, message):
                 message.c = None
                 channel.mailbox.receive(message, payload, decode)
 
