@@ -22,11 +22,7 @@ from wsrpc_adapters.asgi import routes
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-MADE = {
-    "chat/handlers.py": "make_server(MemoryStore())",
-    "download/server.py": "make_server(Path('.'))",
-    "in_memory.py": "make_server()",
-}
+MADE = {"chat/handlers.py": "make_server(MemoryStore())"}
 """How to get the server of an example that has no variable for it."""
 PROGRAMS = {"conformance/under_test.py", "todo/test_todo.py"}
 """Those whose server is in a function that also runs it, so that no command can load it."""
