@@ -7,7 +7,7 @@ from weakref import ProxyTypes, proxy
 
 T = TypeVar("T")
 
-READ = "_read_ready_cb"
+READ_METHOD = "_read_ready_cb"
 """Attribute of asyncio's transports, the method that reads."""
 
 
@@ -19,5 +19,5 @@ def weakly(target: T) -> T:
 
 def release_transport(transport: Any) -> None:
     """Cut the circle of references in an asyncio transport that has ended. (It refers to itself by a method.)"""
-    if hasattr(transport, READ):  # uvloop's has none
-        delattr(transport, READ)
+    if hasattr(transport, READ_METHOD):  # uvloop's has none
+        delattr(transport, READ_METHOD)

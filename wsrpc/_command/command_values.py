@@ -18,7 +18,7 @@ from .command_errors import UsageError
 Form = Literal["json", "text", "bytes"]
 """Kinds of the items of an upload: the JSON of a line, the text of a line, or bytes as they are read."""
 
-READ = 16 * 1024
+CHUNK_BYTES = 16 * 1024
 """Bytes read at once, and the most bytes in an item of ``bytes``. As base64 they fit into the 32 KiB that Go reads."""
 LARGEST_FILE = LONGEST_LINE = 64 * 1024 * 1024
 """Bytes of one value. By default, wsrpc accepts 4 MiB (`Limits.message_bytes`); other servers accept more."""
@@ -124,7 +124,7 @@ class Items(NamedTuple):
                     count()
             if lines[-1]:
                 rest.append(lines[-1])
-                if len(rest) * READ > LONGEST_LINE:
+                if len(rest) * CHUNK_BYTES > LONGEST_LINE:
                     raise UsageError(f"line {number + 1:,} of {self.name} has more than {LONGEST_LINE:,} bytes")
         if rest:
             whole = b"".join(rest)
@@ -133,7 +133,7 @@ class Items(NamedTuple):
 
     async def _chunk(self) -> bytes:
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, os.read, self.file, READ)
+            return await asyncio.get_running_loop().run_in_executor(None, os.read, self.file, CHUNK_BYTES)
         except OSError as exc:
             raise UsageError(f"cannot read {self.name}: {exc.strerror}") from exc
 

@@ -22,7 +22,7 @@ from .running import complain, print_text
 
 MOST_SHOWN = 60
 """Characters of an old or new value up to which people see it."""
-MOST_PLACES = 10
+MOST_LISTED = 10
 """Places that are named in one line."""
 PASSING = {"passes with --program-first": 1, "compatible": 2, "allowed": 3}
 """Headings of changes that do not fail, in their order after those that do."""
@@ -101,8 +101,8 @@ def _heading(change: Change, options: Options) -> str:
 
 def _listed(places: Sequence[str]) -> str:
     distinct = list(dict.fromkeys(places))
-    further = f" and {len(distinct) - MOST_PLACES} more" if len(distinct) > MOST_PLACES else ""
-    return ", ".join(distinct[:MOST_PLACES]) + further
+    further = f" and {len(distinct) - MOST_LISTED} more" if len(distinct) > MOST_LISTED else ""
+    return ", ".join(distinct[:MOST_LISTED]) + further
 
 
 def _names(change: Change) -> set[str]:

@@ -17,7 +17,7 @@ from .command_errors import Failure
 from .command_options import COMPLETE, Options
 from .description_request import checked, describes
 
-SECONDS = 1.5
+COMPLETION_TIMEOUT = 1.5
 """Maximum time of a request to a server, while the user waits after pressing Tab."""
 
 
@@ -87,5 +87,5 @@ def _offered(options: Options, what: str) -> Iterable[str]:
 
 
 async def _describes(options: Options) -> Any:
-    async with asyncio.timeout(SECONDS), client_of(options, None) as client:
+    async with asyncio.timeout(COMPLETION_TIMEOUT), client_of(options, None) as client:
         return await describes(client, options.url)

@@ -23,7 +23,7 @@ from .command_errors import REMOTE, TIMEOUT, Failure, explained
 
 MOST_BYTES = 16 * 1024 * 1024
 """Maximum size of all pages together. (`Limits.message_bytes` limits the size of one page.)"""
-SECONDS = 30.0
+DESCRIPTION_TIMEOUT = 30.0
 STEP = 0.5
 """Seconds after which a waiting thread checks for signals."""
 HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
@@ -49,7 +49,7 @@ class _Page(msgspec.Struct):
     next: str | None
 
 
-def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> Any:
+def ask(url: str, headers: Mapping[str, str], *, seconds: float = DESCRIPTION_TIMEOUT) -> Any:
     """Request the description of the server at ``url`` on a new connection. Return the decoded JSON.
 
     Args:
@@ -78,7 +78,7 @@ def named_url(url: str) -> str:
     return shown_url(url)[1:-1]
 
 
-async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> Any:
+async def describes(client: Client, url: str, *, seconds: float = DESCRIPTION_TIMEOUT) -> Any:
     """Request the description of the server of ``client``. Return the decoded JSON, unchecked.
 
     Args:
@@ -108,7 +108,7 @@ async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> An
         raise Failure(f"{name} refuses to describe itself: {exc}", REMOTE) from exc
 
 
-def written(text_of: Callable[[], str], *, seconds: float = SECONDS) -> str:
+def written(text_of: Callable[[], str], *, seconds: float = DESCRIPTION_TIMEOUT) -> str:
     """Return the text that ``text_of`` generates from a description.
 
     ``text_of`` runs in a thread, so that a signal can end the command meanwhile. The thread cannot be stopped, but ends

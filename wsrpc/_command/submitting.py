@@ -15,9 +15,9 @@ from .command_values import argument
 from .operating import JSON, number_of, operations, print_rows, text_of
 from .running import Job, ValueWriter, in_event_loop
 
-ADDRESS = "{:>5}  {:>6}  {}"
+ADDRESS_COLUMNS = "{:>5}  {:>6}  {}"
 """The columns of an address."""
-CALL = "{:>6}  {:>6}  {:<7}  {:<32}  {}"
+CALL_COLUMNS = "{:>6}  {:>6}  {:<7}  {:<32}  {}"
 """The columns of a call."""
 
 CALL_OF_PEER = several(URL, click.argument("address"), click.argument("event"))
@@ -41,13 +41,15 @@ async def waiting(options: Options, job: Job) -> None:
     def line(row: Row) -> str:
         age = now - number_of(row.get("since"))
         if not address:
-            return ADDRESS.format(text_of(row.get("count")), text_of(age), text_of(row.get("address")))
+            return ADDRESS_COLUMNS.format(text_of(row.get("count")), text_of(age), text_of(row.get("address")))
         event = " --channel ".join(str(row[name]) for name in ("event", "channel") if row.get(name))
         cells = age, number_of(row.get("until")) - now, row.get("state"), row.get("key"), event
-        return CALL.format(*map(text_of, cells))
+        return CALL_COLUMNS.format(*map(text_of, cells))
 
     first = (
-        CALL.format("AGE", "LEFT", "STATE", "KEY", "EVENT") if address else ADDRESS.format("CALLS", "OLDEST", "ADDRESS")
+        CALL_COLUMNS.format("AGE", "LEFT", "STATE", "KEY", "EVENT")
+        if address
+        else ADDRESS_COLUMNS.format("CALLS", "OLDEST", "ADDRESS")
     )
     await print_rows(options, job, lambda through: through.rows("waiting", address or ""), line, first=f"{first}\n")
 

@@ -53,7 +53,7 @@ def _items(summary: str, item: Schema) -> dict[str, Any]:
     return _on_channel(summary, {"const": "next"}, {"anyOf": [one, {"type": "array", "items": item}]}, i=ID)
 
 
-LAST = object_of("done", done={"const": True})
+END_OF_ITEMS = object_of("done", done={"const": True})
 SHARED: Messages = {
     "error": _message("The request has failed.", "i e _", i=ID, e=schema_ref(ERROR_NAME), _=FLAG),
     "rejection": _message("The request has failed. With `_`, `e` is an error.", "i e", i=ID, e={}, _=FLAG),
@@ -62,7 +62,9 @@ SHARED: Messages = {
     "start": _on_channel("The reader asks for the items.", {"const": "start"}),
     "stop": _on_channel("The reader wants no more items.", {"const": "stop"}),
     "accepted": _message("The response to an item that is a request.", "i", i=ID, d={"type": "null"}),
-    "end": _on_channel("There are no more items. To end an upload, send a request.", {"const": "next"}, LAST, i=ID),
+    "end": _on_channel(
+        "There are no more items. To end an upload, send a request.", {"const": "next"}, END_OF_ITEMS, i=ID
+    ),
     "run": _on_channel("The id of a run, and the number of items that are skipped.", {"const": "run"}, STRING, INTEGER),
     "abort": _message("The channel is closed. With `_`, `x` is an error.", "h x", h=ID, x={}, _=FLAG),
     "message": _message("An event or request.", "h a", i=ID, h=ID, a={"type": "array"}, ctx=CONTEXT),

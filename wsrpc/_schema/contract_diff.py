@@ -27,8 +27,8 @@ _LIMITS = (*_LOWER, *_UPPER, "pattern", "multipleOf", TIMEZONE, "propertyNames",
 _MOST_PLACES = 20_000
 """Classes that are compared at each place where they are used. A hostile description has more paths than can be listed,
 so later ones are compared once for each argument and result."""
-_NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
+_TYPE_NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
+_JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _TYPE_NAMES, strict=True))
 
 
 class Change(msgspec.Struct, frozen=True):

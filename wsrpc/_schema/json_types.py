@@ -33,7 +33,7 @@ from .definitions import (
 )
 from .pydantic_schemas import MODES, Models, describe_models
 
-UNKNOWN = "x-unknown"
+UNKNOWN_CLASS = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation contains a schema for it."""
 NO_SCHEMA = " has no JSON Schema"
 """End of the comment on a class without a schema."""
@@ -98,7 +98,7 @@ def _check_describable(tp: Any) -> None:
     """Raise an exception if a type has no schema."""
     if tp is not Any and tp is not object:
         check_type(tp)
-    msgspec.json.schema_components([tp], schema_hook=lambda cls: {UNKNOWN: ""})
+    msgspec.json.schema_components([tp], schema_hook=lambda cls: {UNKNOWN_CLASS: ""})
     describe_models([tp])
 
 
@@ -106,7 +106,7 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
     def hook(cls: type[Any]) -> Schema:
         if cls is object:
             return {ANYTHING: ""}
-        return models.schemas.get((cls, form), {UNKNOWN: type_name(cls)})
+        return models.schemas.get((cls, form), {UNKNOWN_CLASS: type_name(cls)})
 
     infos = [{node.cls: node for node in nodes_of(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
     called = _class_names(cls for classes in infos for cls in classes)
@@ -260,7 +260,7 @@ def _marked(schema: Schema) -> Schema:
 
     def change(each: Schema) -> Schema:
         each.pop(ANYTHING, None)
-        name = each.pop(UNKNOWN, None)
+        name = each.pop(UNKNOWN_CLASS, None)
         if name is not None and not each.keys() - {"description", "title", "examples", "deprecated"}:
             each["$comment"] = f"{name}{NO_SCHEMA}"
         return each

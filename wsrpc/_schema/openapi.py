@@ -30,7 +30,7 @@ become metadata. The status of an error depends on its code."""
 NUMBER: Schema = {"type": "number", "minimum": 0}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 POSITION: Schema = {"type": ["string", "null"]}
-EVENTS = {"text/event-stream": {"schema": STRING}}
+EVENT_STREAM = {"text/event-stream": {"schema": STRING}}
 
 
 class Served(NamedTuple):
@@ -67,7 +67,7 @@ OWN: dict[str, Schema] = {
 """The schemas that do not depend on the events."""
 DATA = ("const", "default", "enum", "examples")
 """Keywords of a schema whose values are no schemas."""
-NAMES = ("$defs", "patternProperties", "paths", "properties", "schemas")
+NAMED_KEYWORDS = ("$defs", "patternProperties", "paths", "properties", "schemas")
 """Keywords for objects whose keys are names."""
 RETRY: dict[int, Any] = {each: {"headers": {"Retry-After": {"schema": COUNT}}} for each in (429, 503)}
 FAILED_BODY = {"application/json": {"schema": schema_ref(FAILED)}}
@@ -192,7 +192,7 @@ def _items_of(event: EventSchema) -> Schema:
 def _run(event: EventSchema, name: str, so_far: Schema, body: dict[str, Any]) -> dict[str, Any]:
     running = {"202": _json("The handler still runs.", so_far)}
     responses = {
-        "200": _json("The items so far, or server-sent events with the items.", so_far, EVENTS),
+        "200": _json("The items so far, or server-sent events with the items.", so_far, EVENT_STREAM),
         "204": {"description": "The run has ended, and there are no more items."},
     }
     started = "key after last_id wait timeout"
@@ -207,7 +207,7 @@ def _run(event: EventSchema, name: str, so_far: Schema, body: dict[str, Any]) ->
 
 def _room(rooms: list[str]) -> dict[str, Any]:
     text = f"The name of the room: {', '.join(rooms)}. `*`, `?` and `[...]` are patterns."
-    responses = {"200": _json("The events so far, or server-sent events.", schema_ref("WsrpcRoom"), EVENTS)}
+    responses = {"200": _json("The events so far, or server-sent events.", schema_ref("WsrpcRoom"), EVENT_STREAM)}
     read = _operation("read_room", "rooms", "last after last_id wait", responses, summary="Read a room.")
     read["parameters"].insert(0, _parameter("path", "room", text))
     return read
@@ -223,7 +223,7 @@ def _readable(part: Any, key: str = "") -> Any:
         return [_readable(each, key) for each in part]
     if part.__class__ is not dict or key in DATA:
         return part
-    named = key in NAMES
+    named = key in NAMED_KEYWORDS
     made = {name: _readable(each, "" if named else name) for name, each in part.items()}
     if named:
         return made

@@ -13,7 +13,7 @@ from typing import Any, cast
 # Like msgspec's validation, this one stops at the first item of a collection that does not fit. pydantic by itself
 # describes each wrong item: for one message of 3 MB, with 900,000 wrong items, it needs 4 seconds and 800 MB.
 
-_MOST_TYPES = 4096
+_MOST_CACHED = 4096
 """Maximum number of cached validators and serializers. Programs have fewer models."""
 
 
@@ -63,7 +63,7 @@ def _place(steps: tuple[int | str, ...], value: Any) -> str:
     return place
 
 
-@lru_cache(maxsize=_MOST_TYPES)
+@lru_cache(maxsize=_MOST_CACHED)
 def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     """Make a function that converts decoded JSON or MessagePack to the model ``tp``.
 
@@ -92,7 +92,7 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     return lambda value: validate_json(pydantic_core.to_json(value, bytes_mode=mode, inf_nan_mode="constants"))
 
 
-@lru_cache(maxsize=_MOST_TYPES)
+@lru_cache(maxsize=_MOST_CACHED)
 def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
     """Make a function that converts an instance of the model ``tp`` to decoded JSON.
 

@@ -257,7 +257,6 @@ class LoopThread:
     """
 
     def __init__(self, name: str, closing: Closing, first: Callable[[], object] | None = None) -> None:
-        self._name = name
         self._closing = closing
         self._first = first
         self._calls: deque[LoopCall] = deque()

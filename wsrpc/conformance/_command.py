@@ -22,7 +22,7 @@ WAITING = 10.0
 """Seconds for a client under test to dial (again)."""
 AT_ONCE = 8
 """Connections to a server under test."""
-AGAIN = 1012
+RESTART_CODE = 1012
 """The close code after each row of a client: "service restart", after which clients dial again."""
 
 FIRST = Row("requests", "echo", ())
@@ -53,7 +53,7 @@ async def listening(host: str, port: int) -> AsyncGenerator[Connect]:
         except TimeoutError:
             raise TimeoutError(f"no client has dialed in {WAITING:g} s") from None
         yield link
-        await link.close(AGAIN)
+        await link.close(RESTART_CODE)
         idle_since = time()
 
     async with serve(opened, host, port, compression=None, close_timeout=1) as server:

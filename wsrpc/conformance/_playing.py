@@ -16,7 +16,7 @@ from ._rows import Row, Step
 
 KEYS = frozenset("chiade_x")
 LARGEST_ID = 2**53 - 1
-LAST = Step(('{"i":9007,"a":["echo","end"]}',), ({"i": 9007, "d": "end"},), ())
+FINAL_STEP = Step(('{"i":9007,"a":["echo","end"]}',), ({"i": 9007, "d": "end"},), ())
 """Played after each row: until its response, nothing may come that the row does not expect."""
 
 
@@ -39,7 +39,7 @@ class Differs(Exception):
 async def play(row: Row, link: Connection, patience: float) -> Failure | None:
     """Play a row. ``patience`` is the number of seconds that the peer has for the reactions to each step."""
     playing = Playing(link)
-    for step in (*row.steps, LAST):
+    for step in (*row.steps, FINAL_STEP):
         try:
             async with asyncio.timeout(patience):
                 await playing.step(step)

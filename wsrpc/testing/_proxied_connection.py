@@ -245,8 +245,6 @@ class ProxySocket(asyncio.Protocol):
         """Whether the other socket got a FIN."""
         self._paused = False
         """Whether this socket has no more room."""
-        self._full = False
-        """Whether the other socket has no more room."""
         self._reading = True
 
     # ------------------------------------------------------------ the socket
@@ -274,7 +272,7 @@ class ProxySocket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
-        self.other.other_filled(True)
+        self.other.update()
 
     def resume_writing(self) -> None:
         self._paused = False
@@ -282,7 +280,7 @@ class ProxySocket(asyncio.Protocol):
 
     def _resumed(self) -> None:
         if not self._paused:
-            self.other.other_filled(False)
+            self.other.update()
 
     def reset(self) -> None:
         """Reset the connection: the remote end of the socket gets a RST."""
@@ -294,11 +292,6 @@ class ProxySocket(asyncio.Protocol):
             self.transport.abort()
 
     # ------------------------------------------------------------ to the other socket
-
-    def other_filled(self, full: bool) -> None:
-        """Record whether the other socket has no more room, and call `update`."""
-        self._full = full
-        self.update()
 
     def troubles_changed(self) -> None:
         """Apply the present troubles."""
@@ -348,7 +341,7 @@ class ProxySocket(asyncio.Protocol):
         return max((times.get(slow, 0.0) for slow in self.troubles.slows), default=0.0)
 
     def _may_pass(self) -> bool:
-        room = not self._full or self._finished or bool(self.troubles.silences)
+        room = not self.other._paused or self._finished or bool(self.troubles.silences)
         return room and self._connection.connected and not self.troubles.stalls
 
     def _read_or_not(self) -> None:

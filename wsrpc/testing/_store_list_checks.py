@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..store import ListedLog, LogGone, LogState, Store, StoreFull, Topic
 from ._store_tools import (
     AN_HOUR,
-    LAST,
+    LARGEST_NUMBER,
     LATER,
     SOON,
     Connect,
@@ -328,7 +328,7 @@ async def a_repeated_add_has_no_second_effect(connect: Connect) -> None:
 async def a_reader_of_a_log_learns_whether_its_position_is_still_right(connect: Connect) -> None:
     store = connect(log_bytes=2000, payer_bytes=100_000)
     state = (await add(store, "w", 1)).state
-    for after in (0, 5, LAST):
+    for after in (0, 5, LARGEST_NUMBER):
         page = await page_of(store, after)
         assert (page.number, page.before, list(page.ids)) == (1, "", [])
     for sequence in range(1, 41):
@@ -339,7 +339,7 @@ async def a_reader_of_a_log_learns_whether_its_position_is_still_right(connect: 
         page = await page_of(store, after)
         ids = [f"w.{each}" for each in range(number, 41)]
         assert (page.number, page.before, list(page.ids)) == (number, f"w.{number - 1}", ids)
-    for after, wait in ((40, 0), (41, 30), (LAST, 30)):
+    for after, wait in ((40, 0), (41, 30), (LARGEST_NUMBER, 30)):
         async with asyncio.timeout(60):  # a log that has lost items is told at once
             page = await page_of(store, after, wait=wait)
         assert (page.number, page.before, list(page.ids)) == (41, "w.40", [])

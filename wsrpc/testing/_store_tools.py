@@ -18,7 +18,7 @@ SOON = 0.05
 LATER = 0.5
 """Seconds in which something should not happen, also on a busy machine."""
 AN_HOUR = 3600.0
-LAST = 2**53 - 1
+LARGEST_NUMBER = 2**53 - 1
 """The largest number of an entry."""
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from random import Random
 
-from .paths import AGAIN, Path
+from .paths import RESEND_DELAY, Path
 from .processes import Process
 from .streams import Pipe
 from .world import Fault, World
@@ -115,7 +115,7 @@ def _cut(world: World, fault: Fault) -> None:
     if (path := _some_path(world, fault)) is not None:
         both = fault.strength < 0.5
         world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} {world.until(fault.seconds)}")
-        world.trouble(fault.kind, path.name, fault.seconds + AGAIN)
+        world.trouble(fault.kind, path.name, fault.seconds + RESEND_DELAY)
         for each in world.network.paths():
             if each is path or (both and each.name == path.name[::-1]):
                 each.lose(fault.seconds)
@@ -124,7 +124,7 @@ def _cut(world: World, fault: Fault) -> None:
 def _isolate(world: World, fault: Fault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
         world.note(f"{process} reaches nobody {world.until(fault.seconds)}")
-        world.trouble(fault.kind, [process.name], fault.seconds + AGAIN)
+        world.trouble(fault.kind, [process.name], fault.seconds + RESEND_DELAY)
         for path in world.network.paths():
             if process.name in path.name:
                 path.lose(fault.seconds)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 TIMERS_FIRST = 0.3
 """How often what has arrived has to wait until timers, and what is ready, have run."""
-SOON = 0.01
+THREAD_DELAY = 0.01
 """Seconds after which a function runs that was given to a thread, at most."""
 
 
@@ -124,7 +124,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
             except Exception as exc:
                 future.set_exception(exc)
 
-        self.call_later(self._random.uniform(0.0, SOON), run)
+        self.call_later(self._random.uniform(0.0, THREAD_DELAY), run)
         return future
 
     # ------------------------------------------------------------ the network

@@ -10,7 +10,7 @@ from .events import Events
 
 FAST = 1e9
 """Bytes a second of a path that is not slow."""
-AGAIN = 0.5
+RESEND_DELAY = 0.5
 """Seconds after which TCP sends again what was lost, at most."""
 
 
@@ -66,7 +66,7 @@ class Path:
     def lose(self, seconds: float) -> None:
         """Let nothing arrive for some time."""
         self._losses += 1
-        self.events.after(seconds + self._random.uniform(0.0, AGAIN), self._heal)
+        self.events.after(seconds + self._random.uniform(0.0, RESEND_DELAY), self._heal)
 
     def _heal(self) -> None:
         self._losses -= 1

@@ -14,7 +14,7 @@ from typing import Any
 from .paths import FAST, Path
 from .processes import Process
 
-READ = 256 * 1024
+READ_BYTES = 256 * 1024
 """Bytes that asyncio reads at once."""
 HIGH, LOW = 64 * 1024, 16 * 1024
 """asyncio's limits for the bytes that wait to be written."""
@@ -230,7 +230,7 @@ class StreamTransport(asyncio.Transport):
             return
         if self._received:
             data = self._received.popleft()
-            while self._received and len(data) + len(self._received[0]) <= READ:
+            while self._received and len(data) + len(self._received[0]) <= READ_BYTES:
                 data += self._received.popleft()
             self.into.read(len(data))
             self._schedule()

@@ -24,9 +24,9 @@ from .services import SimulatedEngine, SimulatedStore
 
 T = TypeVar("T")
 
-ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
+PROCESS_ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
 """The address of a process; see `Simulation.process`."""
-PEER = re.compile(r"peer [0-9a-f]{16} at | \(peer [0-9a-f]{16}\)")
+PEER_NAME = re.compile(r"peer [0-9a-f]{16} at | \(peer [0-9a-f]{16}\)")
 """The names of peers in messages of wsrpc, which nobody needs in a story."""
 ENDING_TIMEOUT = 600.0
 """Seconds after the last fault in which everything has to end."""
@@ -91,10 +91,14 @@ class World:
         """When each step began."""
         self.checks: list[Callable[[], object]] = []
         """Functions that are called again and again."""
-        self.last_fault = max((fault.when + fault.seconds for fault in self.faults), default=0.0)
         self._troubles: list[Trouble] = []
         self._is_over = False
         """Whether all processes have ended that do not serve."""
+
+    @property
+    def last_fault(self) -> float:
+        """The time at which the last fault is over."""
+        return max((fault.when + fault.seconds for fault in self.faults), default=0.0)
 
     @property
     def running(self) -> Process | None:
@@ -123,7 +127,7 @@ class World:
 
     def named(self, text: str) -> str:
         """Return a text with the names of processes in place of their addresses."""
-        return ADDRESS.sub(lambda found: self.network.name_of(found[0]), PEER.sub("", text))
+        return PROCESS_ADDRESS.sub(lambda found: self.network.name_of(found[0]), PEER_NAME.sub("", text))
 
     def until(self, seconds: float) -> str:
         """Say until when something lasts, as stories do."""
