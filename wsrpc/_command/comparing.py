@@ -10,8 +10,8 @@ from typing import Any
 import click
 import msgspec
 
-from .._schema.change_rules import RULES
-from .._schema.contract_diff import Change, compare
+from .._schema.change_rules import RULES, Change
+from .._schema.contract_diff import compare
 from ..codegen._checking import InvalidDescription
 from ..errors import one_line
 from .command_errors import REMOTE, UsageError

@@ -1,8 +1,11 @@
-"""The rules of `contract_diff`: what each change of a contract does to programs that still have the other version."""
+"""The rules of `contract_diff`: what each change of a contract does to programs that still have the other version.
+
+`change_at` makes the `Change` of a rule at a place.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -148,3 +151,68 @@ def _read(table: str) -> dict[str, Rule]:
 
 RULES = _read(_TABLE)
 """The rules by name. A rule for arguments and results is written for arguments."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One change.
+
+    Attributes:
+        rule: the name of the rule in `RULES`.
+        place: the event, and what of it: ``orders:create(order).lines[].sku`` is a field of an argument,
+            ``order_list.result.next`` of a result.
+        kinds: whom it breaks.
+        old_caller: what happens if an old caller meets a new handler.
+        new_caller: what happens if a new caller meets an old handler.
+        old_peers: what happens if a new program meets peers of the old version.
+        text: what happens.
+        do: what to do instead.
+        old: what has changed in the old description, such as a name or a schema. None if there is nothing.
+        new: what it is in the new description.
+    """
+
+    rule: str
+    place: str
+    kinds: tuple[Kind, ...]
+    old_caller: Outcome
+    new_caller: Outcome
+    old_peers: Outcome
+    text: str
+    do: str
+    old: Any
+    new: Any
+
+
+class Place(NamedTuple):
+    """A place in a contract."""
+
+    text: str
+    results: bool = False
+    """Whether handlers send the values there to callers."""
+    read: bool = False
+    """Whether the described program reads the values there, and not a program that was perhaps generated."""
+
+    def named(self, do: str) -> str:
+        """Return the advice ``do`` with whose handlers or readers it is about."""
+        whose = {True: "this program", False: "its peers"}
+        for what, ours in (("handlers", self.handled), ("readers", self.read)):
+            do = do.replace(f"eploy the {what}", f"eploy the {what} ({whose[ours]})")
+        return do
+
+    @property
+    def handled(self) -> bool:
+        """Whether the described program has the handlers."""
+        return self.read != self.results
+
+    def at(self, more: str) -> Place:
+        """Return a place inside this one."""
+        return self._replace(text=self.text + more)
+
+
+def change_at(rule: str, place: Place, old: Any = None, new: Any = None) -> Change:
+    if place.results and f"result-{rule}" in RULES:
+        rule = f"result-{rule}"
+    row = RULES[rule]
+    outcomes = row[:2] if not place.results else (row[1], row[0])
+    old_peers = outcomes[0 if place.handled else 1]
+    do = place.named(row.do)
+    return Change(rule, place.text, kinds_of(*outcomes), *outcomes, old_peers, row.happens, do, old, new)
