@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from wsrpc._server.presence.presence import Presences
-from wsrpc.cluster._directory import Directory
+from wsrpc.cluster._nodes.directory import Directory
 from wsrpc.types import Present
 
 __all__ = ["Connection", "Nobody", "PresenceNode"]

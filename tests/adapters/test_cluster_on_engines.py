@@ -16,9 +16,10 @@ from waiting import until
 
 from wsrpc import Client, Limits, MessageTooBig, RemoteError
 from wsrpc._core.session import replay
-from wsrpc.cluster import ClusterClient, _directory
+from wsrpc.cluster import ClusterClient
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._wire import Probe
+from wsrpc.cluster._nodes import directory
+from wsrpc.cluster._nodes.wire import Probe
 from wsrpc.cluster.engine import EngineConnection
 from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc.store import MemoryStore
@@ -97,7 +98,7 @@ class Looking(MemoryStore):
 
 async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine says that nobody hears it, so its lease need not be over. And the store looks what it ran."""
-    monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
+    monkeypatch.setattr(directory, "NODE_TIMEOUT", 3600.0)
     store = Looking()
     async with servers(2, broker.engine, store=store) as made:
         here, gone = (membership_of(server.cluster).node for server in made)

@@ -618,7 +618,7 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
 
     A node does not wait for itself. If the client of a response leaves, nothing is logged.
     """
-    monkeypatch.setattr("wsrpc.cluster._links.RESPONSE_TIMEOUT", 60.0)
+    monkeypatch.setattr("wsrpc.cluster._nodes.links.RESPONSE_TIMEOUT", 60.0)
     engine = CountingEngine()
     servers = [Server(limits=IMPOLITE, cluster=Cluster(engine)) for _ in range(2)]
     async with (

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from wsrpc import CloseInfo, Context, Limits, Peer
 from wsrpc._core.api.peer import current_of
-from wsrpc.cluster._directory import NODE_TIMEOUT
+from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
 from wsrpc.testing import Simulation
 
 __all__ = [

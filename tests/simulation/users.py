@@ -25,7 +25,7 @@ from wsrpc import (
     RunLost,
     is_transient,
 )
-from wsrpc.cluster._directory import NODE_TIMEOUT
+from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
 from wsrpc.errors import QueueFull, RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 

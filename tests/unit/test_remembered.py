@@ -31,7 +31,7 @@ BOUNDS = (
     "_log.memory_store.MOST_FREED",
     "_log.memory_store.MOST_WRITERS",
     "_server.quotas.quotas.MOST_IDLE",
-    "cluster._links.MOST_BROKEN",
+    "cluster._nodes.links.MOST_BROKEN",
     "stats.MOST_NAMES",
     "stats.MOST_PRINCIPALS",
     "stats.MOST_PROGRAMS",

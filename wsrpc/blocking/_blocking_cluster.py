@@ -16,12 +16,12 @@ from .._log.contract import Store
 from .._server.broadcast import EmitReport, readable_again
 from .._server.rooms.room import Members
 from .._values.convert import DecHook
+from ..cluster._away.submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 from ..cluster._cluster import ClusterClient as AsyncClusterClient
 from ..cluster._cluster import ClusterRoom as AsyncClusterRoom
 from ..cluster._cluster import ClusterRoomChannel as AsyncClusterRoomChannel
 from ..cluster._cluster_peer import ClusterPeer as AsyncClusterPeer
 from ..cluster._cluster_peer import ClusterPeerChannel as AsyncClusterPeerChannel
-from ..cluster._submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits

@@ -15,10 +15,10 @@ from .._keyed.keeper import principal_text
 from .._server.joined_cluster import REPLACED
 from .._server.rooms.rooms import Rooms
 from ..errors import PeerNotFound, RemoteError, WsrpcError
-from ._away_calls import AwayCalls
-from ._claims import Claim
-from ._links import NodeLinks
-from ._node import BEAT, Node
+from ._away.away_calls import AwayCalls
+from ._nodes.claims import Claim
+from ._nodes.links import NodeLinks
+from ._nodes.node import BEAT, Node
 
 CONNECTED = "connected"
 """Request to the node with a higher claim to an address: whether its peer has a connection."""

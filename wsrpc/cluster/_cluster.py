@@ -36,12 +36,12 @@ from .._values.convert import DecHook
 from ..errors import EngineLost, EngineRefused, WsrpcError
 from ..limits import Limits
 from ..stats import ClusterStats
-from ._away_calls import AwayCalls
+from ._away.away_calls import AwayCalls
+from ._away.submitted_call import WaitingCalls
 from ._cluster_peer import ClusterPeer
 from ._cluster_sender import ClusterSender
 from ._membership import ADAPTER, ClusterMembership, NodeHandler
 from ._operations import ClusterOperations
-from ._submitted_call import WaitingCalls
 from .engine import Engine
 
 if TYPE_CHECKING:

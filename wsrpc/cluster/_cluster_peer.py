@@ -16,9 +16,9 @@ from .._core.api.caller import Caller
 from .._core.api.options import AwayOptions, SubmitOptions, changed
 from .._core.wire.messages import NO_OPTIONS
 from .._server.joined_cluster import HasAddress
+from ._away.submitted_call import SubmittedCall, WaitingCall
 from ._cluster_sender import AwaySender, ClusterSender, SubmitSender
 from ._membership import ClusterMembership
-from ._submitted_call import SubmittedCall, WaitingCall
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar

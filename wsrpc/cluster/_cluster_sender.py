@@ -25,9 +25,9 @@ from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._core.wire.nodes import place
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._addresses import CLOSE_PEER, MAKE
-from ._deliverer import Ask, AwayCall
+from ._away.deliverer import Ask, AwayCall
+from ._away.submitted_call import SubmittedCall, WaitingCall
 from ._membership import ClusterMembership
-from ._submitted_call import SubmittedCall, WaitingCall
 from .engine import RESPONSE_TIMEOUT
 
 

@@ -19,14 +19,14 @@ from .._server.rooms.rooms import Rooms
 from ..errors import RemoteError
 from ..stats import ClusterStats
 from ._addresses import Addresses
-from ._away_calls import AwayCalls
-from ._engine_transport import EngineTransport
-from ._links import NodeLinks
-from ._node import Node
+from ._away.away_calls import AwayCalls
+from ._away.store_check import StoreCheck
+from ._nodes.engine_transport import EngineTransport
+from ._nodes.links import NodeLinks
+from ._nodes.node import Node
 from ._peer_forwarder import PeerForwarder
 from ._remote_rooms import RemoteRooms
 from ._session_forwarder import SESSION, SessionForwarder
-from ._store_check import StoreCheck
 from .engine import RESPONSE_TIMEOUT, Engine
 
 ADAPTER = "adapter"

@@ -16,8 +16,8 @@ from .._server.joined_cluster import RoomMessage
 from .._server.rooms.room_requests import Asking, RoomAnswer
 from .._server.rooms.rooms import Rooms
 from ..errors import ConnectionLost, QueueFull, UnknownEvent, WsrpcError
-from ._links import NodeLinks
-from ._node import BEAT, Node
+from ._nodes.links import NodeLinks
+from ._nodes.node import BEAT, Node
 
 ROOM, MEMBERS = "room", "members"
 """Messages between nodes about rooms: an event, and a request for members."""

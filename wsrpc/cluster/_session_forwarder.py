@@ -22,9 +22,9 @@ from ..errors import ConnectionLost, MessageTooBig, PeerNotFound
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
-from ._connections import Connections
-from ._engine_transport import WINDOW, EngineTransport
-from ._node import Node
+from ._nodes.connections import Connections
+from ._nodes.engine_transport import WINDOW, EngineTransport
+from ._nodes.node import Node
 
 SESSION = "session"
 """Header of a connection between two nodes for one client. The value is a `ForwardedHandshake` as text."""

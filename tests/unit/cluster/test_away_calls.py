@@ -18,8 +18,8 @@ from waiting import settled, until
 from wsrpc import CallNext, Client, Context, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
 from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, MemoryEngine, SubmittedCall, WaitingCall
+from wsrpc.cluster._away.deliverer import AwayCall
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._deliverer import AwayCall
 from wsrpc.errors import (
     BadArguments,
     ConnectionLost,

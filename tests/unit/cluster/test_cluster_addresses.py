@@ -12,7 +12,7 @@ from waiting import settled, until
 
 from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server, Service, method
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
-from wsrpc.cluster._node import BEAT
+from wsrpc.cluster._nodes.node import BEAT
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.testing import Line, connect
 

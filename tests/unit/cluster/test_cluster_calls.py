@@ -30,9 +30,9 @@ from wsrpc import (
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session import replay
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._directory import Delta
-from wsrpc.cluster._node import BEAT
-from wsrpc.cluster._wire import Close, Open, connection_name, encode
+from wsrpc.cluster._nodes.directory import Delta
+from wsrpc.cluster._nodes.node import BEAT
+from wsrpc.cluster._nodes.wire import Close, Open, connection_name, encode
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.errors import (
     BadArguments,

@@ -23,8 +23,8 @@ from wsrpc import Room, Server
 from wsrpc._server.presence.presence import BATCHED
 from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._directory import Delta, Directory, Snapshot
-from wsrpc.cluster._wire import decode, encode
+from wsrpc.cluster._nodes.directory import Delta, Directory, Snapshot
+from wsrpc.cluster._nodes.wire import decode, encode
 from wsrpc.types import Present
 
 LEASE = 6.0

@@ -14,7 +14,7 @@ from waiting import until
 from wsrpc import Client, Context, Limits, RpcError
 from wsrpc._server.rooms.room_requests import ANSWERED
 from wsrpc.cluster import ClusterClient
-from wsrpc.cluster._node import BEAT
+from wsrpc.cluster._nodes.node import BEAT
 from wsrpc.errors import BadResult, MessageTooBig, RemoteError, RequestTimeout
 
 

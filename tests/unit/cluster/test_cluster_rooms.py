@@ -24,13 +24,13 @@ from wsrpc.cluster import (
     Cluster,
     ClusterClient,
     MemoryEngine,
-    _links,
 )
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._directory import NODE_TIMEOUT
-from wsrpc.cluster._links import NodeLinks, link_limits
 from wsrpc.cluster._memory_engine import MemoryEngineConnection
-from wsrpc.cluster._node import TICK
+from wsrpc.cluster._nodes import links
+from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
+from wsrpc.cluster._nodes.links import NodeLinks, link_limits
+from wsrpc.cluster._nodes.node import TICK
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
 from wsrpc.limits import DEFAULT_LIMITS
 from wsrpc.store import MemoryStore
@@ -200,7 +200,7 @@ async def test_a_process_that_has_not_dialed_delays_no_other_one(monkeypatch: py
 async def test_events_keep_their_order_when_a_process_reads_slowly(cap: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of `emit` waited, and those of `emit_nowait` did not. One that is too large holds up no other one."""
     limits = link_limits(DEFAULT_LIMITS, 1 << 20).replace(hard_cap_bytes=cap << 20, message_bytes=200_000)
-    monkeypatch.setattr(_links, "link_limits", lambda *_: limits)
+    monkeypatch.setattr(links, "link_limits", lambda *_: limits)
     async with servers(2) as made:
         here, there = await join_lobby(made, "here", "there")
         room, missed = made[0].room("lobby"), set[int]()

@@ -19,11 +19,11 @@ from waiting import pause, settled, until
 from wsrpc import CloseInfo, ConnectionLost, Server
 from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
-from wsrpc.cluster._claims import Claims
-from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
-from wsrpc.cluster._engine_transport import MARKS, WINDOW, EngineTransport
-from wsrpc.cluster._node import BEAT, TICK, Node
-from wsrpc.cluster._wire import Ask, decode, encode
+from wsrpc.cluster._nodes.claims import Claims
+from wsrpc.cluster._nodes.directory import NODE_TIMEOUT, Delta, Snapshot
+from wsrpc.cluster._nodes.engine_transport import MARKS, WINDOW, EngineTransport
+from wsrpc.cluster._nodes.node import BEAT, TICK, Node
+from wsrpc.cluster._nodes.wire import Ask, decode, encode
 from wsrpc.store import FORMAT
 
 LARGEST = MemoryEngine().largest

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from presence_nodes import Connection, PresenceNode
 
-from wsrpc.cluster._directory import NODE_TIMEOUT
-from wsrpc.cluster._node import BEAT, TICK, TICKS
+from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
+from wsrpc.cluster._nodes.node import BEAT, TICK, TICKS
 from wsrpc.types import Present
 
 LOST = NODE_TIMEOUT - 2 * BEAT

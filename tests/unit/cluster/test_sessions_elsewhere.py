@@ -18,7 +18,7 @@ from wsrpc._core.session.session import VERSION
 from wsrpc._core.wire.control import Gone, Resume, announce, write_control
 from wsrpc.cluster import _session_forwarder
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._node import BEAT
+from wsrpc.cluster._nodes.node import BEAT
 from wsrpc.errors import QueueFull
 from wsrpc.testing import Line
 

@@ -11,9 +11,9 @@ from wsrpc._log.contract import LEASE
 from wsrpc._log.link import SILENT, STORE_TIMEOUT
 from wsrpc._server.presence.presence_reports import HEARING, WATCHED
 from wsrpc.cluster._addresses import CROSSING
-from wsrpc.cluster._directory import NODE_TIMEOUT
-from wsrpc.cluster._engine_link import DEAF, OVERDUE, PAUSES
-from wsrpc.cluster._node import BEAT, TICK
+from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
+from wsrpc.cluster._nodes.engine_link import DEAF, OVERDUE, PAUSES
+from wsrpc.cluster._nodes.node import BEAT, TICK
 from wsrpc.cluster.engine import PROBE, RESPONSE_TIMEOUT
 
 ORDER = {

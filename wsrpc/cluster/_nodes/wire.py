@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .._server.joined_cluster import Counter, Spent
-from .._server.presence.user_entries import BATCH
-from ._directory import Beat, Delta, Name, Snapshot
+from ..._server.joined_cluster import Counter, Spent
+from ..._server.presence.user_entries import BATCH
+from .directory import Beat, Delta, Name, Snapshot
 
 ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{1,64}/[0-9]{1,16}\Z")]
 """See `connection_name`."""

@@ -19,18 +19,18 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from .._base.closing import CloseCode
-from .._base.logs import logger
-from .._base.names import ChannelRef
-from .._base.retry import NEVER_RAN, may_have_run
-from .._core.wire.call_context import CallContext
-from .._core.wire.messages import RequestOptions
-from .._core.wire.nodes import error_to_node
-from .._keyed.runs import TOO_BIG, End, failed
-from .._log.contract import MOST_LISTED, MOST_TOPICS, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull, Topic
-from .._log.kept import UNREADABLE, Encode, read_kept
-from .._log.link import StoreLink, insist_on
-from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
+from ..._base.closing import CloseCode
+from ..._base.logs import logger
+from ..._base.names import ChannelRef
+from ..._base.retry import NEVER_RAN, may_have_run
+from ..._core.wire.call_context import CallContext
+from ..._core.wire.messages import RequestOptions
+from ..._core.wire.nodes import error_to_node
+from ..._keyed.runs import TOO_BIG, End, failed
+from ..._log.contract import MOST_LISTED, MOST_TOPICS, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull, Topic
+from ..._log.kept import UNREADABLE, Encode, read_kept
+from ..._log.link import StoreLink, insist_on
+from ...errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
 
 PAUSE = 1.0
 """Seconds until a call that a peer has refused is handed over again."""

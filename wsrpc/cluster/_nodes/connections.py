@@ -6,14 +6,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from .._base.closing import CloseCode, CloseInfo
-from .._base.scheduler import Scheduler
-from ..errors import PeerNotFound
-from . import _wire as wire
-from ._directory import Directory
-from ._engine_link import EngineLink
-from ._engine_transport import EngineTransport
-from .engine import RESPONSE_TIMEOUT
+from ..._base.closing import CloseCode, CloseInfo
+from ..._base.scheduler import Scheduler
+from ...errors import PeerNotFound
+from ..engine import RESPONSE_TIMEOUT
+from . import wire
+from .directory import Directory
+from .engine_link import EngineLink
+from .engine_transport import EngineTransport
 
 AROUND = 1024
 """Maximum bytes that a message to the engine adds to a message of a connection."""

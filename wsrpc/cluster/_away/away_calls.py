@@ -10,16 +10,16 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, Self
 
-from .._base.closing import CloseCode
-from .._base.names import ChannelRef
-from .._core.wire.codecs import Codec
-from .._core.wire.nodes import as_raised, error_to_node
-from .._core.wire.rejections import error_from_wire
-from .._keyed.runs import NOTHING_KEPT, End, Runs, failed
-from .._log.contract import ListedLog, LogGone, LogState, NewLog
-from .._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
-from .._log.link import insist_on
-from ..errors import (
+from ..._base.closing import CloseCode
+from ..._base.names import ChannelRef
+from ..._core.wire.codecs import Codec
+from ..._core.wire.nodes import as_raised, error_to_node
+from ..._core.wire.rejections import error_from_wire
+from ..._keyed.runs import NOTHING_KEPT, End, Runs, failed
+from ..._log.contract import ListedLog, LogGone, LogState, NewLog
+from ..._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
+from ..._log.link import insist_on
+from ...errors import (
     ConnectionLost,
     KeyReused,
     Overloaded,
@@ -30,8 +30,8 @@ from ..errors import (
     WsrpcError,
     made_here,
 )
-from ._deliverer import AwayCall, Deliverers, Recipient, is_answer, is_rest, lost_call, topics
-from ._submitted_call import SubmittedCall, WaitingCall, WaitingCalls
+from .deliverer import AwayCall, Deliverers, Recipient, is_answer, is_rest, lost_call, topics
+from .submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 
 KEPT = 60.0
 """Seconds for which an answer is kept at least."""

@@ -7,11 +7,11 @@ import random
 from contextlib import suppress
 from typing import Any, Protocol
 
-from .._base.logs import logger
-from .._base.scheduler import Tasks
-from ..errors import EngineLost, EngineRefused, named
-from ._wire import NodeMessage, encode
-from .engine import Engine, EngineConnection
+from ..._base.logs import logger
+from ..._base.scheduler import Tasks
+from ...errors import EngineLost, EngineRefused, named
+from ..engine import Engine, EngineConnection
+from .wire import NodeMessage, encode
 
 ALL = "all"
 """Last word of the subject to which all nodes subscribe. Other subjects end with the name of a node."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from .._server.joined_cluster import MOST
+from ..._server.joined_cluster import MOST
 
 NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
-from .._log.kept import FORMAT
-from .._server.joined_cluster import STORED, Counter
-from .._server.presence.user_entries import User, UserEntries, UserEntry, parts_of
-from ._claims import Claims
+from ..._log.kept import FORMAT
+from ..._server.joined_cluster import STORED, Counter
+from ..._server.presence.user_entries import User, UserEntries, UserEntry, parts_of
+from .claims import Claims
 
 NODE_TIMEOUT = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""

@@ -14,23 +14,23 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._base.closing import CloseCode, CloseInfo, sendable
-from .._base.logs import logger
-from .._base.scheduler import Tasks
-from .._client.client import Client
-from .._client.reconnect_hooks import ReconnectInfo
-from .._client.reconnect_policy import Reconnect
-from .._core.api.peer import Peer, current_of
-from .._core.api.registration import Registrar
-from .._core.wire.nodes import LOST, NODE
-from .._server.server import Server, accept_of
-from ..errors import ConnectionLost, WsrpcError
-from ..handshake import Handshake
-from ..limits import DEFAULT_LIMITS, Limits
-from ._directory import NODE_TIMEOUT
-from ._engine_transport import EngineTransport
-from ._node import Node
-from .engine import RESPONSE_TIMEOUT
+from ..._base.closing import CloseCode, CloseInfo, sendable
+from ..._base.logs import logger
+from ..._base.scheduler import Tasks
+from ..._client.client import Client
+from ..._client.reconnect_hooks import ReconnectInfo
+from ..._client.reconnect_policy import Reconnect
+from ..._core.api.peer import Peer, current_of
+from ..._core.api.registration import Registrar
+from ..._core.wire.nodes import LOST, NODE
+from ..._server.server import Server, accept_of
+from ...errors import ConnectionLost, WsrpcError
+from ...handshake import Handshake
+from ...limits import DEFAULT_LIMITS, Limits
+from ..engine import RESPONSE_TIMEOUT
+from .directory import NODE_TIMEOUT
+from .engine_transport import EngineTransport
+from .node import Node
 
 MiB = 1024 * 1024
 EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}

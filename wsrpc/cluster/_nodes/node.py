@@ -11,17 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from .._base.logs import logger
-from .._base.scheduler import LoopScheduler, Scheduler
-from .._log.kept import FORMAT
-from .._server.joined_cluster import Spent
-from .._server.presence.user_entries import parts_of
-from . import _wire as wire
-from ._connections import Connections
-from ._directory import NODE_TIMEOUT, PART_BYTES, Beat, Delta, Directory, Snapshot
-from ._engine_link import ALL, EngineLink
-from ._engine_transport import EngineTransport
-from .engine import RESPONSE_TIMEOUT, Engine
+from ..._base.logs import logger
+from ..._base.scheduler import LoopScheduler, Scheduler
+from ..._log.kept import FORMAT
+from ..._server.joined_cluster import Spent
+from ..._server.presence.user_entries import parts_of
+from ..engine import RESPONSE_TIMEOUT, Engine
+from . import wire
+from .connections import Connections
+from .directory import NODE_TIMEOUT, PART_BYTES, Beat, Delta, Directory, Snapshot
+from .engine_link import ALL, EngineLink
+from .engine_transport import EngineTransport
 
 BEAT = 1.5
 """Seconds between two beats."""

@@ -7,11 +7,11 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from .._base.closing import CloseCode, CloseInfo, check_close
-from ..errors import ConnectionLost
-from ..transport import ConnectionInfo, Receiver
-from ._engine_link import EngineLink
-from ._wire import Close, Data, Mark, Reset
+from ..._base.closing import CloseCode, CloseInfo, check_close
+from ...errors import ConnectionLost
+from ...transport import ConnectionInfo, Receiver
+from .engine_link import EngineLink
+from .wire import Close, Data, Mark, Reset
 
 SLICE = 32 * 1024
 """Maximum bytes of a batch of messages, unless one message is larger or the engine accepts less."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .._base.logs import logger
-from .._core.api.registration import Registrar
-from .._log.contract import NewLog
-from .._log.position import LAST
-from ._away_calls import AwayCalls, as_others_error
-from ._links import NodeLinks
-from ._node import Node
+from ..._base.logs import logger
+from ..._core.api.registration import Registrar
+from ..._log.contract import NewLog
+from ..._log.position import LAST
+from .._nodes.links import NodeLinks
+from .._nodes.node import Node
+from .away_calls import AwayCalls, as_others_error
 
 HAS_LOG = "has_log"
 """Request for whether the store of a server has a log. None if the node has no server."""
