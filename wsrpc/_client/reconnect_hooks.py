@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .._core.handlers.introspection import name_of
+from .._core.handlers.callables import name_of
 from .._core.handlers.lifecycle import attempted
 from .._core.handlers.registry import Registry
 from .._core.session.peer_owner import Unfinished

@@ -15,7 +15,7 @@ from .._base.logs import LogBudget, address_text, logger, principal_text
 from .._base.misuse import check_has_run
 from .._base.names import check_address
 from .._base.state import PeerState
-from .._core.handlers.introspection import location
+from .._core.handlers.callables import location
 from .._core.handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected, one_line, short, ungrouped
 from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from .._base.logs import LogBudget, address_text
 from .._base.misuse import check_has_run, check_no_yield
-from .._core.handlers.introspection import is_async
+from .._core.handlers.callables import is_async
 from ..errors import HandshakeRejected, short
 from ..handshake import REFUSED_HEADER, Handshake
 

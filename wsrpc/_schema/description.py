@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from .._base.rooms import CHANNEL
+from .._core.handlers.callables import without_partials
 from .._core.handlers.compiled import Handler
 from .._core.handlers.contract import Conversation, Member
 from .._core.handlers.introspection import Kind as MemberKind
-from .._core.handlers.introspection import Parameter, Result, by_place, result_of, without_partials
+from .._core.handlers.introspection import Parameter, Result, by_place, result_of
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
 from .definitions import Form, Schema, reachable, refs_in, renamed

@@ -10,8 +10,8 @@ from typing import Any
 
 from .._base.misuse import check_has_run, check_no_yield
 from .._core.api.peer import Peer, core_of
+from .._core.handlers.accepted import accepted
 from .._core.handlers.lifecycle import ends_the_task
-from .._core.handlers.registry import accepted
 
 NOT_ALLOWED = "not allowed"
 

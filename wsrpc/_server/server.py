@@ -25,7 +25,8 @@ from .._core.api.context import Context as Context  # middleware gets one, also 
 from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer
 from .._core.api.registration import Declarer, Router, include
-from .._core.handlers.registry import Registry, accepted
+from .._core.handlers.accepted import accepted
+from .._core.handlers.registry import Registry
 from .._core.sending.draining import DRAIN_TIMEOUT
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume

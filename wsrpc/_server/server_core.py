@@ -14,7 +14,7 @@ from .._base.closing import CloseCode
 from .._base.logs import LogBudget, logger
 from .._base.scheduler import LoopScheduler, spawn_later
 from .._core.api.peer import Peer
-from .._core.handlers.introspection import name_of
+from .._core.handlers.callables import name_of
 from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.peer.peer_core import PeerCore
 from .._core.sending.checks import check_thread

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from .._base.logs import logger
 from .._base.signals import handle_signal
-from .._core.handlers.registry import accepted
+from .._core.handlers.accepted import accepted
 from .ports import Listening
 
 S = TypeVar("S")

@@ -15,7 +15,7 @@ from .._client.client import core_of
 from .._client.client_states import ClientState
 from .._client.reconnect_hooks import ReconnectInfo
 from .._client.reconnect_policy import DEFAULT_RECONNECT, Reconnect
-from .._core.handlers.introspection import is_async
+from .._core.handlers.callables import is_async
 from .._core.wire.codecs import Codec
 from .._http.chosen_transport import TransportName
 from .._net.dial import Dial, PerAttempt

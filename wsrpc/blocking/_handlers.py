@@ -17,7 +17,8 @@ from .._core.api.caller import AnonymousChannel as AsyncAnonymousChannel
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.stream import Stream as AsyncStream
 from .._core.channels.source import iterate_in_thread
-from .._core.handlers.introspection import is_async, location, read_signature, signature_of
+from .._core.handlers.callables import is_async, location
+from .._core.handlers.introspection import read_signature, signature_of
 from .._core.handlers.method import MARK, Exposed, mark_of
 from ._blocking_stream import Stream
 from ._delegate import blocking_form

@@ -361,7 +361,7 @@ async def test_more_than_was_granted_ends_the_stream(first: list[Any], then: lis
     d, stream, h = await consuming(Limits(stream_window=4))
     d.feed(batch(h, *first), batch(h, *then))
     got: list[Any] = []
-    with pytest.raises(StreamOverflow, match="3 items came at once"):
+    with pytest.raises(StreamOverflow, match="3 items arrived in one message"):
         await collect(stream, got)
     assert got == first
     await emptied(d.peer)

@@ -152,7 +152,7 @@ class Caller(OnChannel):
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
                 sent. None for no limit. The default is `Limits.request_timeout`. With ``send``, this limit applies
                 twice: until the handler is ready for the first item, and from the last item to the response. Sending
-                the items has no time limit. A ``timeout`` that you pass is also told to the handler, as
+                the items has no time limit. A ``timeout`` that you pass is also sent to the handler, as
                 `Context.remaining`, and limits the calls that the handler itself makes.
             send: an iterable or async iterable of items for the handler, which needs a parameter annotated
                 ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. If you pass a

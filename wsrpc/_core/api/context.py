@@ -101,7 +101,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def remaining(self) -> float | None:
         """The seconds that are left to the caller for its call, not less than 0.
 
-        None if the caller has not told a limit: it has not passed ``timeout=``, and is not itself a handler whose time
+        None if the caller has set no limit: it has not passed ``timeout=``, and is not itself a handler whose time
         is limited in this way. When the time is over, the handler is cancelled. Calls that the handler makes have no
         more time than this, unless they pass ``timeout=None``. This does not apply to tasks that the handler has
         started. After the handler has answered with a stream or a channel, there is no limit any more.

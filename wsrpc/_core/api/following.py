@@ -101,7 +101,7 @@ class Following(Generic[T]):
                     raise
 
     async def _stop_anew(self) -> None:
-        """Stop the handler that another stream reads. How the stream has ended is told by its next step."""
+        """Stop the handler that another stream reads. If that stream has ended, its next step raises the error."""
         stream = self._reading()
         await stream.__aenter__()
         with suppress(ChannelClosed, RunLost):

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, TypeVar
 from msgspec import Struct, field
 
 from ..channels.channel_core import ChannelCore
-from ..handlers.introspection import is_async, is_generator_function
+from ..handlers.accepted import accepted
+from ..handlers.callables import is_async, is_generator_function
 from ..handlers.layers import RunningGenerators
-from ..handlers.registry import accepted
 from ..inboxes.inbox import Inbox
 
 T = TypeVar("T")

@@ -240,7 +240,7 @@ class ChannelTable:
             remember(self._produced, h, None)
 
     def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
-        """Fail the requests that this side sent on a channel, and cancel the handlers of requests that came on it."""
+        """Fail the requests that this side sent on a channel, and cancel the handlers of the remote peer's requests."""
         h, requests = channel.id, self.writer.requests
         # A wsrpc peer cancels the handlers when it knows of the end. JavaScript (4.3.1) and Go do not.
         notifies = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborts))

@@ -10,7 +10,8 @@ from msgspec import UNSET
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import StreamOverflow
 from ...limits import Limits
-from ..inboxes.inbox import Inbox, MessageQueue, UnreadMemory
+from ..inboxes.inbox import Inbox
+from ..inboxes.message_queue import MessageQueue, UnreadMemory
 from ..inboxes.recipients import Decode, Recipient, RecipientTable
 from ..wire.messages import WireMessage, aging, place_on
 from .channel_states import MAILBOX, MailboxInput, MailboxState

@@ -21,9 +21,10 @@ from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter,
 from ..._values.older_names import reading_arguments
 from ..._values.type_survey import UNIONS, unsent
 from .arguments import refused
+from .callables import why_unbound
 from .contract import Member
 from .implementation import completed
-from .introspection import Facts, Injection, Kind, Parameter, introspect, result_of, why_unbound
+from .introspection import Facts, Injection, Kind, Parameter, introspect, result_of
 from .invocation import Call, Invocation
 from .method import DEFAULTS, HandlerOptions
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..._base.names import ChannelRef
+from .callables import location
 from .contract import Contract, Member, read_contract
-from .introspection import Facts, Kind, Parameter, by_place, introspect, location, result_of, signature_of
+from .introspection import Facts, Kind, Parameter, by_place, introspect, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
 
 

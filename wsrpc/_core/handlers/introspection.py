@@ -10,7 +10,6 @@ import asyncio
 import functools
 import inspect
 import sys
-import types
 import typing
 from collections.abc import (
     AsyncGenerator,
@@ -29,7 +28,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import Struct
 
 from ..._values.type_survey import UNIONS, unwrapped
-from ...errors import short
+from .callables import body_of, full_name, is_generator, layers_of, place_of, without_partials
 from .invocation import Invocation
 
 
@@ -106,108 +105,6 @@ class Facts(NamedTuple):
         """Return the error for a function that cannot serve its purpose."""
         place = "" if parameter is None else f", parameter {parameter!r}"
         return TypeError(f"{self.what} {self.name} ({self.where}){place}: {text}")
-
-
-# ---------------------------------------------------------------- layers: name, place, kind
-
-
-def _layers_of(function: Any) -> list[Any]:
-    """Return the callable and all callables that it wraps, the outermost first.
-
-    Annotations belong to the innermost callable: annotations that are text are evaluated in its module.
-    """
-    layers: list[Any] = []
-    while len(layers) < 100:  # an object may claim to wrap itself
-        layers.append(function)
-        if isinstance(function, functools.partial):
-            function = typing.cast(Any, function).func
-        elif isinstance(function, types.MethodType):
-            function = function.__func__
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
-        elif isinstance(function, type):
-            makers = [getattr(function, name) for name in ("__init__", "__new__")]
-            function = next((maker for maker in makers if isinstance(maker, types.FunctionType)), None)
-        elif not isinstance(function, types.FunctionType) and hasattr(type(function).__call__, "__code__"):
-            function = type(function).__call__
-        else:
-            break
-        if function is None:
-            break
-    return layers
-
-
-def without_partials(function: Any) -> Any:
-    """Return the function that a partial calls in the end. Anything else is returned unchanged."""
-    while isinstance(function, functools.partial):
-        function = typing.cast(Any, function).func
-    return function
-
-
-def why_unbound(function: Any, first: str | None) -> str:
-    """Return why a method cannot be called without its object, and what to do. An empty text for other functions.
-
-    Args:
-        first: the name of the parameter that would get the first argument.
-    """
-    innermost = _layers_of(function)[-1]
-    cls, name = f".{getattr(innermost, '__qualname__', '')}".split(".")[-2:]
-    if first not in ("self", "cls") or cls in ("", "<locals>") or not inspect.isfunction(innermost):
-        return ""
-    return f"a method needs its object: register {cls}(...).{name} of an object, or make {cls} a wsrpc.Service"
-
-
-def _body_of(function: Any) -> Any:
-    """Return the function that runs when the handler is called. It may be a coroutine function."""
-    function = without_partials(function)
-    if inspect.isroutine(function) or inspect.iscoroutinefunction(function):
-        return function
-    # An object runs the __call__ of its class. A class runs the __call__ of its metaclass, which makes an instance. It
-    # does not matter whether the __call__ of the instance is a coroutine function.
-    return typing.cast(Any, type(function)).__call__
-
-
-def _is_generator(body: Any) -> bool:
-    return inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
-
-
-def _name(function: Any) -> str:
-    function = without_partials(function)
-    named = function
-    if not isinstance(getattr(function, "__qualname__", None), str):
-        named = typing.cast(Any, type(function))
-    module = getattr(named, "__module__", None)
-    return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
-
-
-def _where(layers: list[Any], name: str) -> str:
-    for layer in reversed(layers):
-        code = getattr(layer, "__code__", None)
-        # Generated functions (a dataclass's __init__) come from "<string>", which does not help the reader.
-        if isinstance(code, types.CodeType) and not code.co_filename.startswith("<"):
-            return f"{code.co_filename}:{code.co_firstlineno}"
-    return name
-
-
-def is_async(function: object) -> bool:
-    """Return whether a function is an ``async def``, or an object whose ``__call__`` is one."""
-    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
-
-
-def is_generator_function(function: object) -> bool:
-    """Return whether a function is a plain ``def`` with a ``yield``, or an object whose ``__call__`` is one."""
-    return any(map(inspect.isgeneratorfunction, (function, type(function).__call__)))
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """Return the name of a function for the log, without its module."""
-    name: str = getattr(function, "__qualname__", "") or short(function)
-    return name
-
-
-def location(function: Any) -> str:
-    """Return ``file:line`` of a callable, or its name if its place is unknown."""
-    return _where(_layers_of(function), _name(function))
 
 
 # ---------------------------------------------------------------- annotations
@@ -288,7 +185,7 @@ def read_annotation(annotation: Any, owner: Any) -> Any:
     Raises:
         Exception: anything that evaluating the annotation raises.
     """
-    return _resolve(annotation, [owner] if isinstance(owner, type) else _layers_of(owner))
+    return _resolve(annotation, [owner] if isinstance(owner, type) else layers_of(owner))
 
 
 # ---------------------------------------------------------------- the whole handler
@@ -407,9 +304,9 @@ def read_signature(function: Any, what: str = "handler") -> Facts:
     Raises:
         TypeError: a parameter cannot work. The text says why, and what to do.
     """
-    layers = _layers_of(function)
-    body, name = _body_of(function), _name(function)
-    read = Facts(what, name, _where(layers, name), inspect.iscoroutinefunction(body))
+    layers = layers_of(function)
+    body, name = body_of(function), full_name(function)
+    read = Facts(what, name, place_of(layers, name), inspect.iscoroutinefunction(body))
     try:
         signature = signature_of(function)
     except (ValueError, TypeError) as exc:
@@ -475,13 +372,13 @@ def _kind(read: Facts, function: Any) -> Kind:
             "take ctx.channel(), register handlers on it and return it"
         )
         raise read.refusal(talks[0], text)
-    if reads and not (read.is_coroutine or inspect.isasyncgenfunction(_body_of(function))):
+    if reads and not (read.is_coroutine or inspect.isasyncgenfunction(body_of(function))):
         raise read.refusal(reads[0], "reading the stream that the caller sends takes an `async def`")
     if reads:
         return Kind.UPLOAD if read.is_coroutine else Kind.EXCHANGE
     if talks:
         return Kind.CONVERSATION
-    return Kind.STREAM if _is_generator(_body_of(function)) else Kind.REQUEST
+    return Kind.STREAM if is_generator(body_of(function)) else Kind.REQUEST
 
 
 def channel_parameters(read: Facts) -> tuple[list[str], list[str]]:
@@ -521,7 +418,7 @@ def _annotated_result(function: Any) -> Any:
     called = without_partials(function)
     if isinstance(called, type):  # calling a class makes an instance, whatever the annotation of its __init__ says
         return called
-    return _resolve(signature_of(function).return_annotation, _layers_of(function))
+    return _resolve(signature_of(function).return_annotation, layers_of(function))
 
 
 def result_of(function: Any) -> Result:
@@ -530,7 +427,7 @@ def result_of(function: Any) -> Result:
     Raises:
         TypeError: the annotation cannot be resolved.
     """
-    yields = _is_generator(_body_of(function))
+    yields = is_generator(body_of(function))
     try:
         tp = _annotated_result(function)
     except Exception as exc:  # anything that evaluating an annotation raises

@@ -43,7 +43,14 @@ class CallState(enum.Enum):
     RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
     SERVING = ("its answer was a channel, on which its handler runs", "channel", "channel", True, False, False)
     CHANNEL_ENDED = ("its channel has ended, and its handler still runs", "handler", "handler", False, False, False)
-    CANCELLED = ("it was cancelled, or the channel that it came on has ended", "handler", "handler", False, True, True)
+    CANCELLED = (
+        "it was cancelled, or the channel of its request has ended",
+        "handler",
+        "handler",
+        False,
+        True,
+        True,
+    )
     ORPHANED = ("it was cancelled, and can no longer be answered", "handler", "handler", False, False, True)
     EXITED = ("its handler has exited", None, None, False, False, False)
 
@@ -119,7 +126,7 @@ class Invocation(msgspec.Struct, eq=False):
     an eager task."""
     cancel_reason: Any = None
     deadline: float | None = None
-    """When the time of the caller is over. None if the caller has not told it."""
+    """When the time of the caller is over. None if the caller has set no limit."""
     thread: asyncio.Future[Any] | None = None
     """The thread of a ``thread=True`` handler. It runs on after a cancellation."""
     lane: asyncio.Lock | None = None

@@ -17,8 +17,8 @@ from ..._base.logs import logger
 from ..._base.threads import when_over
 from ...errors import HandlerTimeout, Overloaded, short, ungrouped
 from .arguments import CallRefused
+from .callables import is_generator_function, name_of
 from .compiled import Handler
-from .introspection import is_generator_function, name_of
 from .invocation import Call, Invocation
 
 # The first argument is a `Context`, whose class is in a higher layer.

@@ -15,7 +15,7 @@ from ..._base.logs import PeerLog
 from ..._base.scheduler import Scheduler
 from ..session.peer_owner import Unfinished
 from ..wire.messages import WireMessage
-from .introspection import name_of
+from .callables import name_of
 from .invocation import CURRENT, Invocation
 from .layers import close_unawaited
 from .registry import Registry
@@ -206,7 +206,7 @@ class Reporter:
         return self._complete(stage)
 
     def call(self, event: str, function: Callable[..., Any], /, *args: object) -> asyncio.Task[None] | None:
-        """Call a user's function, sync or async, as a handler of a lifecycle event. Return its task if it goes on."""
+        """Call a user's function, sync or async, as a lifecycle handler. Return its task if it takes time."""
         stage = self._stage(event)
         stage.call(event, function, args)
         return self._complete(stage)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, get_origin
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from msgspec import Struct
 
 from ..._base.logs import logger
-from ..._base.misuse import check_function, check_no_yield
+from ..._base.misuse import check_function
 from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
 from ..._values.caching import memoized
 from ..._values.convert import DecHook, converter
 from ...errors import short
+from .accepted import LifecycleHandler, accepted, wants_value
+from .callables import is_generator_function, location, name_of
 from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
-from .introspection import Injection, is_generator_function, location, name_of, of_framework, why_unbound
+from .introspection import Injection
 from .invocation import Invocation
 from .layers import Middleware, Route
 from .method import DEFAULTS, HandlerOptions
@@ -31,17 +33,6 @@ class Located(Protocol):
     @property
     def where(self) -> str: ...
 
-
-class LifecycleHandler(NamedTuple):
-    """A handler of a lifecycle event. It is called with the first ``accepted`` arguments of the event."""
-
-    function: Callable[..., Any]
-    accepted: int
-    where: str
-
-
-_OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set"})
-"""Names of types that arguments have."""
 
 NO_HOOKS: Mapping[str, tuple[LifecycleHandler, ...]] = {}
 
@@ -436,7 +427,7 @@ class Registry:
             self.lifecycle.pop((event, once), None)
         else:
             count = accepted(f"on({event!r})", RESERVED_EVENTS[event], function)
-            if count and _wants_value(function):
+            if count and wants_value(function):
                 names = ", ".join(RESERVED_EVENTS[event])
                 raise TypeError(
                     f"on({event!r}): {event!r} is a lifecycle event on the main channel, and its handler is called "
@@ -491,44 +482,3 @@ def _count_deprecated(handler: Handler, why: str) -> None:
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
     if old is not None and old.where != new.where:
         logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
-
-
-def _wants_value(function: Callable[..., Any]) -> bool:
-    """Return whether the first parameter has a type of JSON. A lifecycle handler gets its peer first."""
-    try:
-        first = next(iter(inspect.signature(function).parameters.values()), None)
-    except ValueError:  # a builtin without a signature
-        return False
-    annotation = None if first is None else first.annotation
-    name = annotation if isinstance(annotation, str) else getattr(get_origin(annotation) or annotation, "__name__", "")
-    return name.partition("[")[0] in _OF_JSON
-
-
-def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, may_yield: bool = False) -> int:
-    """Return how many of the arguments ``names`` the ``function`` accepts: all, or only the first arguments.
-
-    Raises:
-        TypeError: ``function`` is not a function, needs more arguments, has a parameter for a web framework, or has a
-            ``yield``.
-    """
-    if not callable(function):
-        raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
-    if not may_yield:
-        check_no_yield(what, function)
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # a builtin without a signature
-        return len(names)
-    if "self" not in names and (why := why_unbound(function, next(iter(signature.parameters), None))):
-        raise TypeError(f"{what} takes a function, got {function!r}: {why}")
-    for count in range(len(names), -1, -1):
-        try:
-            signature.bind(*names[:count])
-        except TypeError:
-            continue
-        for parameter in signature.parameters.values():
-            if text := of_framework(parameter.default):
-                raise TypeError(f"{what}, parameter {parameter.name!r} of {function!r}: {text}")
-        return count
-    expected = ", ".join(names)
-    raise TypeError(f"{what}: the function is called with ({expected}), but {function!r} takes {signature}")

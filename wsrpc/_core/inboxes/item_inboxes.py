@@ -16,7 +16,8 @@ from ...errors import RemoteError, StreamOverflow
 from ..wire.messages import WireMessage
 from ..wire.rejections import reason_from_wire
 from .credit import GrantedCredit
-from .inbox import DECODED, EncodedItems, Inbox, ReadableChannel, ReaderState
+from .inbox import Inbox, ReadableChannel, ReaderState
+from .message_queue import DECODED, EncodedItems
 from .recipients import Decode
 
 LARGEST_BATCH = 8192
@@ -70,7 +71,7 @@ class ItemInbox(Inbox):
         if self.over or not count:
             return
         if not credit.covers(self.received_count + count - 1, self.received_bytes):
-            self._overflow(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
+            self._overflow(StreamOverflow(f"{count} items arrived in one message, and the producer had less credit"))
             return
         if self._reserve(size):
             # Each item counts for an equal share of the message's bytes. The first item counts for the rest, too.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UNSET
 
 from ..._base.buckets import TokenBucket
-from ..._base.closing import CloseCode
 from ..._base.names import STREAM_EVENTS, ChannelRef
 from ...errors import BadArguments, Draining, Overloaded
 from ..channels.channel_core import ChannelCore
@@ -397,9 +395,7 @@ class Admission:
                 place_on(message, channel.id)
             dispatcher.run(message, waiting.payload, waiting.view, channel)
         except Exception as exc:
-            # It was decoded when it arrived, so the codec is wrong. Only this connection ends.
-            dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-            dispatcher.writer.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+            dispatcher.fail_connection(exc)  # it was decoded when it arrived, so the codec is wrong
 
     def call_moved(self, state: CallState) -> None:
         """A call has moved to ``state``."""

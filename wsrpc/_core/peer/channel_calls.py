@@ -208,7 +208,7 @@ class ChannelCalls:
         else:
             upload.answer_end(end)
             patience = self._channels.limits.unread_timeout
-            channel.abort_after(patience, RpcError(f"the end of what was sent has not come within {patience:g} s"))
+            channel.abort_after(patience, RpcError(f"the end of the upload has not arrived within {patience:g} s"))
 
 
 def _kind(invocation: Invocation) -> Kind:

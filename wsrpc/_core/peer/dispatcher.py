@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from msgspec import UNSET
 
+from ..._base.closing import CloseCode
 from ..._base.names import RESERVED_EVENTS
 from ..._base.scheduler import EAGER
 from ..._base.threads import when_over
@@ -511,6 +512,11 @@ class Dispatcher:
         return True
 
     # ------------------------------------------------------------ failing
+
+    def fail_connection(self, exc: BaseException) -> None:
+        """End this connection, because a user's codec has raised ``exc``, or wsrpc has a bug."""
+        self.answers.log(logging.ERROR, "a message could not be handled", exc_info=exc)
+        self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be handled")
 
     def _failed(self, invocation: Invocation, raised: BaseException) -> None:
         """Reject the request of a handler that ``raised``, or end its channel. Log what the caller must not get."""

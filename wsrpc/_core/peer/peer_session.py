@@ -219,7 +219,7 @@ class PeerSession:
         elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
             channel.credit_received(message.n, message.bytes)
         else:
-            self.host.ignore("credit that makes no sense")
+            self.host.ignore("invalid credit")
 
     @property
     def has_calls(self) -> bool:
@@ -438,7 +438,7 @@ class PeerSession:
     def session_resumed(self) -> None:
         """Tell the owner that the session has resumed."""
         log = self.host.log
-        log(logging.INFO, "peer %s at %s goes on with its session", log.id, log.place)
+        log(logging.INFO, "peer %s at %s resumed its session", log.id, log.place)
         self.host.owner.resumed()
         if not self.host.options.dialer:
             self.host.reporter.notify_hooks("on_resume", (self.host.peer,))

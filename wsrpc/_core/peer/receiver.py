@@ -69,6 +69,7 @@ class Receiver:
         """Codec of messages of the other kind (binary or text). None until both sides have agreed on one."""
         self._limits = limits = host.settings.limits
         self._depth = limits.depth
+        self._too_deep = f"nested more than {limits.depth} deep"
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot have too many values, and is therefore decoded at once."""
         self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if host.settings.between_nodes else 0)
@@ -155,7 +156,7 @@ class Receiver:
         except BaseException as exc:
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):
                 raise
-            self._not_dealt_with(exc)
+            self._dispatcher.fail_connection(exc)
 
     def _codec_of(self, text: bool) -> Codec:
         """Return the codec of text messages, or of binary ones."""
@@ -187,7 +188,7 @@ class Receiver:
             A message whose fields can have any type. None if the message was handled or dropped.
         """
         if text and not _is_utf8(payload):
-            self._not_utf8()
+            self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
             return None
         if self._session.receive_part(payload, text) or self._control(payload, text):
             return None
@@ -391,10 +392,6 @@ class Receiver:
     def _ignored(self) -> Counter[str]:
         return self._answers.ignored
 
-    @property
-    def _too_deep(self) -> str:
-        return f"nested more than {self._limits.depth} deep"
-
     def _drop_too_deep(self, payload: bytes | bytearray, text: bool, codec: Codec, outline: WireMessage) -> None:
         """Drop a message that is nested too deep. End the connection if no honest peer would send it."""
         if codec.nests_deeper(payload, outline, DEEPEST):
@@ -451,14 +448,6 @@ class Receiver:
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
             self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
-
-    def _not_utf8(self) -> None:
-        self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
-
-    def _not_dealt_with(self, exc: BaseException) -> None:
-        """End this connection, because a user's codec has raised, or wsrpc has a bug."""
-        self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-        self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
 
 def _is_message(message: WireMessage) -> bool:

@@ -108,7 +108,7 @@ class Draining:
     def received(self, drain: Drain) -> None:
         """Handle the request to drain of the remote peer, or its answer."""
         if not 0 <= drain.after_ms <= MAX_ID:
-            self._host.ignore("drain that makes no sense")
+            self._host.ignore("invalid drain")
         elif self.agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.FINISHING):
             self._peer_drains(drain.after_ms / 1000)
         elif self.agreed and self.phase is DrainPhase.ASKED:

@@ -14,10 +14,12 @@ from ..._base.closing import CloseCode
 from ..._base.logs import PeerLog
 from ..._base.names import RESERVED_EVENTS, check_channel
 from ..._core.api.peer import Peer
+from ..._core.handlers.accepted import accepted
+from ..._core.handlers.callables import is_async, name_of
 from ..._core.handlers.implementation import Methods, methods_of
-from ..._core.handlers.introspection import Injection, is_async, name_of, read_signature
+from ..._core.handlers.introspection import Injection, read_signature
 from ..._core.handlers.lifecycle import ends_the_task
-from ..._core.handlers.registry import Registry, accepted
+from ..._core.handlers.registry import Registry
 from ..._net.handshake_checks import Door
 from ..._raw.raw_connection import RawConnection, link_of
 from ..._raw.raw_serving import RawFunction, RawServing

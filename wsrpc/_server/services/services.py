@@ -9,10 +9,10 @@ from typing import Any
 
 from ..._base.closing import CloseInfo
 from ..._core.api.peer import Peer
+from ..._core.handlers.accepted import accepted
 from ..._core.handlers.implementation import Method, Methods
 from ..._core.handlers.lifecycle import ends_the_task
 from ..._core.handlers.method import Exposed, mark_of
-from ..._core.handlers.registry import accepted
 from ..._core.peer.peer_session import PeerSession
 from ..._core.session.peer_owner import Unfinished
 from ..._raw.raw_connection import RawConnection
