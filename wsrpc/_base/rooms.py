@@ -1,4 +1,4 @@
-"""What a server tells the members of a room: `Joined`, `RoomState`, and `Present` for each user."""
+"""Data for the members of a room: `Joined`, `RoomState`, and `Present` for each user."""
 
 from __future__ import annotations
 

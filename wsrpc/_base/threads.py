@@ -56,7 +56,7 @@ class ThreadLimit:
 
     Args:
         most: number of threads.
-        reached: says for errors that they are in use.
+        reached: describes for errors who uses the threads.
         loop: the event loop in which the calls wait.
     """
 

@@ -21,7 +21,7 @@ from .command_options import Options
 from .running import Job
 
 CONNECTING = 30.0
-"""Seconds for connecting, unless ``--timeout`` says otherwise."""
+"""Seconds for connecting, unless ``--timeout`` changes it."""
 FIRST_DELAY = 0.5
 """Maximum delay before the second attempt, in seconds. The maximum doubles with each further attempt."""
 

@@ -237,7 +237,7 @@ def node_of(row: Row) -> str:
 
 
 def _peer_line(row: Row) -> str:
-    """Return the line of a peer. Its parts may be of any type, because they come from elsewhere."""
+    """Return the line of a peer. Its parts may be of any type, because another program sends them."""
     state = "slow" if row.get("slow") is True else row.get("state")
     numbers = [row.get(name) for name in ("rooms", "active", "pending", "unsent_bytes", "kept_bytes")]
     numbers += [_total(row.get(name)) for name in ("misfits", "deprecated")]
@@ -283,7 +283,7 @@ def _items(value: Any) -> list[tuple[str, Any]]:
 
 
 def number_of(value: Any) -> Any:
-    """Return a number that comes from elsewhere. Anything else counts as 0."""
+    """Return a number of a row from another program. Anything else counts as 0."""
     return value if value.__class__ in (int, float) else 0
 
 

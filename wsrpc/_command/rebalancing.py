@@ -58,7 +58,7 @@ async def rebalance(options: Options, job: Job) -> None:
 async def make_even(through: Operations, peers: dict[str, int], rate: int) -> tuple[dict[str, int], int]:
     """Move clients until all servers have as many. Return the clients of each server, and how many were moved.
 
-    Clients may reach the server again from which they come, so this takes as many rounds as it takes.
+    Clients may return to the server from which they were moved, so the number of rounds is not fixed.
 
     Raises:
         Failure: some rounds were without progress, no client reaches the emptiest server, or a server does not answer.
@@ -83,7 +83,7 @@ async def make_even(through: Operations, peers: dict[str, int], rate: int) -> tu
 
 
 async def _move(through: Operations, most: int, down_to: int) -> tuple[dict[str, int], int]:
-    """Let each server move clients. Return the number of clients of each server before, and of those that move."""
+    """Ask each server to move clients. Return the number of clients of each server before, and of those that move."""
     peers, moved = dict[str, int](), 0
     async with aclosing(through.rows("rebalance", most, down_to)) as rows:
         async for row in rows:

@@ -189,7 +189,7 @@ def _messages(event: EventSchema, action: Action) -> Messages:
 
 
 def _as_draft_7(schema: Schema) -> Schema:
-    """Change what Draft 7 says in another way, and leave out what AsyncAPI has in another form."""
+    """Rewrite keywords that Draft 7 does not have, and remove those that AsyncAPI defines in another way."""
     if isinstance(schema.get("prefixItems"), list | tuple):  # else it is a property of that name
         further = {"additionalItems": schema["items"]} if "items" in schema else {}
         schema |= {"items": schema.pop("prefixItems"), **further}

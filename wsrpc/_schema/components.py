@@ -20,7 +20,7 @@ STRING: Schema = {"type": "string"}
 
 
 class Info(NamedTuple):
-    """What a document says of the whole API."""
+    """Title, version and URL of an API."""
 
     title: str
     version: str

@@ -41,7 +41,7 @@ class Stream(Iterator[T_co]):
         self._at_once = at_once
         self._arrived: deque[T_co] = deque()
         self._error: BaseException | None = None
-        """What comes after the items that have arrived."""
+        """The error or end that follows the items that have arrived."""
 
     def __enter__(self) -> Self:
         try:

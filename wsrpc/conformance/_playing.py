@@ -1,4 +1,4 @@
-"""Plays a row on one connection, and compares what comes with what has to come."""
+"""Plays a row on one connection, and compares the received messages with the expected ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ._rows import Row, Step
 KEYS = frozenset("chiade_x")
 LARGEST_ID = 2**53 - 1
 FINAL_STEP = Step(('{"i":9007,"a":["echo","end"]}',), ({"i": 9007, "d": "end"},), ())
-"""Played after each row: until its response, nothing may come that the row does not expect."""
+"""Played after each row: until its response, only messages that the row expects may arrive."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The first difference: what the kit had sent last, what had to come, and what came."""
+    """The first difference: the message that was sent last, the expected one, and the received one."""
 
     after: str
     expected: str
@@ -33,7 +33,7 @@ class Failure:
 
 
 class Differs(Exception):
-    """Something else came than had to come."""
+    """A received message differs from the expected ones."""
 
 
 async def play(row: Row, link: Connection, patience: float) -> Failure | None:
@@ -103,7 +103,7 @@ class Playing:
         return self._ids.get(value, value) if isinstance(value, str) else value
 
     def _fits(self, wanted: dict[str, Any], got: dict[str, Any]) -> bool:
-        """Whether this is the message that has to come. Also learns the peer's ids."""
+        """Return whether a message is the expected one, and record the ids that the peer has chosen."""
         wanted = normal(wanted)
         error = next((key for key in ("e", "x") if key in wanted), None)
         if error is not None and wanted[error] == "*":

@@ -1,4 +1,4 @@
-"""The rows of the kit: what it sends, and what has to come. ``added.txt`` explains the form of the tables."""
+"""The rows of the kit: messages to send, and expected reactions. ``added.txt`` explains the form of the tables."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Step:
-    """Messages that the kit sends together, and those that have to come before it goes on. They may be in any order
-    where they concern different requests or channels. ``optional`` ones may come until the end of the row."""
+    """Messages that the kit sends together, and those that it expects before the next step. Expected messages that
+    concern different requests or channels may arrive in any order, and ``optional`` ones until the end of the row."""
 
     sends: tuple[str, ...]
     expects: tuple[dict[str, Any], ...]
@@ -67,7 +67,7 @@ def parse(table: str) -> Iterator[Row]:
 
 
 def _steps(lines: list[tuple[str, str]]) -> Iterator[Step]:
-    """Begin a step at each message that is sent after one that has to come."""
+    """Start a step at each sent message that follows an expected one."""
     groups: list[list[tuple[str, str]]] = []
     for sign, text in lines:
         if not groups or (sign == ">" and groups[-1][-1][0] != ">"):

@@ -70,7 +70,7 @@ async def connect_to(engine: Engine, listener: EngineListener) -> EngineConnecti
 
 
 async def check_over(connection: EngineConnection, recorder: Recorder) -> None:
-    """Check that a connection that has ended does nothing any more, and says why."""
+    """Check that calls on a connection that has ended raise the reason of the end."""
     [reason] = recorder.reasons
     assert reason
     for call in (connection.subscribe, connection.unsubscribe):
@@ -149,7 +149,7 @@ async def messages_of_a_publisher_arrive_in_order_and_once(open: Open, subject: 
 async def bytes_arrive_up_to_the_largest_message_and_a_larger_is_refused(open: Open, subject: str) -> None:
     connection, heard = await open()
     await connection.subscribe(subject)
-    await connection.subscribe(subject)  # each message comes once all the same
+    await connection.subscribe(subject)  # each message arrives once all the same
     with raises(MessageTooBig) as caught:
         connection.publish(subject, bytes(connection.largest + 1))
     assert f"at most {connection.largest} bytes" in str(caught[0])

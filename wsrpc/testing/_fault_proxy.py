@@ -20,7 +20,7 @@ Trouble: TypeAlias = AbstractAsyncContextManager[None]
 """Lasts for its ``async with`` block."""
 
 BACKLOG = 1024
-"""Connections that may come at once."""
+"""Connections that may wait to be accepted."""
 
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 

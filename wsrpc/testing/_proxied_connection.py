@@ -159,7 +159,7 @@ class ProxiedConnection:
         self.client.other, self.server.other = self.server, self.client
         self._ended = ended
         self.opened_at = self.active_at = asyncio.get_running_loop().time()
-        """When the client came, and when the last bytes were passed on."""
+        """When the client connected, and when the last bytes were passed on."""
         self.connected = False
         """Whether the server was reached."""
         self.broken = False
@@ -378,7 +378,7 @@ class ProxySocket(asyncio.Protocol):
         elif not self._finished:
             self._finished = True
             if self.other.transport is not None:
-                with suppress(OSError):  # broken already, which `connection_lost` tells in the next turn
+                with suppress(OSError):  # broken already: `connection_lost` follows in the next turn
                     self.other.transport.write_eof()
             if self.other._finished:
                 self._connection.close()

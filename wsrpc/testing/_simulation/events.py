@@ -1,4 +1,4 @@
-"""`Events`: what will happen, in the order of virtual time."""
+"""`Events`: a queue of actions in virtual time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import count
 
 
 class Event:
-    """Something that will happen. ``cancel`` prevents it."""
+    """A scheduled action. ``cancel`` removes it."""
 
     __slots__ = ("action",)
 
@@ -20,16 +20,16 @@ class Event:
 
 
 class Events:
-    """Virtual time, and what happens at which time. It passes only in `run_next`."""
+    """Virtual time, and the actions that are scheduled in it. Time passes only in `run_next`."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        """Seconds since the beginning."""
+        """Seconds since the start of the simulation."""
         self._heap: list[tuple[float, int, Event]] = []
         self._order = count()
 
     def at(self, when: float, action: Callable[[], object]) -> Event:
-        """Let something happen at a time. Events of one time happen in the order of these calls."""
+        """Schedule an action. Actions of the same time run in the order of these calls."""
         event = Event(action)
         heapq.heappush(self._heap, (max(when, self.now), next(self._order), event))
         return event
@@ -38,11 +38,11 @@ class Events:
         return self.at(self.now + seconds, action)
 
     def clear(self) -> None:
-        """Let nothing happen any more."""
+        """Remove all actions."""
         self._heap.clear()
 
     def run_next(self, until: float) -> bool:
-        """Let the next event happen. Returns False if there is none before ``until``, which is the time then."""
+        """Run the next action. If there is none before ``until``, advance the time to it and return False."""
         heap = self._heap
         while heap and heap[0][0] <= until:
             self.now, _, event = heapq.heappop(heap)

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation, and when: the plan that follows from a seed."""
+"""Faults of a simulation: the kinds, and the plan that follows from a seed."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _hang_up(world: World, pipe: Pipe) -> None:
 
 
 def _silence(world: World, fault: Fault) -> None:
-    """A router forgets a connection: nothing arrives any more, and nobody is told."""
+    """A router forgets a connection: all data are dropped silently."""
     if (pipe := _some_connection(world, fault)) is not None:
         both = fault.strength < 0.5
         pipes: list[Pipe] = [pipe, pipe.sink.out] if both else [pipe]
@@ -217,7 +217,7 @@ def _late_store(world: World, fault: Fault) -> None:
 
 
 def _lossy_store(world: World, fault: Fault) -> None:
-    """Callers of a method, or of all, are told that the store is lost, or nothing. Most of what they ask is done."""
+    """Calls of one method, or of all, fail with `StoreLost` or hang. The store performs most of them."""
     if (store := world.store) is not None:
         name, hangs = METHODS[int(fault.strength * 7919) % len(METHODS)], fault.strength < 0.5
         world.note(f"the store {'does not answer' if hangs else 'fails'} after `{name}`, {world.until(fault.seconds)}")
@@ -267,6 +267,6 @@ FAULTS: dict[str, Callable[[World, Fault], None]] = {
 
 
 def schedule_faults(world: World) -> None:
-    """Let the faults of a world happen in their time."""
+    """Schedule the faults of a world."""
     for fault in world.faults:
         world.events.at(fault.when, partial(FAULTS[fault.kind], world, fault))

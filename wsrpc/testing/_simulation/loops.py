@@ -10,9 +10,9 @@ from random import Random
 from typing import Any, Protocol
 
 TIMERS_FIRST = 0.3
-"""How often what has arrived has to wait until timers, and what is ready, have run."""
+"""Probability that arrived data wait until timers and ready callbacks have run."""
 THREAD_DELAY = 0.01
-"""Seconds after which a function runs that was given to a thread, at most."""
+"""Maximum seconds until a function for an executor runs."""
 
 
 class NotSimulated(RuntimeError):
@@ -59,7 +59,7 @@ class _Timeouts(selectors.BaseSelector):
 
 
 class ProcessLoop(asyncio.SelectorEventLoop):
-    """Event loop of one process. It runs one turn at a time, when the simulation says so, and time is virtual.
+    """Event loop of one process. It runs one turn at a time, when the simulation calls `turn`. Time is virtual.
 
     Callbacks of one process run in the order in which asyncio promises to run them. What is random is when a process
     gets a turn, how long that takes, when something arrives, and the order of what has arrived before the same turn: an
@@ -76,7 +76,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         selector.waits = self._waits
         self._arrived: list[tuple[object, Callable[[], object]]] = []
-        """What has arrived since the last turn, each with the object that says what must keep its order."""
+        """What has arrived since the last turn, each with its source. Callbacks of one source keep their order."""
         self.set_debug(False)  # it would measure real time
         self.idle_until: float | None = 0.0
         """The time until which nothing is to be done, as of the last turn. None if there is no timer."""

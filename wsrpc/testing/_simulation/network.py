@@ -66,7 +66,7 @@ class Network:
         self._connections: dict[Pipe, None] = {}
         """Both directions of each connection."""
         self._silent: list[object] = []
-        """What waits for a process that is gone without a word. Python must not collect it meanwhile."""
+        """References to what waits for a process without power, so that Python does not collect it."""
         self._weak: dict[str, float] = {}
         """By the name of a process: the bytes after which its connections break."""
         self._next_port = 40000
@@ -79,7 +79,7 @@ class Network:
             self._names.setdefault(name, []).append(process)
 
     def clear(self) -> None:
-        """Forget ports, connections and what is on its way."""
+        """Drop ports, connections and data in transit."""
         self._ports.clear()
         self._connections.clear()
         self._silent.clear()
@@ -109,14 +109,14 @@ class Network:
         return [path for path in found if path in used or not connected.issuperset(path.name)]
 
     def weaken(self, process: Process, size: float) -> None:
-        """Let each connection of a process break when it has sent some bytes. ``inf``: never."""
+        """Break each connection of a process after it has sent some bytes. ``inf``: never."""
         self._weak[process.name] = size
         for pipe in self._connections:
             if pipe.source.process is process:
                 pipe.carries = size
 
     def killed(self, process: Process, *, silently: bool) -> None:
-        """Reset the connections of a process, unless nobody is there to do that."""
+        """Reset the connections of a process. ``silently``: without a reset, because its machine has no power."""
         for pipe in [each for each in self._connections if each.source.process is process]:
             self._connections.pop(pipe)
             self._connections.pop(pipe.sink.out, None)

@@ -173,7 +173,7 @@ class Process:
         task.add_done_callback(self._tasks.discard)
 
     def where(self) -> str:
-        """Say where its function waits."""
+        """Return the stack of its function, as text."""
         text = io.StringIO()
         if self._task is not None:
             self._task.print_stack(file=text)
@@ -197,7 +197,7 @@ class Process:
         return sorted(found)
 
     def check_end(self) -> None:
-        """See that nothing is left after its end. After another problem, much may be left."""
+        """Check that no task is left after its end. After another problem, tasks may be left."""
         if self.alive and self.ended and not self._around.problems:
             for task in sorted(map(repr, asyncio.all_tasks(self.loop))):
                 self._around.problems.append(Problem("a task is left", f"{self}: a task is left: {task}"))
@@ -222,13 +222,13 @@ class Process:
         return self._events.now + self._wall
 
     def set_clock(self, seconds: float) -> None:
-        """Let the clock on the wall jump."""
+        """Change the wall clock by some seconds."""
         self._wall += seconds
 
     # ------------------------------------------------------------ its turns
 
     def call(self, callback: Callable[[], object], life: int = 0, source: object = None) -> None:
-        """Let it do something in its next turn, if it lives, and in the given life, in the order of each ``source``."""
+        """Run a callback in its next turn, if it is alive and in the given life. Keep the order of each ``source``."""
         if self.alive and life in (0, self.life):
             self.loop.arrive(callback, source or callback)
             self.wake()

@@ -43,7 +43,7 @@ class SimulatedStore:
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
         self.lossy: dict[str, bool] = {}
-        """The methods whose results get lost, or "*". True: their callers are told nothing. False: that it is lost."""
+        """The methods whose results get lost, or "*" for all. True: the calls hang. False: they raise `StoreLost`."""
 
     def __repr__(self) -> str:
         return "<SimulatedStore>"
@@ -130,7 +130,7 @@ class SimulatedEngine:
         return connection
 
     def deliver(self, subject: str, payload: bytes) -> bool:
-        """Pass a message on to all that have subscribed. Returns whether there is one."""
+        """Deliver a message to all subscribers. Return whether there is one."""
         if self.lose:
             self.lose -= 1
             return True
@@ -180,7 +180,7 @@ class SimulatedEngineConnection:
     # ------------------------------------------------------------ the way there and back
 
     def _send(self, act: Callable[[], object]) -> None:
-        """Let the broker do something, after all that was sent before."""
+        """Schedule an action of the broker, after all that was sent before."""
 
         def arrive() -> None:
             broker = self._engine.process
@@ -192,12 +192,12 @@ class SimulatedEngineConnection:
         self._arrives_there = self._there.travel(arrive, not_before=self._arrives_there)
 
     def send_back(self, act: Callable[[], object]) -> None:
-        """Let something happen in the process, after all that was sent back before."""
+        """Schedule an action of the process, after all that was sent back before."""
         arrive = partial(self._process.call, act, self._life, self)
         self._arrives_back = self._back.travel(arrive, not_before=self._arrives_back)
 
     async def ask(self, act: Callable[[], Any]) -> Any:
-        """Let the broker do something, and return its answer.
+        """Schedule an action of the broker, and return its result.
 
         Raises:
             EngineLost: the connection is over, or the broker does not answer.

@@ -1,4 +1,4 @@
-"""`simulate`: runs an application with many seeds, and tells the shortest story of a failure."""
+"""`simulate`: runs an application with many seeds, and reports the shortest story of a failure."""
 
 from __future__ import annotations
 

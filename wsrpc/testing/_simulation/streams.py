@@ -23,7 +23,7 @@ SEGMENT, LARGE_SEGMENT = 4 * 1024, 64 * 1024
 AHEAD = 0.25
 """Seconds for which bytes may be on their way to a slow path."""
 BYTES_ACKED = 120
-"""Offset of the number of acknowledged bytes in what Linux tells of a TCP connection."""
+"""Offset of the number of acknowledged bytes in Linux's ``tcp_info``."""
 
 
 class Pipe:
@@ -38,12 +38,12 @@ class Pipe:
         self.unsent = bytearray()
         """What was written and has not left."""
         self.in_flight = 0
-        """Bytes that have left, and were not read at the other end, or whose acknowledgement has not come."""
+        """Bytes that were sent and are not acknowledged yet."""
         self.acknowledged = 0
         self.ending = self._ended = False
-        """Whether nothing follows what is unsent, and whether the end has left, too."""
+        """Whether the end of the stream was requested, and whether it was sent."""
         self.lost = False
-        """Whether nothing arrives any more, and nobody is told: a router has forgotten the connection."""
+        """Whether all data are dropped silently, because a router has forgotten the connection."""
         self.carries: float = inf
         """Bytes after which the connection breaks."""
         self._free_at = self._last_arrival = 0.0
@@ -56,7 +56,7 @@ class Pipe:
         return max(0, len(self.unsent) + self.in_flight - self.window)
 
     def pump(self) -> None:
-        """Let as much leave as there is room for, and as the path carries soon: it may become slower or faster."""
+        """Send as much as the window allows and the path carries soon. (Its rate may change.)"""
         now = self.path.events.now
         while self.carries and self.unsent and (room := self.window - self.in_flight) > 0:
             if self._free_at > now + AHEAD:
@@ -91,16 +91,16 @@ class Pipe:
         self._last_arrival = self.send(arrive, max(self._free_at + self.path.latency, self._last_arrival))
 
     def send(self, arrive: Callable[[], object], not_before: float = 0.0) -> float:
-        """Let something arrive at the other end, unless the connection is forgotten by then."""
+        """Schedule an arrival at the other end, unless the connection is lost by then."""
         return self.path.travel(lambda: self.lost or arrive(), not_before=not_before)
 
     def hang_up(self) -> None:
-        """Let both ends learn now that the connection is reset."""
+        """Reset the connection at both ends now."""
         for end in (self.source, self.sink):
             end.hang_up()
 
     def reset(self) -> None:
-        """Let the other end learn, after all that has left, that this end is gone."""
+        """Reset the connection at the other end, after all data that were sent."""
         self.send(self.sink.hang_up, self._last_arrival)
 
     def read(self, size: int) -> None:
@@ -158,14 +158,14 @@ class StreamTransport(asyncio.Transport):
         self._protocol: Any = None
         self._drop = drop
         self._early: list[Callable[[], object]] = []
-        """What has happened before the program was told of the connection."""
+        """Callbacks from the time before `start`."""
         self._received: deque[bytes] = deque()
         self._other_ended = False
         self._scheduled = False
         self._reading = True
         self._closing = False
         self._over = False
-        """Whether the protocol is told that the connection is over."""
+        """Whether ``connection_lost`` was scheduled."""
         self._writing_paused = False
         self._high, self._low = HIGH, LOW
 
@@ -175,7 +175,7 @@ class StreamTransport(asyncio.Transport):
         return self.process.alive and self.process.life == self._life
 
     def start(self, protocol: Any) -> None:
-        """Tell the program of the connection, and then of what has happened on it before."""
+        """Pass the connection to its protocol, and then run the early callbacks."""
         self._protocol = protocol
         protocol.connection_made(self)
         early, self._early = self._early, []

@@ -27,7 +27,7 @@ T = TypeVar("T")
 PROCESS_ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
 """The address of a process; see `Simulation.process`."""
 PEER_NAME = re.compile(r"peer [0-9a-f]{16} at | \(peer [0-9a-f]{16}\)")
-"""The names of peers in messages of wsrpc, which nobody needs in a story."""
+"""Peer ids in log messages. They are left out of stories."""
 ENDING_TIMEOUT = 600.0
 """Seconds after the last fault in which everything has to end."""
 CHECKS = 0.5
@@ -84,7 +84,7 @@ class World:
         self.store: SimulatedStore | None = None
         self.engine: SimulatedEngine | None = None
         self.story: list[str] = []
-        """What has happened."""
+        """The lines of the story so far."""
         self.unended: list[str] = []
         """The calls that had not ended when a problem was seen."""
         self.steps_done: dict[Step, float] = {}
@@ -130,7 +130,7 @@ class World:
         return PROCESS_ADDRESS.sub(lambda found: self.network.name_of(found[0]), PEER_NAME.sub("", text))
 
     def until(self, seconds: float) -> str:
-        """Say until when something lasts, as stories do."""
+        """Return the end of something that lasts ``seconds``, as text for the story."""
         return f"until {self.events.now + seconds:.3f}"
 
     # ------------------------------------------------------------ what goes wrong
@@ -217,7 +217,7 @@ class World:
 
     @contextmanager
     def _time_and_randomness(self) -> Generator[None]:
-        """Let time and randomness come from this world."""
+        """Replace time and randomness by those of this world."""
         here = threading.get_ident()
         around, entropy = self.around, self.around.random_of("entropy").randbytes
         real_monotonic, real_time, real_sleep = time.monotonic, time.time, time.sleep
@@ -252,7 +252,7 @@ class World:
             yield
 
     def _bury(self) -> None:
-        """Drop what is left. What coroutines have prepared for their ends runs now, and concerns nobody."""
+        """Drop what is left. `finally` blocks of coroutines run now, and their errors are ignored."""
         hook, sys.unraisablehook = sys.unraisablehook, _ignore
         try:
             with warnings.catch_warnings():
