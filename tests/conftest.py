@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from effort import LEFT_OUT, QUICK, SOAK, use_profile
 
-from wsrpc._core.peer import dispatcher
+from wsrpc._core.peer import slow_functions
 from wsrpc.testing import VirtualTimeLoop
 
 collect_ignore = LEFT_OUT
@@ -40,9 +40,9 @@ traceback.extract_stack.__defaults__ = (None, 3)  # for `f` and `limit`, which C
 # Asking the system whether the file of each of these lines has changed took a seventh of the time.
 linecache.checkcache = lambda filename=None: None
 
-SLOW_HANDLER = dispatcher.SLOW_HANDLER
+SLOW_HANDLER = slow_functions.SLOW_HANDLER
 # Its warnings tell of the machine, too, and tests read the log, or count objects: a peer's first warning makes some.
-dispatcher.SLOW_HANDLER = math.inf
+slow_functions.SLOW_HANDLER = math.inf
 
 use_profile()
 
@@ -135,7 +135,7 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture
 def slow_handlers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of that warning, in which no time passes but that of the test's clock."""
-    monkeypatch.setattr(dispatcher, "SLOW_HANDLER", SLOW_HANDLER)
+    monkeypatch.setattr(slow_functions, "SLOW_HANDLER", SLOW_HANDLER)
 
 
 @pytest.fixture(autouse=not QUICK)

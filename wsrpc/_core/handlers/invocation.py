@@ -43,14 +43,7 @@ class CallState(enum.Enum):
     RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
     SERVING = ("its answer was a channel, on which its handler runs", "channel", "channel", True, False, False)
     CHANNEL_ENDED = ("its channel has ended, and its handler still runs", "handler", "handler", False, False, False)
-    CANCELLED = (
-        "it was cancelled, or the channel of its request has ended",
-        "handler",
-        "handler",
-        False,
-        True,
-        True,
-    )
+    CANCELLED = ("it was cancelled, or the channel of its request has ended", "handler", "handler", False, True, True)
     ORPHANED = ("it was cancelled, and can no longer be answered", "handler", "handler", False, False, True)
     EXITED = ("its handler has exited", None, None, False, False, False)
 

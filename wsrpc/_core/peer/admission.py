@@ -378,7 +378,7 @@ class Admission:
                 self._start(waiting)
         finally:
             self._starts_waiting = False
-            self.dispatcher.stop_timing()  # these messages are not of one read from the network
+            self.dispatcher.slow.check()  # these messages are not of one read from the network
             self.update()
 
     @staticmethod

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
+from ...errors import ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError, is_closed_here, made_here
 from ..channels.channel_core import ChannelCore
-from ..channels.channel_table import ChannelTable
+from ..channels.channel_table import TOO_MANY, ChannelTable
 from ..channels.named_producer import NamedProducer
 from ..channels.producer import ItemRefused, Producer
 from ..channels.source import close_source
@@ -38,6 +38,23 @@ class ChannelCalls:
         self._answers = answers
         self._calls = calls
         self._channels = channels
+
+    def make_room(self, invocation: Invocation) -> None:
+        """Make the channel that is going to answer a request.
+
+        The channel and its bytes count from now on, so that the handler cannot fail because there is no room.
+
+        Raises:
+            RpcError: there is no room. It is `Overloaded`, because neither the handler nor its middleware has run.
+        """
+        try:
+            invocation.make_channel()
+            self._calls.check_bytes_for_channel(invocation.size)
+        except RemoteError as exc:
+            if exc.code != TOO_MANY:
+                raise
+            raise made_here(Overloaded(str(exc))) from None
+        invocation.enter(CallState.RESERVED)
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send its items. Return its result.

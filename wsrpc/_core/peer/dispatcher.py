@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from functools import cached_property, partial
 from types import CoroutineType
@@ -19,30 +19,21 @@ from ..._base.scheduler import EAGER
 from ..._base.threads import when_over
 from ...errors import (
     BadArguments,
-    BadResult,
-    ChannelClosed,
     ConnectionLost,
     Draining,
     HandlerTimeout,
     Overloaded,
-    RemoteError,
     ReservedEvent,
     RpcError,
     UnknownEvent,
-    channel_of_item,
-    is_made_here,
     made_here,
-    parts_of,
-    text_for_log,
-    ungrouped,
 )
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_states import ChannelState
-from ..channels.channel_table import TOO_MANY, ChannelTable
+from ..channels.channel_table import ChannelTable
 from ..channels.named_channels import FOR_READERS
 from ..channels.source import ReadInThread, StartedStep, as_source
-from ..handlers.compiled import Handler
-from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
+from ..handlers.invocation import CURRENT, EXITED, Call, Invocation
 from ..handlers.layers import PLAIN, Limited, Route, close_unawaited
 from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
@@ -52,16 +43,14 @@ from ..session.peer_host import LONGEST_EVENT, PeerHost
 from ..wire.call_context import read_call_context
 from ..wire.control import Deprecated
 from ..wire.messages import Resolution, WireMessage
-from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
+from ..wire.rejections import ABORTED, bounded_reason
 from .admission import Admission
 from .call_threads import CallThreads
 from .channel_calls import ChannelCalls
-
-SLOW_HANDLER = 0.1
-"""Seconds for which a plain function may hold the event loop before a warning names it."""
+from .failed_calls import error_for_caller
+from .slow_functions import SlowFunctions
 
 set_current = CURRENT.set
-_RESERVED = CallState.RESERVED
 
 
 class Dispatcher:
@@ -86,7 +75,6 @@ class Dispatcher:
         """
         self._host = host
         self._own = host.options.own
-        self._shared = host.options.shared
         self.writer = writer
         self._session = writer.session
         self.loop = writer.loop
@@ -105,11 +93,7 @@ class Dispatcher:
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
         self.channels = channels
-        self._ran: dict[Handler | None, None] = {}
-        """The plain functions that have run in this read from the network, without other code in between. Together they
-        are timed, because reading the clock for each of them takes measurable time."""
-        self._since = 0.0
-        """When the first of them began."""
+        self.slow = SlowFunctions(answers, self.loop)
 
     @cached_property
     def _channel_calls(self) -> ChannelCalls:
@@ -148,7 +132,7 @@ class Dispatcher:
             if message.ctx is not UNSET:
                 self._read_context(invocation)
             if route.answers_with_channel and message.i is not UNSET:
-                self._make_room_for_channel(invocation)
+                self._channel_calls.make_room(invocation)
             context = self.context.copy()
             context.run(set_current, invocation)
             if route.starts_later:
@@ -157,9 +141,10 @@ class Dispatcher:
             if self.calls.tasks_not_started:
                 self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
-            if not self._ran:
-                self._since = self.loop.time()
-            self._ran[handler] = None
+            slow = self.slow
+            if not slow.ran:
+                slow.since = self.loop.time()
+            slow.ran[handler] = None
             result = context.run(route.call, invocation, message.a)
             if result.__class__ not in PLAIN and self.is_unfinished(result):
                 self._run_on(invocation, result, context)
@@ -178,7 +163,7 @@ class Dispatcher:
         if channel is not None or self._session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
-            self.stop_timing()
+            self.slow.check()
 
     def _read_context(self, invocation: Invocation) -> None:
         """Check the context of a message, and set the deadline of its call.
@@ -224,43 +209,10 @@ class Dispatcher:
             raise made_here(UnknownEvent(str(ReservedEvent(a[0]))))
         self.answers.ignored["reserved event"] += 1
 
-    def _make_room_for_channel(self, invocation: Invocation) -> None:
-        """Make the channel that is going to answer a request.
-
-        The channel and its bytes count from now on, so that the handler cannot fail because there is no room.
-
-        Raises:
-            RpcError: there is no room. It is `Overloaded`, because neither the handler nor its middleware has run.
-        """
-        try:
-            invocation.make_channel()
-            self.calls.check_bytes_for_channel(invocation.size)
-        except RemoteError as exc:
-            if exc.code != TOO_MANY:
-                raise
-            raise made_here(Overloaded(str(exc))) from None
-        invocation.enter(_RESERVED)
-
     @staticmethod
     def is_unfinished(result: Any) -> bool:
         """Return whether ``result`` is still to be awaited or streamed; see `complete`."""
         return hasattr(result, "__await__") or as_source(result) is not None
-
-    def stop_timing(self) -> None:
-        """Check the time of the plain functions that have run: the read has ended, or other code is about to run."""
-        if self._ran:
-            if (seconds := self.loop.time() - self._since) > SLOW_HANDLER:
-                self._warn_slow(self._ran, seconds)
-            self._ran.clear()
-
-    def _warn_slow(self, handlers: Iterable[Handler | None], seconds: float) -> None:
-        """Warn of plain functions that together have held the event loop for more than `SLOW_HANDLER` seconds."""
-        names = [handler.name for handler in handlers if handler is not None]
-        if names:
-            text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
-            if len(names) > 1:
-                text = f"one of {', '.join(names[:-1])} and {text}"
-            self.answers.log(logging.WARNING, text, names[-1], seconds * 1000)
 
     # ------------------------------------------------------------ in tasks
 
@@ -269,8 +221,8 @@ class Dispatcher:
         if invocation.deadline is not None and hasattr(result, "__await__"):
             left = invocation.deadline - self.loop.time()
             result = Limited(invocation, result, left, partial(self._deadline_passed, invocation))
-        if self._ran:
-            self.stop_timing()
+        if self.slow.ran:
+            self.slow.check()
         calls = self.calls
         outer, calls.starting = calls.starting, invocation
         drive = self._drive(invocation, result)
@@ -329,8 +281,8 @@ class Dispatcher:
             await self.wait_while_paused(invocation)
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
-        if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
-            self._warn_slow([invocation.handler], took)
+        if not hasattr(result, "__await__"):
+            self.slow.report([invocation.handler], self.loop.time() - began)
         return await self.complete(invocation, result)
 
     async def complete(self, invocation: Invocation, result: Any, read: ReadInThread | None = None) -> Any:
@@ -482,8 +434,7 @@ class Dispatcher:
         invocation.release()
 
     def cancel_requests(self, reason: ConnectionLost) -> None:
-        """Cancel the handlers of all requests, and streams on named channels, because the session is over. Handlers of
-        events run on."""
+        """Cancel the handlers of all requests and streams, because the session is over. Handlers of events run on."""
         for invocation in [*self.active.values(), *self.named_streams.values()]:
             invocation.orphan(reason)
         self.active.clear()
@@ -519,49 +470,17 @@ class Dispatcher:
         self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be handled")
 
     def _failed(self, invocation: Invocation, raised: BaseException) -> None:
-        """Reject the request of a handler that ``raised``, or end its channel. Log what the caller must not get."""
+        """Reject the request of a handler that ``raised``, or end its channel."""
         channel = invocation.delivered_channel
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller does not get it
-        exc, parts = ungrouped(raised), parts_of(raised)
-        ends = () if self._session.state.accepts_messages else (ConnectionLost, ChannelClosed)
-        if parts and all(isinstance(each, ends) or invocation.notices_end(each) for each in parts):
-            # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
-            text = "%s was left: %s"
-            self.answers.log(logging.INFO, text, invocation.label, parts[0], call=invocation.log_fields)
+        error = error_for_caller(self.answers, invocation, raised)
+        if error is None or invocation.id is None:
             return
-        if isinstance(exc, BadResult) and channel_of_item(exc) is channel is not None:
-            # The caller sent a wrong value. The error is not `BadArguments`, which says that the handler did not run.
-            self._count_misfit(invocation, exc)
-            raised = made_here(RemoteError(str(exc), BAD_ITEM))
-        error = self.answers.for_caller(raised, invocation)
-        if invocation.id is None:
-            self._event_failed(invocation, exc, error)
-        elif channel is not None:
+        if channel is not None:
             self._channel_calls.failed(invocation, error)
         elif invocation.state.answerable and not self._session.over:
-            if (
-                isinstance(error, BadArguments | UnknownEvent)
-                and is_made_here(error)
-                and invocation.event not in RESERVED_EVENTS
-            ):
-                self._count_misfit(invocation, error)
             self.answers.reject(invocation.id, error)
-
-    def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
-        """Log and count an event whose handler raised ``exc``, or that has no handler. No caller gets ``error``."""
-        if isinstance(error, BadArguments) or (isinstance(exc, UnknownEvent) and is_made_here(exc)):
-            self._count_misfit(invocation, error)
-        elif error is exc:
-            call = invocation.log_fields
-            self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error, call=call)
-
-    def _count_misfit(self, invocation: Invocation, error: Exception) -> None:
-        """Count a message that does not fit its handler, or has none. Log the first one for its event."""
-        kind = next(kind for error_type, kind in _MISFITS.items() if isinstance(error, error_type))
-        why = text_for_log(error) if isinstance(error, RpcError) else error
-        dropped = invocation.id is None
-        self.answers.host.count_misfit(kind, invocation.full_event, why, call=invocation.log_fields, dropped=dropped)
 
     def count_deprecated(self, invocation: Invocation, why: str) -> None:
         """Count a call of a deprecated event. For the first call of each event, warn the remote peer."""
@@ -577,12 +496,6 @@ class _Pause(tuple[None]):
     __slots__ = ()
     __await__: Any = tuple.__iter__  # pyright: ignore
 
-
-_MISFITS: dict[type[Exception], str] = {
-    BadArguments: "wrong arguments",
-    UnknownEvent: "unknown event",
-    BadResult: "wrong item",
-}
 
 _UNTIL_STARTED = cast("Awaitable[None]", _Pause((None,)))
 """Suspends a coroutine until a task runs its first step."""

@@ -136,12 +136,12 @@ class PeerSession:
         self.admission.update()
         if not self.writer.terms.known:
             receive = partial(self._receive_early, receive)
-        session.start_receiving(receive, self.dispatcher.stop_timing if host.meter is None else self._read_ended)
+        session.start_receiving(receive, self.dispatcher.slow.check if host.meter is None else self._read_ended)
         if self.opening.running is None:
             self.finish_opening()
 
     def _read_ended(self) -> None:
-        self.dispatcher.stop_timing()
+        self.dispatcher.slow.check()
         connection, host = self.session.live_connection, self.host
         if connection is not None and host.meter is not None:
             host.meter(connection.transport, host.traffic(connection))
