@@ -117,4 +117,4 @@ async def servers(count: int = 2, engine: Any = None, **options: Any) -> AsyncGe
             await made.add(**{"limits": Limits(close_timeout=2.0, ping_interval=None), **options})
         await made.meet()
         yield made
-        await until(made.is_quiet)
+        await until(made.is_quiet, limit=12)

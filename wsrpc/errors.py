@@ -326,7 +326,7 @@ class EngineRefused(EngineLost):
 class PeerNotFound(ConnectionLost):
     """No process in the cluster has a peer with this ``address``, so nothing was sent.
 
-    ``within`` is the ``deliver_within`` of a call for which no such peer has connected, in seconds, or else None.
+    ``within`` is the ``deliver_within`` of a call that no such peer has taken, in seconds, or else None.
     """
 
     def __init__(self, address: str, within: float | None = None) -> None:
@@ -340,7 +340,7 @@ class PeerNotFound(ConnectionLost):
 
     def _text(self) -> str:
         if self.within is not None:
-            return f"no peer with the address {short(self.address)} has connected within {self.within:g} s"
+            return f"no peer with the address {short(self.address)} was there, and not busy, within {self.within:g} s"
         return f"no node of the cluster has a peer with the address {short(self.address)}"
 
 

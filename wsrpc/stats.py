@@ -104,6 +104,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
         delivered: total number of times that this process has handed over a call that waited for its peer; see
             `ClusterPeer.submit`.
         expired: total number of such calls whose time was over, as far as this process has noticed.
+        failed: total number of submitted calls that have failed or expired, as far as this process has noticed.
         waiting: number of such calls in all processes that had not ended when a server with a ``store`` last counted
             them, which it does each half minute; see `WaitingCalls`.
         oldest_waiting: seconds since the oldest of these had begun then.
@@ -126,6 +127,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     passed_on: int
     delivered: int
     expired: int
+    failed: int
     waiting: int
     oldest_waiting: float
     lost_events: int

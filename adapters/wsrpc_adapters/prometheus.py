@@ -83,6 +83,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "cluster.passed_on", "", "Calls of other processes that were passed on to clients."),
     (COUNTER, "cluster.delivered", "", "Calls that have waited for a client, and were handed over."),
     (COUNTER, "cluster.expired", "", "Calls that have waited for a client in vain."),
+    (COUNTER, "cluster.failed", "", "Submitted calls that have failed or expired."),
     (GAUGE, "cluster.waiting", "", "Calls that wait for clients of all processes, at the last count."),
     (GAUGE, "cluster.oldest_waiting", "", "Age in seconds of the oldest of them."),
     (COUNTER, "cluster.lost_events", "", "Events from other processes that were lost."),

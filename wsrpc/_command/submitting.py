@@ -76,7 +76,8 @@ async def submit(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    key, args = options.call or secrets.token_hex(8), [argument(text) for text in options.args]
+    key = secrets.token_hex(8) if options.call is None else options.call
+    args = [argument(text) for text in options.args]
     await _do(options, job, key, "waiting running done", args, options.within)
 
 

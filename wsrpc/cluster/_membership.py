@@ -84,6 +84,7 @@ class ClusterMembership:
         self._node_handlers = node_handlers
         if rooms is not None and away.link.is_shared:
             away.link.spawn(away.deliverers.sweep())
+            away.link.spawn(self.store_check.compare())
         self.links.serve(self._serve)
 
     @property
@@ -143,6 +144,7 @@ class ClusterMembership:
             passed_on=self.forwarder.passed_on,
             delivered=away.counts["delivered"],
             expired=away.counts["expired"],
+            failed=away.counts["failed"],
             waiting=away.waiting,
             oldest_waiting=away.oldest,
             lost_events=self.forwarder.lost,

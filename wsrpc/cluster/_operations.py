@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import asdict
 
+from .._base.names import check_address
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, as_raised
 from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, answered
@@ -67,6 +68,7 @@ class ClusterOperations(DirectOperations):
     async def _away(
         self, address: str, channel: str | None, event: str, key: str, args: list[Any] | None, within: float
     ) -> Row:
+        check_address("an address", address)
         peer = ClusterPeer(address, lambda: self._membership)
         caller = peer if channel is None else peer.of(channel)
         if args is None:

@@ -83,7 +83,7 @@ def refused_at(shown_url: str) -> errors.HandshakeRejected:
 EXAMPLES: list[tuple[errors.WsrpcError, str]] = [
     (errors.ConnectionLost(1001, "away", "not_sent"), "there is no connection (1001 away); nothing was sent"),
     (errors.PeerNotFound("user/42"), "no node of the cluster has a peer with the address 'user/42'"),
-    (errors.PeerNotFound("user/42", 0.5), "no peer with the address 'user/42' has connected within 0.5 s"),
+    (errors.PeerNotFound("user/42", 0.5), "no peer with the address 'user/42' was there, and not busy, within 0.5 s"),
     (errors.ConnectFailed(2, OSError("no")), "could not connect in 2 attempts; the last one: OSError: no"),
     (errors.HandshakeRejected(401), "the server refused the connection with HTTP 401"),
     (refused_at("'ws://a/…'"), "the server at 'ws://a/…' refused the connection with HTTP 401: no"),

@@ -160,7 +160,7 @@ async def test_a_server_that_is_closed_asks_a_store_that_does_not_answer_no_more
 async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:
     async with world(1) as w:
         call, later = await waiting(w.here, within=0.05), await waiting(w.here)
-        with pytest.raises(PeerNotFound, match=r"'lock' has connected within 0\.05 s") as caught:
+        with pytest.raises(PeerNotFound, match=r"'lock' was there, and not busy, within 0\.05 s") as caught:
             await call
         assert caught.value.outcome == "not_sent"
         await w.cluster.join(0, "lock", Lock().client)
@@ -769,6 +769,13 @@ async def test_a_program_submits_no_calls_to_a_store_that_no_server_reads(
     assert all("no server of cluster 'shpo' is known: check name= and the engine" in text for text in texts)
 
 
+async def test_servers_with_different_stores_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    async with servers(1, store=MemoryStore()) as cluster:
+        await cluster.add(store=MemoryStore())
+        await until(lambda: "have not the store" in caplog.text, limit=12)
+        assert cluster[0].cluster.nodes[0] in caplog.text
+
+
 async def test_a_program_that_has_lost_the_engine_submits_calls_without_asking_for_servers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -1110,7 +1117,7 @@ async def test_a_submitted_call_that_nobody_handed_over_in_time_was_not_sent(cap
         await asyncio.sleep(20)
         call = await peer.submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent"
-        assert w.opened == [] and "submitted for 'lock' has failed" in caplog.text
+        assert w.opened == [] and "submitted for 'lock' has expired" in caplog.text
 
 
 async def test_a_call_that_was_handed_over_is_made_again_and_not_withdrawn_though_its_server_ends() -> None:

@@ -194,9 +194,9 @@ class AwayCalls:
         if waits:
             return await self._made(address, id, call, payload)
         key, state, _ = await self._start(address, id, call, payload)
-        if state.end is None and state.lost and not state.attempt:
-            with suppress(LogGone):
-                state = await self.deliverers.end_lost(address, key, state.id, call, lost_call(address, call, 0))
+        if state.end is None and state.lost:
+            await self.deliverers.expire(address)
+            state = await self._runs.find(key) or state
         return state.end or b""
 
     async def _start(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from ..._base.closing import CloseCode
-from ..._base.logs import logger
+from ..._base.logs import OF_ONE_SERVER, LogBudget, logger
 from ..._base.names import ChannelRef
 from ..._base.retry import NEVER_RAN, may_have_run
 from ..._core.wire.call_context import CallContext
@@ -319,7 +320,7 @@ class Deliverer:
             end = self._deliverers.encode(End(answer))
         except Exception as exc:
             if is_answer(exc):
-                end = _failed(self._address, call, exc)
+                end = self._deliverers.failed(self._address, call, exc)
             elif not may_have_run(exc) and _may_arrive(exc):
                 self._not_before = asyncio.get_running_loop().time() + PAUSE  # unless the peer connects before
                 delivery.step = Step.SEND
@@ -355,7 +356,7 @@ class Deliverer:
 
     async def _end_failed(self, delivery: Delivery, failure: Exception) -> None:
         """End a call without an answer, unless another process has handed it over later."""
-        end = _failed(self._address, delivery.call, failure)
+        end = self._deliverers.failed(self._address, delivery.call, failure)
         await self._end(delivery, delivery.owner, end, free=not delivery.call.submitted)
 
     async def _end(self, delivery: Delivery, writer: str, end: bytes, *, free: bool = False) -> None:
@@ -388,7 +389,8 @@ class Deliverers:
         self._sender_to = sender_to
         self._found: dict[str, Deliverer] = {}
         self.counts = Counter[str]()
-        """How many calls were ``"delivered"``, and have ``"expired"``."""
+        """How many calls were ``"delivered"``, have ``"expired"``, and were submitted and have ``"failed"``."""
+        self._budget = LogBudget(*OF_ONE_SERVER)
         self.waiting, self.oldest = 0, 0.0
         """How many calls of all addresses have not ended, and the age of the oldest in seconds, at the last count."""
 
@@ -438,10 +440,21 @@ class Deliverers:
         state = (await insist_on(partial(append, only_if_lost=True))).state
         if state.end == end:
             self.counts["expired"] += isinstance(failure, PeerNotFound)
-            _failed(address, call, failure)
+            self.failed(address, call, failure)
         return state
 
-    async def _expire(self, address: str) -> None:
+    def failed(self, address: str, call: AwayCall, failure: Exception) -> bytes:
+        """Return the end of a call that has failed. Count and log it if nobody need wait for it."""
+        if call.submitted:
+            self.counts["failed"] += 1
+            event = call.event if call.channel is None else f"{call.channel}:{call.event}"
+            how = "expired" if isinstance(failure, PeerNotFound) else "failed"
+            text = f"the call of %r with the key %r that was submitted for %r has {how}: %s"
+            fields = {"address": address, "event": event}
+            self._budget.log(logging.WARNING, text, event, call.context.key, address, failure, fields=fields)
+        return failed(error_to_node(failure))
+
+    async def expire(self, address: str) -> None:
         """End the calls to an address whose time is over. Its peer may never connect again."""
         after, is_last = 0, False
         while not is_last:
@@ -469,7 +482,7 @@ class Deliverers:
                     if not deliverer.knows(each.newest):
                         deliverer.look()
                 elif left and each.number > expired:
-                    await self._expire(each.name)
+                    await self.expire(each.name)
                     expired, left = each.number, left - 1
             if left:
                 expired = 0
@@ -500,14 +513,6 @@ def is_answer(error: Exception) -> bool:
 def lost_call(address: str, call: AwayCall, deliveries: int) -> WsrpcError:
     """Return the error of a call whose time is over, and that was handed over so often."""
     return LOST if deliveries else PeerNotFound(address, call.within)
-
-
-def _failed(address: str, call: AwayCall, failure: Exception) -> bytes:
-    """Return the end of a call that has failed. Log it if nobody need wait for it."""
-    if call.submitted:
-        asked = call.event, call.context.key, address
-        logger.warning("the call of %r with the key %r that was submitted for %r has failed: %s", *asked, failure)
-    return failed(error_to_node(failure))
 
 
 def _may_arrive(error: Exception) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 from ..._base.logs import logger
 from ..._core.api.registration import Registrar
 from ..._log.contract import NewLog
 from ..._log.position import LAST
+from ...errors import RemoteError
 from .._nodes.links import NodeLinks
 from .._nodes.node import Node
 from .away_calls import AwayCalls, as_others_error
@@ -41,6 +45,23 @@ class StoreCheck:
             return None
         return await self._link.ask(lambda: self._link.store.read(key, LAST)) is not None
 
+    async def _ask(self, nodes: Sequence[str]) -> list[bool | None]:
+        key, store = f"submitting {self._node.id}", self._link.store
+        log = NewLog(id=self._node.id, payer=key, keep=KEPT)
+        with as_others_error():
+            await self._link.ask(lambda: store.append(key, log, "", 0, []))
+        return await self._links.ask_all(nodes, HAS_LOG, key, bool | None)
+
+    async def compare(self) -> None:
+        """Log a warning if other servers have another store, or none: there, calls that wait here are not found."""
+        await self._node.wait_known()
+        nodes = self._node.directory.nodes[1:]
+        with suppress(RemoteError):  # the store does not answer, which is logged
+            answers = zip(nodes, await self._ask(nodes), strict=True)
+            if others := [self._node.directory.shown(node) for node, has in answers if has is False]:
+                text = "servers of cluster %r have not the store %s, so keys and calls that wait differ: %s"
+                logger.warning(text, self._name, self._link.store, ", ".join(others))
+
     async def check(self) -> None:
         """Ask the servers whether they have the store, until one has said so. Log a warning, once, if none is known.
 
@@ -50,11 +71,7 @@ class StoreCheck:
         """
         if self._is_read or not self._node.connected:
             return
-        key, store = f"submitting {self._node.id}", self._link.store
-        log = NewLog(id=self._node.id, payer=key, keep=KEPT)
-        with as_others_error():
-            await self._link.ask(lambda: store.append(key, log, "", 0, []))
-        answers = await self._links.ask_all(self._node.directory.nodes[1:], HAS_LOG, key, bool | None)
+        store, answers = self._link.store, await self._ask(self._node.directory.nodes[1:])
         if True in answers:
             self._is_read = True
         elif False in answers:
