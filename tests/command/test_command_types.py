@@ -200,7 +200,6 @@ NO_USE = "has no usable description:"
         ("types app:server --header a:b", "--header is for the URL of a server"),
         ("types app:server --json --msgpack", "--msgpack is for TypeScript: leave out --json"),
         ("types app:server --asyncapi --msgpack", "--msgpack is for TypeScript: leave out --asyncapi"),
-        ("types app:server --json --openapi", "--json and --openapi are different forms: choose one"),
         ("types app:server --title x", "--title is for --asyncapi and --openapi"),
         ("types app:server --json --api-version 2", "--api-version is for --asyncapi and --openapi"),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random_exponential
@@ -34,19 +34,8 @@ Condition = retry_base | Callable[[BaseException], bool]
 """Decides whether to try again: one of tenacity's retry objects, or a plain function of the exception."""
 
 
-class _Options(Protocol):
-    @property
-    def wait(self) -> wait_base | None: ...
-
-    @property
-    def stop(self) -> stop_base | None: ...
-
-    @property
-    def retry(self) -> Condition | None: ...
-
-
-def check_strategies(options: _Options, *seconds: str) -> None:
-    """Refuse fields that are not strategies. ``seconds`` names the fields that are durations.
+def check_strategies(options: Any, *seconds: str) -> None:
+    """Refuse fields of a `Retry` or a `Reconnect` that are not strategies. ``seconds`` names those that are durations.
 
     Raises:
         TypeError, ValueError: a field is not valid. The error message says what is expected.

@@ -43,9 +43,11 @@ SCHEMES = {"asyncapi": "ws|wss", "openapi": "http|https"}
 
 @click.command(epilog=f"{TARGET} {OPENAPI_TARGET}")
 @COMMON
-@click.option("--json", is_flag=True, help="Write JSON Schema instead of TypeScript.")
-@click.option("--asyncapi", is_flag=True, help="Write an AsyncAPI 3 document.")
-@click.option("--openapi", is_flag=True, help="Write an OpenAPI 3.1 document of the URLs that routes() serves.")
+@click.option("--json", "form", flag_value="json", help="Write JSON Schema instead of TypeScript.")
+@click.option("--asyncapi", "form", flag_value="asyncapi", help="Write an AsyncAPI 3 document.")
+@click.option(
+    "--openapi", "form", flag_value="openapi", help="Write an OpenAPI 3.1 document of the URLs that routes() serves."
+)
 @click.option("--title", metavar="TEXT", help="The title of the document. Default: TARGET.")
 @click.option("--api-version", metavar="TEXT", help="The version of the API in the document. Default: 1.0.0.")
 @click.option("--url", metavar="URL", help="The URL in the document at which clients reach the server.")
@@ -58,10 +60,7 @@ SCHEMES = {"asyncapi": "ws|wss", "openapi": "http|https"}
 def types(**params: Any) -> int:
     """Write TypeScript declarations of the events that a server, client or router has handlers for."""
     options = Options(**params)
-    chosen = [form for form in FORMS if params.get(form)] or ["typescript"]
-    if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are different forms: choose one")
-    [form] = chosen
+    form = options.form or "typescript"
     if options.msgpack and form != "typescript":
         raise UsageError(f"--msgpack is for TypeScript: leave out --{form}")
     given = [name for name in ("title", "api_version", "url") if params[name] is not None]

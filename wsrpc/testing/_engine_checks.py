@@ -7,17 +7,13 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
-from typing import Protocol
 
 from ..cluster.engine import Engine, EngineConnection, EngineListener
 from ..errors import EngineLost, MessageTooBig
 from ._store_tools import raises
 
-
-class Connect(Protocol):
-    """Returns an engine as each process has it. All engines of one check reach the same broker."""
-
-    def __call__(self) -> Engine: ...
+Connect = Callable[[], Engine]
+"""Returns an engine as each process has it. All engines of one check reach the same broker."""
 
 
 class Recorder:
