@@ -58,12 +58,8 @@ class Scheduler(Timers, Protocol):
         ...
 
 
-class Spawn(Protocol):
-    """`Scheduler.spawn`."""
-
-    def __call__(
-        self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
-    ) -> asyncio.Task[None]: ...
+Spawn = Callable[..., asyncio.Task[None]]
+"""`Scheduler.spawn`."""
 
 
 def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
