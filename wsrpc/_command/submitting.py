@@ -78,7 +78,7 @@ async def submit(options: Options, job: Job) -> None:
     """
     key = secrets.token_hex(8) if options.call is None else options.call
     args = [argument(text) for text in options.args]
-    await _do(options, job, key, "waiting running done", args, options.within)
+    await _do(options, job, key, ("waiting", "running", "done"), args, options.within)
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc withdraw redis://127.0.0.1:6379 lock-8 unlock visit-17")
@@ -91,14 +91,14 @@ async def withdraw(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _do(options, job, options.call, "withdrawn")
+    await _do(options, job, options.call, ("withdrawn",))
 
 
-async def _do(options: Options, job: Job, key: str, wanted: str, *given: object) -> None:
+async def _do(options: Options, job: Job, key: str, wanted: tuple[str, ...], *given: object) -> None:
     check_event(options.event)
     async with operations(options, job) as through:
         job.doing = f"the call with the key {key} may have been changed"
         row = await through.away(options.address, options.channel, options.event, key, *given)
         await ValueWriter(job).value({"key": key, **row})
-        if row.get("state") not in wanted.split():
+        if row.get("state") not in wanted:
             raise Failure(f"the call with the key {key} is {row.get('state')}", REMOTE)
