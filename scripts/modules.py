@@ -20,6 +20,7 @@ LAYERS = [
     ["store"],
     ["cluster"],
     ["_local"],
+    ["_http_server"],
     ["adapting", "blocking", "codegen", "conformance", "schema", "testing"],
     ["__init__", "codecs", "types"],
     ["_command"],

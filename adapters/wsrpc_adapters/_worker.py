@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from wsrpc import Server
-from wsrpc._net.health import Health
+from wsrpc.adapting import Health
 
 from .asgi import asgi, servers_in_use
 

@@ -12,26 +12,30 @@ import asyncio
 import os
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, closing, suppress
+from contextlib import closing, suppress
+from functools import partial
 from os import PathLike
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
-from wsrpc._base.request_headers import refusal_headers
-from wsrpc._http.http_dial import plain_error
-from wsrpc._net.urls import proxy_for, shown_proxy
 from wsrpc.adapting import (
     BadURL,
     ClientUpgrade,
     DialRequest,
+    HttpResponse,
+    HttpRoutes,
     ServerUpgrade,
     accept_at_once,
     address,
+    aiohttp_proxy,
     dial_within,
+    http_connections,
+    is_carrier,
     joined_headers,
     leave,
+    plain_error,
+    send_body,
+    text_refusal,
 )
 from wsrpc.types import WebSocketTransport
 
@@ -42,9 +46,6 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-from ._http_connections import PIECE, SEND_TIMEOUT, Response, http_connections, in_pieces, is_carrier, report_end
-from ._http_routes import HttpRoutes
-
 __all__ = ["aiohttp_handler", "dial", "routes", "serve"]
 
 LARGEST_BODY = 64 * 1024
@@ -52,6 +53,8 @@ LARGEST_BODY = 64 * 1024
 LINGER = 2.0
 """Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response, or may read
 the rest of a response that has ended early."""
+AT_ONCE = 64 * 1024
+"""Maximum bytes of a body that aiohttp sends with the headers. It keeps them for as long as nobody reads them."""
 WATCH = 2.0
 """Seconds between two checks whether the client of a response has left, of which aiohttp does not tell."""
 
@@ -117,8 +120,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     try:
         await server.handshake(handshake)
     except HandshakeRejected as exc:
-        headers = CIMultiDict(refusal_headers(exc.headers))
-        return await _refuse(web.Response(status=exc.status, body=exc.body.encode(), headers=headers), request)
+        return await _refuse(_whole(text_refusal(exc)), request)
     over = asyncio.Event()
     transport, response = await _upgrade(request, handshake, early, over.set)
     if transport is None:
@@ -169,35 +171,27 @@ class AiohttpRequest:
             await asyncio.sleep(WATCH)
 
 
-async def _answer(response: Response, asked: AiohttpRequest, request: web.Request) -> web.StreamResponse:
+def _whole(response: HttpResponse) -> web.Response:
+    return web.Response(status=response.status, body=response.body, headers=CIMultiDict(response.headers))
+
+
+async def _answer(response: HttpResponse, asked: AiohttpRequest, request: web.Request) -> web.StreamResponse:
     """Send a response, until the end of its stream."""
-    headers = CIMultiDict(response.headers)
-    if response.stream is None and len(response.body) <= PIECE:
-        whole = web.Response(status=response.status, body=response.body, headers=headers)
+    if response.stream is None and len(response.body) <= AT_ONCE:
+        whole = _whole(response)
         return await _refuse(whole, request) if "content-encoding" in request.headers else whole
 
-    complete = False
-    answered = web.StreamResponse(status=response.status, headers=headers)
+    answered = web.StreamResponse(status=response.status, headers=CIMultiDict(response.headers))
     answered.content_length = len(response.body) if response.stream is None else None
     if request.version < aiohttp.HttpVersion11:
         answered.force_close()  # nothing else shows where the response ends, and aiohttp would keep the connection
-    watching = asyncio.create_task(report_end(response, asked))
+    is_complete = False
     try:
-        async with aclosing(response.stream or in_pieces(response.body)) as stream:
-            await answered.prepare(request)
-            async for data in stream:
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await answered.write(data)
-            complete = True
-    except OSError:
-        pass  # the client has left
+        is_complete = await send_body(response, asked, partial(answered.prepare, request), answered.write)
     finally:
-        watching.cancel()
-        if not complete:  # also if the stream has never begun
-            response.lost("the response has ended")
-            if (connection := request.transport) is not None:  # else the client would get one that seems complete
-                connection.close()
-                asyncio.get_running_loop().call_later(LINGER, _abort, request)
+        if not is_complete and (connection := request.transport) is not None:
+            connection.close()  # else the client would get a response that seems complete
+            asyncio.get_running_loop().call_later(LINGER, _abort, request)
     return answered
 
 
@@ -298,7 +292,7 @@ async def dial(
             return await _dial(session, request.url, upgrade, ssl, proxy)
         # Not `trust_env=True`: aiohttp would also read ~/.netrc. It would send the host's entry to any port, or refuse
         # to dial because of `auth=`.
-        through, request.through = _proxy_for(request.url, proxy)
+        through = aiohttp_proxy(request, request.url, proxy)
         connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
         async with aiohttp.ClientSession(connector=connector) as own:
             return await _dial(own, request.url, upgrade, ssl, through)
@@ -318,14 +312,6 @@ async def dial(
         if url.startswith("wss:"):
             raise BadURL("aiohttp has no TLS on Unix sockets: use a ws:// URL with unix=, or dial with wsrpc.dial")
     return await dial_within(limits.open_timeout, request, attempt)
-
-
-def _proxy_for(url: str, proxy: str | bool | None) -> tuple[str | None, str]:
-    """Return the same as `proxy_for`, by the rules of aiohttp for the environment."""
-    if proxy is not True:
-        return proxy_for(url, proxy)
-    parts = urlsplit(url)
-    return shown_proxy(None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme), parts.scheme)
 
 
 async def _dial(

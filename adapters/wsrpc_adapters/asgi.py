@@ -11,20 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
 from weakref import WeakSet
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
-from wsrpc._base.request_headers import refusal_headers
-from wsrpc.adapting import accept_at_once, leave
+from wsrpc.adapting import (
+    HttpResponse,
+    HttpRoutes,
+    accept_at_once,
+    http_connections,
+    is_carrier,
+    leave,
+    send_body,
+    text_refusal,
+)
 from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 
-from ._asgi_transport import AsgiTransport, Event, Receive, Send
-from ._http_connections import SEND_TIMEOUT, Response, http_connections, in_pieces, is_carrier, refusal, report_end
-from ._http_routes import HttpRoutes
+from ._asgi_output import Event, Receive, Send
+from ._asgi_transport import AsgiTransport
 
 __all__ = [
     "EXTENSION",
@@ -75,7 +82,11 @@ compression, the limits and ``Transport.info``. ``underlying`` becomes `Connecti
 None if this connection cannot be handed over. The application then uses ``receive()`` and ``send()``.
 """
 
-UPGRADE = [("upgrade", "websocket"), ("connection", "upgrade")]
+IS_A_WEBSOCKET = HttpResponse(
+    426,
+    [("content-type", "text/plain; charset=utf-8"), ("upgrade", "websocket"), ("connection", "upgrade")],
+    b"this is a WebSocket\n",
+)
 
 
 class WebSocket(Protocol):
@@ -208,7 +219,7 @@ class Application:
             servers_in_use.add(self._server)
             await answer(await http_connections(self._server).respond(request), request, send)
         else:
-            await answer(refusal(426, "this is a WebSocket", UPGRADE), request, send)
+            await answer(IS_A_WEBSOCKET, request, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -344,30 +355,22 @@ def with_os_errors(send: Send) -> Send:
     return sending
 
 
-async def answer(response: Response, request: AsgiRequest, send: Send) -> None:
+async def answer(response: HttpResponse, request: AsgiRequest, send: Send) -> None:
     """Send a response, until the end of its stream."""
     send = with_os_errors(send)
     headers = encoded(response.headers)
     if response.stream is None and response.status != 204:
         headers.append((b"content-length", str(len(response.body)).encode()))
-    complete = False
-    watching = asyncio.create_task(report_end(response, request))
-    try:
-        async with aclosing(response.stream or in_pieces(response.body)) as stream:
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            async for data in stream:
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-            watching.cancel()  # if the request is of HTTP/1.0, hypercorn says in this call that the client has left
-            async with asyncio.timeout(SEND_TIMEOUT):
-                await send({"type": "http.response.body", "body": b""})
-            complete = True
-    except OSError:
-        pass  # the client has left
-    finally:
-        watching.cancel()
-        if not complete:  # also if the stream has never begun
-            response.lost("the response has ended")
+
+    async def start() -> None:
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+    async def write(data: bytes) -> None:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    if await send_body(response, request, start, write):
+        with suppress(OSError):  # the client has left
+            await send({"type": "http.response.body", "body": b""})
 
 
 def check_pings(server: Server, limits: Limits) -> None:
@@ -455,6 +458,6 @@ async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Se
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
-    headers = encoded(refusal_headers(rejected.headers))
-    await send({"type": "websocket.http.response.start", "status": rejected.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": rejected.body.encode()})
+    status, headers, body, *_ = text_refusal(rejected)
+    await send({"type": "websocket.http.response.start", "status": status, "headers": encoded(headers)})
+    await send({"type": "websocket.http.response.body", "body": body})

@@ -21,11 +21,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from wsrpc import CloseCode, Handshake
-from wsrpc._base.logs import sanitize
-from wsrpc._base.misuse import check_number
-from wsrpc._net.health import Health
-from wsrpc._net.library_handshake import unread
-from wsrpc.adapting import ServerUpgrade
+from wsrpc.adapting import Health, ServerUpgrade, check_number, sanitize, unread
 from wsrpc.types import WebSocketTransport
 
 from .asgi import EXTENSION, TakeOver

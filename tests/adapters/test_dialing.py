@@ -280,14 +280,13 @@ async def test_a_proxy_that_refuses_names_itself(
     """The first dial went on without an end, and did not say which proxy, and which variable names it."""
     accept = http("Basic bWU6c2VjcmV0", f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
     async with Proxy(accept).running() as proxy:
-        variable = "WSS_PROXY" if dialing.name == "aiohttp" else "HTTPS_PROXY"  # aiohttp has rules of its own
-        monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{proxy.port}")
         client = Client("wss://192.0.2.1/", dial=dialing.dial, limits=LIMITS, reconnect=TWICE)
         with pytest.raises(ConnectFailed if transient else OSError) as caught:
             await client.connect()
         text = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
         assert transient or (not is_transient(caught.value) and is_transient(caught.value, connected=True))
-        assert f"dialed through the proxy http://127.0.0.1:{proxy.port}, which {variable} names" in text
+        assert f"dialed through the proxy http://127.0.0.1:{proxy.port}, which HTTPS_PROXY names" in text
         assert answer[:3] in text and "secret" not in text
 
 

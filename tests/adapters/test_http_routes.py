@@ -25,11 +25,11 @@ from starlette.routing import Mount
 from waiting import until
 
 from wsrpc import CallNext, Context, Handshake, Keep, Limits, Quotas, RpcError, Server, older_names
+from wsrpc._http_server import requests, rooms, routed_request
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
-from wsrpc_adapters import _http_routes, asgi
 from wsrpc_adapters import aiohttp as on_aiohttp
 from wsrpc_adapters.asgi import lifespan, routes
 
@@ -579,7 +579,7 @@ async def test_a_handler_is_cancelled_when_the_client_leaves(host: str, monkeypa
 
 
 async def test_a_body_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsrpc_adapters._http_connections.BODY_TIMEOUT", 0.1)
+    monkeypatch.setattr("wsrpc._http_server.requests.BODY_TIMEOUT", 0.1)
 
     async def slowly() -> AsyncIterator[bytes]:
         with suppress(asyncio.CancelledError):
@@ -669,8 +669,7 @@ async def test_a_request_whose_client_leaves_counts_no_more(host: str) -> None:
 @pytest.mark.parametrize("host", ["uvicorn", "aiohttp"])  # hypercorn takes all of it
 async def test_a_long_response_that_nobody_reads_is_given_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host kept it for as long as the connection lasted. In aiohttp, the end of the connection raised an error."""
-    for module in (on_aiohttp, asgi):
-        monkeypatch.setattr(module, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(requests, "SEND_TIMEOUT", 0.05)
     monkeypatch.setattr(on_aiohttp, "LINGER", 0.5)
     size = 16 << 20
     async with serving(host, limits=Limits(message_bytes=2 * size)) as (_, browser):
@@ -780,7 +779,7 @@ async def test_waiting_has_an_end_while_items_arrive_and_while_none_does(monkeyp
         assert (await browser.ask("GET", "/rooms/lobby?wait=0.5")).json["events"] == []
         app.released.set()
         assert (await asking).json["items"] == [1, 2]
-        monkeypatch.setattr(_http_routes, "LONGEST_WAIT", 0.3)
+        monkeypatch.setattr(routed_request, "LONGEST_WAIT", 0.3)
         assert (await browser.ask("GET", "/rooms/lobby?wait=600")).json["events"] == []
         answer = await browser.ask("POST", "/runs/forever/k?wait=0.3", [], ADA)
         assert (answer.status, answer.json["state"]) == (202, "running") and answer.json["items"]
@@ -910,7 +909,7 @@ async def test_a_room_with_a_state_begins_with_it() -> None:
 
 
 async def test_a_reader_of_a_room_that_keeps_up_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http_routes, "MOST", 5_000)
+    monkeypatch.setattr(rooms, "MOST", 5_000)
     async with serving() as (app, browser), browser.events("/rooms/lobby") as events:
         for number in range(20):
             await app.lobby.emit("said", number, "x" * 1000)
@@ -918,7 +917,7 @@ async def test_a_reader_of_a_room_that_keeps_up_is_not_cut_off(monkeypatch: pyte
 
 
 async def test_what_one_response_has_no_room_for_follows_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http_routes, "MOST", 20_000)
+    monkeypatch.setattr(rooms, "MOST", 20_000)
     async with serving() as (app, browser):
         for number in range(100):
             await app.lobby.emit("said", number, "x" * 1000)

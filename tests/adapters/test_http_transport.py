@@ -38,8 +38,8 @@ from wsrpc._core.session import client_session, sessions
 from wsrpc._http import chosen_transport, http_dial, http_transport
 from wsrpc._http.http_dial import dial_http
 from wsrpc._http.http_transport import CLOSE, NOTHING, PIECE, PING, PONG, TEXT, frame
+from wsrpc._http_server import connections, requests
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc_adapters import _http_connections
 from wsrpc_adapters import aiohttp as aiohttp_adapter
 from wsrpc_adapters.asgi import asgi
 
@@ -579,7 +579,7 @@ async def test_a_client_that_polls_and_is_paused_stays(monkeypatch: pytest.Monke
         for posts in range(1, 5):
             leap(monkeypatch, http_dial.PAUSED)
             await until(lambda posts=posts: len(gate.bodies) == posts)  # type: ignore[misc]
-        assert 4 * http_dial.PAUSED > _http_connections.ABSENT and server.peers == (peer,)
+        assert 4 * http_dial.PAUSED > connections.ABSENT and server.peers == (peer,)
         await peer.emit("more news")
         transport.resume_receiving()
         await until(lambda: "more news" in recorder.texts[-1])
@@ -708,7 +708,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
     "another response that goes on": ("POST", {**STREAM, **request("", 0)}, None, 400, True),
     "a request is missing": ("POST", request("", 2), b"", 409, False),
     "no number": ("POST", request("", ""), b"", 409, False),
-    "too large": ("POST", request(""), bytes(_http_connections.LARGEST_BODY + 1), 413, False),
+    "too large": ("POST", request(""), bytes(requests.LARGEST_BODY + 1), 413, False),
     "another method": ("PUT", request(""), b"", 405, True),
     "another way to carry": ("POST", {"wsrpc-transport": "sse"}, None, 400, True),
     "a GET that opens": ("GET", STREAM, None, 405, True),
@@ -803,9 +803,9 @@ async def test_a_page_gives_the_connection_of_a_response_back(
 ) -> None:
     """A browser has six connections to a host. The responses of six tabs held them, so that no POST left."""
     if arrived == "less than is kept":
-        monkeypatch.setattr(_http_connections, "TAIL", 8)
+        monkeypatch.setattr(connections, "TAIL", 8)
     if arrived == "not asked":
-        monkeypatch.setattr(_http_connections, "GIVEN_UP", 0.1)
+        monkeypatch.setattr(connections, "GIVEN_UP", 0.1)
     server = Server(limits=IMPOLITE, origins=[PAGE])
     server.on("double", lambda number: 2 * number)
     headers = {"Origin": origin} if origin else {}
@@ -826,8 +826,8 @@ async def test_a_page_gives_the_connection_of_a_response_back(
 
 
 async def test_a_request_that_does_not_end_and_a_client_that_polls_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http_connections, "BODY_TIMEOUT", 0.1)
-    monkeypatch.setattr(_http_connections, "ABSENT", 0.1)
+    monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.1)
+    monkeypatch.setattr(connections, "ABSENT", 0.1)
     async with requesting() as (server, url, session):
         endings = Endings(server)
 
@@ -890,7 +890,7 @@ async def test_pages_of_allowed_origins_may_send_these_requests() -> None:
         async with session.options(url, headers=asked) as response:
             assert response.status == 204
             assert response.headers["Access-Control-Allow-Origin"] == PAGE
-            assert response.headers["Access-Control-Allow-Headers"] == _http_connections.ALLOWED
+            assert response.headers["Access-Control-Allow-Headers"] == connections.ALLOWED
         async with session.post(url, headers={**POLL, "Origin": PAGE, "Authorization": "Bearer ann"}) as response:
             assert response.headers["Access-Control-Allow-Origin"] == PAGE
             assert response.headers["Cache-Control"] == "no-store, no-transform"

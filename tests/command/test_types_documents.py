@@ -21,10 +21,10 @@ from programs import PYTHON, ROOT, start
 
 from interop.node import JS, OPENAPI, find_node
 from wsrpc import Client, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc._http_server import answers
 from wsrpc._schema.openapi import FAILURES
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import connect
-from wsrpc_adapters import _http_routes
 
 FOLDER = Path(__file__).parent
 
@@ -229,7 +229,7 @@ async def test_each_body_fits_the_document() -> None:
 
 
 def test_each_status_of_an_error_is_in_the_document() -> None:
-    tables = (_http_routes.CODES, _http_routes.STATUSES, _http_routes.CLOSED)
+    tables = (answers.CODES, answers.STATUSES, answers.CLOSED)
     assert {status for table in tables for status in table.values()} == {405, *map(int, FAILURES)}
 
 

@@ -25,13 +25,14 @@ from msgspec import inspect as mi
 
 import wsrpc
 from wsrpc import BadArguments, Client, Server, WsrpcError
+from wsrpc._core.handlers.arguments import placed
 from wsrpc._core.handlers.contract import Member as ContractMember
 from wsrpc._core.handlers.contract import read_contract
 from wsrpc._core.handlers.introspection import introspect
+from wsrpc._http_server.routed_request import handler_of
 from wsrpc._schema.change_rules import Outcome
 from wsrpc._values.convert import converter, make_enc_hook
 from wsrpc._values.older_names import older_names_of
-from wsrpc.adapting import by_position
 from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
@@ -162,7 +163,8 @@ async def played(caller: Version, handler: Version, *, by_url: bool = False) -> 
     args, by_name, items = caller.sent()
     if by_url:
         try:
-            args = (*by_position(server, None, "f", in_json(dict(islice(by_name.items(), len(args))))),)
+            found, named = handler_of(server, None, "f"), in_json(dict(islice(by_name.items(), len(args))))
+            args = (named,) if found is None else (*placed("f", found.facts.parameters, named),)
         except BadArguments:
             return "fails"
     returns = caller.value(caller.returns)

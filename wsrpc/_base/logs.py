@@ -50,10 +50,11 @@ def _without_query(word: re.Match[str]) -> str:
 
 
 def sanitize(record: logging.LogRecord) -> bool:
-    """Filter that makes a record and its traceback safe, because both may quote text from the remote peer.
+    """Filter that makes a log record safe.
 
-    It also gives the record all `FIELDS`. Otherwise a format string with one of them would fail for most records. They
-    are not passed as ``extra=``, because `logging` raises KeyError if the user's record factory sets one of them, too.
+    The record and its traceback may quote text from the remote peer. It also gets all `FIELDS`: otherwise a format
+    string with one of them would fail for most records. They are not passed as ``extra=``, because `logging` raises
+    KeyError if the user's record factory sets one of them, too.
 
     Formatters print ``exc_text`` if it is set. ``exc_info`` is kept for handlers that need the exception.
     """

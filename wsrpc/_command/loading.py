@@ -18,6 +18,7 @@ import msgspec
 
 from .._client.client import Client
 from .._core.api.registration import Router
+from .._http_server.routes import HttpRoutes
 from .._server.server import Server
 from ..codegen._checking import InvalidDescription
 from ..schema import Description, describe
@@ -35,12 +36,11 @@ class Wanted(NamedTuple):
 
 
 def _routes_in(found: Any) -> Any:
-    module = sys.modules.get("wsrpc_adapters._http_routes")  # it is there if the application has routes
     # In an ASGI application, they are an attribute. One of aiohttp is a mapping, and must not get other attributes.
     values: list[Any] = [getattr(found, "http_routes", None)]
     if isinstance(found, MutableMapping):
         values += found.values()
-    return next((each for each in values if module is not None and isinstance(each, module.HttpRoutes)), None)
+    return next((each for each in values if isinstance(each, HttpRoutes)), None)
 
 
 def _server_in(found: Any) -> Server | Client | Router | None:
@@ -53,7 +53,7 @@ SERVER = Wanted(
     _server_in,
 )
 ROUTES = Wanted("an application that routes() returns", "app:api", _routes_in)
-"""The `HttpRoutes` of ``wsrpc_adapters``."""
+"""The `HttpRoutes` of an application."""
 
 
 TARGETS = """a server in a module, such as app:server, or a function that returns it; a description in a .json

@@ -20,12 +20,11 @@ except ImportError as exc:
 from .._base.names import StrPath
 from .._base.request_headers import joined_headers
 from .._net.client_handshake import USER_AGENT
-from .._net.client_sockets import ProxyRefused
 from .._net.dial_request import DialRequest, dial_within
-from .._net.urls import proxy_for
 from ..errors import HandshakeRejected, named, one_line
 from ..limits import DEFAULT_LIMITS, Limits
 from ..transport import ConnectionInfo
+from .aiohttp_client import aiohttp_proxy, plain_error
 from .first_opened import first_opened
 from .http_transport import CONNECTION, NO_ROOM, NUMBER, TRANSPORT, HttpTransport, happens
 
@@ -73,9 +72,7 @@ async def dial_http(
     limits = limits or DEFAULT_LIMITS
 
     async def attempt(request: DialRequest) -> HttpTransport:
-        through, request.through = proxy_for("http" + request.url.removeprefix("ws"), proxy)
-        if through is not None and through.lower().startswith("socks"):
-            raise ConnectionError("aiohttp has no SOCKS proxies, which pass WebSocket on")
+        through = aiohttp_proxy(request, "http" + request.url.removeprefix("ws"), proxy)
         given = {"User-Agent": USER_AGENT, **request.headers}
         sending: dict[str, Any] = {"ssl": ssl or True, "proxy": through, "allow_redirects": False}
 
@@ -94,26 +91,6 @@ async def dial_http(
     if unix is not None:
         proxy = None  # a proxy of the environment is for hosts
     return await dial_within(limits.open_timeout, request, attempt)
-
-
-def plain_error(error: ValueError | aiohttp.ClientError) -> Exception:
-    """Return an error that does not quote the URL with its query, or the proxy with its password."""
-    match error:
-        case aiohttp.InvalidURL():
-            return ValueError("aiohttp cannot parse the URL, or that of the proxy")
-        case aiohttp.ClientConnectorCertificateError():
-            return error.certificate_error
-        case aiohttp.ClientConnectorError():
-            return error.os_error
-        case aiohttp.ClientHttpProxyError():
-            return ProxyRefused(error.status, f"HTTP {error.status} {one_line(error.message)}")
-        case aiohttp.ClientResponseError():
-            said = f"HTTP {error.status}, {one_line(error.message)}"
-            return ConnectionError(f"an HTTP request has failed: {said}")
-        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
-            return ConnectionError(f"an HTTP request has failed: {one_line(error)}")
-        case _:
-            return error
 
 
 async def _repeated(request: Callable[[], Awaitable[T]]) -> T:

@@ -16,9 +16,10 @@ from contextlib import suppress
 from struct import Struct
 
 from .._base.closing import CloseCode, CloseInfo, check_close
+from .._net.backpressure import Backpressure
 from .._net.deadlines import bytes_leave
 from .._net.delivery import Delivery
-from .._net.heartbeat import Heartbeat, StallWatch
+from .._net.heartbeat import Heartbeat
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
@@ -85,8 +86,6 @@ class HttpTransport:
         """The answer to the last ping. Earlier ones need no answer."""
         self.output = asyncio.Event()
         """Set while something waits to be sent, and at the end."""
-        self._room = asyncio.Event()
-        self._room.set()
         self._input = bytearray()
         """The part of a frame that has arrived."""
         self._delivery = Delivery(self._update_reading)
@@ -98,8 +97,7 @@ class HttpTransport:
         self._heartbeat = Heartbeat(self, self._loop, limits)
         self.acknowledged = self._heartbeat.acknowledged
         self.session_survives = self._heartbeat.session_survives
-        self._stall_watch: StallWatch | None = None
-        """None while there is room."""
+        self._backpressure = Backpressure(self._delivery, limits)
         self._closing: CloseInfo | None = None
         """How the connection ends if the other side answers. None if no side has closed."""
         self.close_received = False
@@ -128,7 +126,7 @@ class HttpTransport:
         return Traffic(self._messages_in, self._messages_out, self._read, self.written)
 
     def start(self, receiver: Receiver, /) -> None:
-        if not self._room.is_set():
+        if self._backpressure.full:
             receiver.pause_sending()
         self._delivery.start(receiver)
         receiver.read_ended()
@@ -152,12 +150,8 @@ class HttpTransport:
             self._add(frame(kind | MORE, payload[at : at + PIECE]))
             at += PIECE
         self._add(frame(kind | more, payload[at:] if at else payload))
-        if self._room.is_set() and self.unsent > self._high_water:
-            self._room.clear()
-            self._stall_watch = StallWatch(self, self._loop, self._limits)
-            self._stall_watch.start()
-            if self._delivery.receiver is not None:
-                self._delivery.receiver.pause_sending()
+        if not self._backpressure.full and self.unsent > self._high_water:
+            self._backpressure.filled(self)
 
     @property
     def _high_water(self) -> int:
@@ -180,7 +174,7 @@ class HttpTransport:
         """Do nothing, because carriers take what is sent in the next turn of the event loop."""
 
     async def drain(self) -> None:
-        await self._room.wait()
+        await self._backpressure.drain()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         self._close(check_close(code, reason), reason)
@@ -251,10 +245,8 @@ class HttpTransport:
             self._carrying += len(popped[-1])
         if not self._waiting and not self.over.done():
             self.output.clear()
-        if not self._room.is_set() and self.unsent <= self._high_water // 4:
-            self._have_room()
-            if self._delivery.receiver is not None and not self.over.done():
-                self._delivery.receiver.resume_sending()
+        if self._backpressure.full and self.unsent <= self._high_water // 4:
+            self._backpressure.has_room()
         return b"".join(popped)
 
     def carried(self) -> None:
@@ -267,12 +259,6 @@ class HttpTransport:
         self._carrying = 0
         if self.close_received and not self._waiting and self._closing is not None:
             self._end(self._closing)
-
-    def _have_room(self) -> None:
-        self._room.set()
-        if self._stall_watch is not None:
-            self._stall_watch.stop()
-            self._stall_watch = None
 
     def announce(self, id: str) -> None:
         """Send the id of the connection, as a server."""
@@ -362,7 +348,7 @@ class HttpTransport:
         self._waiting.clear()
         self._input.clear()
         self._unsent = self._carrying = 0
-        self._have_room()
+        self._backpressure.end()
         self.output.set()
         self.readable.set()
         if self._delivery.receiver is not None:

@@ -12,9 +12,11 @@ from websockets.http11 import Request, Response
 
 
 class Health:
-    """Answers ``GET`` and ``HEAD`` requests for one path: 200 "ok", or 503 "draining" if ``healthy()`` is false.
+    """Answers health checks.
 
-    While ``degraded()`` is true, the response is 200 "degraded": the server cannot reach its cluster, or its store.
+    These are ``GET`` and ``HEAD`` requests for one path. The response is 503 "draining" if ``healthy()`` is false, and
+    otherwise 200: "degraded" if ``degraded()`` is true, because the server cannot reach its cluster or its store; else
+    "ok".
 
     Raises:
         TypeError: the path is not text.

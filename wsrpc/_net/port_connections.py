@@ -22,12 +22,12 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from .._base.logs import logger
-from .._base.references import release_transport
 from .._base.request_headers import HeadersView, address, path_of, refusal_headers
 from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
+from .asyncio_privates import release_transport
 from .deadlines import Deadlines
 from .health import Health
 from .library_handshake import (

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import typing
 from collections.abc import Callable
-from contextlib import suppress
 
 from msgspec import Struct
 from websockets.exceptions import PayloadTooBig, ProtocolError
@@ -20,9 +19,9 @@ from websockets.http11 import Request, Response
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.logs import logger
-from .._base.references import release_transport
 from ..limits import Limits
 from ..transport import Receiver, Traffic
+from .asyncio_privates import limit_read, release_transport
 from .deadlines import NO_MESSAGE, Deadlines, bytes_leave
 from .delivery import Delivery
 from .frames import CONTROL, FIN, PING, PONG, RESERVED, TEXT, FrameReader
@@ -68,7 +67,7 @@ class WebSocketTransport:
         self._compression = opened.compression
         self._delivery = Delivery(tcp.pause_reading)
         self._reader = reader = FrameReader(masked=not opened.client, bytes=opened.read)
-        self._output = output = WebSocketOutput(tcp, limits, opened)
+        self._output = output = WebSocketOutput(tcp, limits, opened, self._delivery)
         self.send: Send = output.add
         """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
@@ -85,8 +84,6 @@ class WebSocketTransport:
         """Time limits for the ends of connections. This connection is added when it starts to end."""
         # `WebSocketOutput.undelivered` when this connection started to end, and each time that its limit was over.
         self._undelivered: tuple[int, ...] = ()
-        self._room: asyncio.Future[None] | None = None
-        """Done when there is room again. None while nobody waits."""
         self._over: asyncio.Future[None] | None = None
         """Done when the connection has ended. None while nobody waits."""
         self._lost = lost
@@ -112,7 +109,7 @@ class WebSocketTransport:
         return Traffic(self._reader.messages, self._output.sent, self._reader.bytes, self._output.written)
 
     def start(self, receiver: Receiver, /) -> None:
-        if self._output.full:
+        if self._output.backpressure.full:
             receiver.pause_sending()
         self._output.in_read = True
         self._delivery.start(receiver)
@@ -131,10 +128,7 @@ class WebSocketTransport:
 
     async def drain(self) -> None:
         self._output.flush()
-        if self._output.full:
-            if self._room is None:
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._room)
+        await self._output.backpressure.drain()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
@@ -288,9 +282,7 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
     def _limit_read(self, size: int) -> None:
         """Read at most ``size`` bytes at once from now on."""
         self._read_size = size
-        tcp: typing.Any = self._tcp
-        with suppress(AttributeError):  # the transport is not asyncio's own, but for example uvloop's
-            tcp.max_size = size
+        limit_read(self._tcp, size)
 
     def _large_read(self, seconds: float) -> None:
         """Spend the `LoopBudget` after a read that took ``seconds`` to handle. Stop reading if nothing remains."""
@@ -391,20 +383,10 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
     def pause_writing(self) -> None:
         """Handle asyncio's report that more bytes than the high-water mark wait to be written."""
         self._output.filled()
-        if self._delivery.receiver is not None:
-            self._delivery.receiver.pause_sending()
 
     def resume_writing(self) -> None:
         """Handle asyncio's report that there is room again."""
-        self._have_room()
-        if self._delivery.receiver is not None:
-            self._delivery.receiver.resume_sending()
-
-    def _have_room(self) -> None:
-        self._output.has_room()
-        room, self._room = self._room, None
-        if room is not None:
-            room.set_result(None)
+        self._output.backpressure.has_room()
 
     # ------------------------------------------------------------ the end
 
@@ -419,7 +401,6 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
         self._heartbeat.stop()
         self._deadlines.remove(self)
         self._ended = info = self._output.ended(exc)
-        self._have_room()
         receiver = self._delivery.receiver
         if receiver is not None:
             receiver.connection_lost(info)

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import sys
 from contextlib import suppress
-from typing import Any
 
 from msgspec import Struct
 from websockets.extensions import Extension
@@ -16,8 +15,10 @@ from .._base.closing import CloseCode, CloseInfo
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo
+from .asyncio_privates import waiting_bytes
+from .backpressure import Backpressure
+from .delivery import Delivery
 from .frames import CLOSE, FIN, PING, PONG, FrameWriter
-from .heartbeat import StallWatch
 
 RSV1 = 0x40
 """Marks the first frame of a compressed message."""
@@ -50,7 +51,7 @@ class OpeningResult(Struct, frozen=True, kw_only=True):
 class WebSocketOutput(FrameWriter):
     """Sends messages and control frames, in order. Keeps whether there is room, and how the connection ends."""
 
-    def __init__(self, tcp: asyncio.Transport, limits: Limits, opened: OpeningResult) -> None:
+    def __init__(self, tcp: asyncio.Transport, limits: Limits, opened: OpeningResult, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(loop, masked=opened.client)
         self.client = opened.client
@@ -58,8 +59,7 @@ class WebSocketOutput(FrameWriter):
         self._loop = loop
         self._limits = limits
         self._compression = opened.compression
-        self._stall_watch: StallWatch | None = None
-        """None while there is room."""
+        self.backpressure = Backpressure(delivery, limits)
         self._fragmenting = False
         """Whether the next fragment continues a message."""
         self._answers = 0
@@ -118,28 +118,16 @@ class WebSocketOutput(FrameWriter):
 
     # ------------------------------------------------------------ room
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room: more bytes than the high-water mark wait to be written."""
-        return self._stall_watch is not None
-
     def filled(self) -> None:
-        """Count pongs and start the `StallWatch`, because there is no room from now on."""
+        """Handle that more bytes than the high-water mark wait to be written: count pongs, and pause senders."""
         self._answers = 0
-        self._stall_watch = StallWatch(self, self._loop, self._limits)
-        self._stall_watch.start()
-
-    def has_room(self) -> None:
-        """Stop the `StallWatch`, because there is room again or the connection is over. Idempotent."""
-        watch, self._stall_watch = self._stall_watch, None
-        if watch is not None:
-            watch.stop()
+        self.backpressure.filled(self)
 
     def answer(self, payload: bytes) -> None:
         """Answer a ping."""
         if not self.open:
             return
-        if self.full:
+        if self.backpressure.full:
             self._answers += len(payload) + 2
             # A remote peer that pings and pings, and does not read the answers:
             if self._answers > self._limits.hard_cap_bytes:
@@ -176,24 +164,17 @@ class WebSocketOutput(FrameWriter):
         """Release everything, because the connection is over. Return how it ended. ``error`` is the cause, if any."""
         self.shut()
         self.pop_frames()
-        self.has_room()
+        self.backpressure.end()
         drop = self._cause or (CloseCode.ABNORMAL, str(error or "unexpected end of stream"))
         return CloseInfo(*(self._close or drop), was_clean=self.close_sent and self.close_received)
 
     # ------------------------------------------------------------ called by `Heartbeat` and `StallWatch`
 
     def backlog(self) -> int:
-        tcp, size = self._tcp, 0
-        inner: Any = tcp
-        while inner is not None:
-            size += inner.get_write_buffer_size()
-            # asyncio's TLS transport writes to a second transport, whose bytes it does not count. The second transport
-            # has no public name.
-            inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
+        size, hidden = waiting_bytes(self._tcp)
         # The operating system may have accepted all bytes, long before a slow network has carried them. As far as they
         # were written before the latest ping, count what the remote system has not confirmed. After that, the ping may
-        # have been read. With uvloop, the transport below TLS is not accessible.
-        hidden = tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol")
+        # have been read.
         unconfirmed = self._unconfirmed()
         if size or hidden or self.written - unconfirmed < self._before_ping:
             size = max(size, unconfirmed)

@@ -87,7 +87,15 @@ def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got:
 
 
 def placed(event: str, parameters: Sequence[Parameter], named: Mapping[str, Any]) -> list[Any]:
-    """Return arguments that are given by name in the order of the parameters; see `wsrpc.adapting.by_position`."""
+    """Return arguments that are given by name in the order of the parameters.
+
+    Before an argument that is given, a default stands for one that is not, and must fit its annotation. A parameter
+    ``*args`` takes a list. Older names of parameters are read, too.
+
+    Raises:
+        BadArguments: a name is unknown or there twice, a required one is missing, or ``*args`` is no list. ``data``
+            names it.
+    """
 
     def refusal(name: str, text: str, **more: Any) -> BadArguments:
         return BadArguments(f"{event[:64]}(): {text}", data={"parameter": name[:64], **more})

@@ -1,4 +1,4 @@
-"""`HttpConnections`: the connections of a server that HTTP requests carry; see `wsrpc._http.http_transport`.
+"""`HttpConnections`: the connections of a server that HTTP requests carry; see `HttpTransport`.
 
 A POST with the header `TRANSPORT` opens a connection: browsers name the origin of each POST, but not that of a GET to
 the page's own host, and no cache has a say. With the value ``stream``, its response goes on until the end of the
@@ -13,7 +13,7 @@ checked.
 In a cluster, the id begins with the name of the node that has the connection. A node that gets a request for another
 one passes it on.
 
-A host, which is an HTTP server, passes each request to `respond`.
+An adapter passes each request for which `is_carrier` is true to `HttpConnections.respond`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,30 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
-from wsrpc import Handshake, HandshakeRejected, Server
-from wsrpc._base.request_headers import refusal_headers
-from wsrpc._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
-from wsrpc._net.origins import readable_by
-from wsrpc.adapting import accept_at_once, ask_node, refuse_request, serve_nodes
-from wsrpc.cluster import Cluster
-from wsrpc.handshake import RESUME_HEADER
+from .._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
+from .._server.server import Server, accept_at_once
+from ..cluster._cluster import Cluster, ask_node, serve_nodes
+from ..errors import HandshakeRejected
+from ..handshake import RESUME_HEADER, Handshake
+from .requests import (
+    LARGEST_BODY,
+    HeaderList,
+    HttpRequest,
+    HttpResponse,
+    answered,
+    check_coding,
+    read_body,
+    text_refusal,
+    until_left,
+)
 
 MODES = ("stream", "poll")
 QUIET = 20.0
@@ -49,16 +58,9 @@ ABSENT = 10.0
 """Seconds without a request, after which a connection that is polled is over."""
 GIVEN_UP = 5.0
 """The same after a page has given up a response. (Or it has gone.)"""
-LARGEST_BODY = 512 * 1024
-"""Maximum bytes of the body of a POST."""
 SMALL = 4096
 """Maximum bytes of a body that is passed on before the other node has said that it admits the request."""
-BODY_TIMEOUT = 60.0
-"""Seconds in which the body of a POST has to arrive."""
-SEND_TIMEOUT = 60.0
-"""Seconds in which a client has to read the next piece of a response."""
-PIECE = 64 * 1024
-"""Maximum bytes of a body that are sent at once: a host keeps them for as long as nobody reads them."""
+
 
 NO_CONNECTION = "this process has no such connection: several processes need a cluster, or a proxy with affinity"
 
@@ -68,46 +70,6 @@ FORWARDED = (TRANSPORT, CONNECTION, NUMBER, "authorization", "origin")
 """The headers that are passed on."""
 ALLOWED = f"{TRANSPORT}, {CONNECTION}, {NUMBER}, {RESUME_HEADER}, authorization"
 """The headers that pages of other sites may send."""
-HeaderList = list[tuple[str, str]]
-T = TypeVar("T")
-
-
-class Request(Protocol):
-    """A request, as a host presents it."""
-
-    @property
-    def method(self) -> str: ...
-
-    def header(self, name: str) -> str:
-        """Return the value of a header, whose name is in lower case. Empty if the request has no such header."""
-        ...
-
-    def handshake(self, server: Server) -> Handshake:
-        """Return the handshake that the request is."""
-        ...
-
-    def body(self) -> AsyncIterator[bytes]:
-        """Return the body, as it arrives.
-
-        Raises:
-            OSError: the client has left.
-        """
-        ...
-
-    async def left(self) -> None:
-        """Return when the client has left, once the body was read. Cancelling is safe."""
-        ...
-
-
-class Response(NamedTuple):
-    """What a host answers."""
-
-    status: int
-    headers: HeaderList
-    body: bytes = b""
-    stream: AsyncGenerator[bytes] | None = None
-    """The body, if it has no end yet. The host calls `lost` if it has not written all of it."""
-    lost: Callable[[str], object] = lambda reason: None
 
 
 class ForwardedRequest(msgspec.Struct, array_like=True):
@@ -133,7 +95,7 @@ class ForwardedRequest(msgspec.Struct, array_like=True):
 class HttpConnection:
     """A connection, with what its next requests must have."""
 
-    def __init__(self, transport: HttpTransport, opened_by: Request, *, polled: bool) -> None:
+    def __init__(self, transport: HttpTransport, opened_by: HttpRequest, *, polled: bool) -> None:
         self.transport = transport
         self.polled = polled
         self.authorization, self.origin = opened_by.header("authorization"), opened_by.header("origin")
@@ -169,7 +131,7 @@ class HttpConnection:
         self.response, self.polled = None, True
         self.request_ended(GIVEN_UP)
 
-    def admits(self, request: Request) -> bool:
+    def admits(self, request: HttpRequest) -> bool:
         """Return whether a request may belong to this connection. An id that was guessed or stolen is not enough."""
         given = request.header("authorization"), self.authorization
         same = hmac.compare_digest(*(each.encode(errors="surrogateescape") for each in given))
@@ -198,38 +160,38 @@ class HttpConnections:
             return self.server.cluster
         return None
 
-    async def respond(self, request: Request) -> Response:
+    async def respond(self, request: HttpRequest) -> HttpResponse:
         """Return the response to a request. Cancelling is safe, and ends the connection."""
         return await answered(self.server, request, self._respond(request), text_refusal)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: HttpRequest) -> HttpResponse:
         check_coding(request)
         if request.method == "OPTIONS":
             allowed = [("access-control-allow-methods", "POST"), ("access-control-allow-headers", ALLOWED)]
-            return Response(204, [*allowed, ("access-control-max-age", "600")])
+            return HttpResponse(204, [*allowed, ("access-control-max-age", "600")])
         if request.method not in ("POST", "HEAD"):
-            return refusal(405, "a connection has requests of the method POST")
+            raise HandshakeRejected(405, "a connection has requests of the method POST")
         id, mode = request.header(CONNECTION), request.header(TRANSPORT)
         if not id:
             if request.method != "POST" or mode not in MODES:
-                return refusal(400, f"a connection is opened by a POST with {TRANSPORT}: {' or '.join(MODES)}")
+                raise HandshakeRejected(400, f"a connection is opened by a POST with {TRANSPORT}: {' or '.join(MODES)}")
             return await until_left(request, self._open(request, mode))
         if (connection := self._connections.get(id)) is None:
             node, cluster = id.rpartition(".")[0], self._cluster
             if node and cluster is not None and cluster.connected and not isinstance(request, ForwardedRequest):
                 return await self._forward(cluster, node, request)
-            return refusal(404, NO_CONNECTION)
+            raise HandshakeRejected(404, NO_CONNECTION)
         if not connection.admits(request):
-            return refusal(403, "the connection was opened with another origin or Authorization")
+            raise HandshakeRejected(403, "the connection was opened with another origin or Authorization")
         if request.method == "HEAD":
-            return Response(204, [])
+            return HttpResponse(204, [])
         if mode:
             return self._poll(connection, request, mode)
         return await self._post(connection, request)
 
     # ------------------------------------------------------------ what is sent
 
-    async def _open(self, request: Request, mode: str) -> Response:
+    async def _open(self, request: HttpRequest, mode: str) -> HttpResponse:
         server = self.server
         handshake = request.handshake(server)
         await server.handshake(handshake)
@@ -248,14 +210,14 @@ class HttpConnections:
         response = self._send(connection, QUIET)
         return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
 
-    def _poll(self, connection: HttpConnection, request: Request, mode: str) -> Response:
+    def _poll(self, connection: HttpConnection, request: HttpRequest, mode: str) -> HttpResponse:
         if mode not in ("poll", "short"):
-            return refusal(400, f"the next response is asked for with {TRANSPORT}: poll or short")
+            raise HandshakeRejected(400, f"the next response is asked for with {TRANSPORT}: poll or short")
         number, tail = request.header(NUMBER), connection.tail
         missing = connection.sent - int(number) if re.fullmatch("[0-9]{1,16}", number) else -1
         if not 0 <= missing <= len(tail):
             connection.transport.lost("a response was lost")
-            return refusal(409, "another request was expected")
+            raise HandshakeRejected(409, "another request was expected")
         connection.polled = True
         if connection.response is not None:  # the page has given it up, but a proxy has not said so
             connection.transport.output.set()
@@ -264,11 +226,11 @@ class HttpConnections:
         del tail[len(tail) - missing :]
         return self._send(connection, SHORT if mode == "short" else QUIET)
 
-    def _send(self, connection: HttpConnection, seconds: float) -> Response:
+    def _send(self, connection: HttpConnection, seconds: float) -> HttpResponse:
         """Return a response that carries what the server sends: all of it, or the next part."""
         connection.response = response = object()
         stream = self._stream(connection, response, seconds)
-        return Response(200, BYTES, stream=stream, lost=partial(connection.response_lost, response))
+        return HttpResponse(200, BYTES, stream=stream, lost=partial(connection.response_lost, response))
 
     async def _stream(self, connection: HttpConnection, response: object, seconds: float) -> AsyncGenerator[bytes]:
         transport = connection.transport
@@ -291,18 +253,18 @@ class HttpConnections:
 
     # ------------------------------------------------------------ what has arrived
 
-    async def _post(self, connection: HttpConnection, request: Request) -> Response:
+    async def _post(self, connection: HttpConnection, request: HttpRequest) -> HttpResponse:
         number = request.header(NUMBER)
         if connection.posting or number not in (str(connection.next_post), str(connection.next_post - 1)):
             connection.transport.lost("requests of the client are missing, or in another order")
-            return refusal(409, "another request was expected")
+            raise HandshakeRejected(409, "another request was expected")
         if int(number) < connection.next_post:
-            return Response(204, [])  # it was repeated
+            return HttpResponse(204, [])  # it was repeated
         transport = connection.transport
         connection.posting = True
         try:
             if not await happens(transport.readable, QUIET):
-                return refusal(NO_ROOM, "repeat this request: the server has no room")
+                return text_refusal(HandshakeRejected(NO_ROOM, "repeat this request: the server has no room"))
             await read_body(request, transport.feed)
         except HandshakeRejected as exc:
             transport.lost(exc.body)
@@ -314,11 +276,11 @@ class HttpConnections:
             connection.posting = False
             connection.request_ended(ABSENT)
         connection.next_post += 1
-        return Response(204, [])
+        return HttpResponse(204, [])
 
     # ------------------------------------------------------------ other nodes
 
-    async def _forward(self, cluster: Cluster, node: str, request: Request) -> Response:
+    async def _forward(self, cluster: Cluster, node: str, request: HttpRequest) -> HttpResponse:
         """Pass a request on to the node that has its connection."""
         headers = {name: request.header(name) for name in FORWARDED}
 
@@ -326,7 +288,7 @@ class HttpConnections:
             asked = ForwardedRequest(method, headers, data)
             return ask_node(cluster, node, NODES, msgspec.msgpack.encode(asked))
 
-        if int(request.header("content-length") or LARGEST_BODY) > SMALL:  # of anybody, nothing is kept
+        if int(request.header("content-length") or LARGEST_BODY) > SMALL:  # until it is admitted, nothing is kept
             admitted = _decode_response(await ask("HEAD", b""))
             if admitted.status != 204:
                 return admitted
@@ -342,7 +304,7 @@ class HttpConnections:
         try:
             response = await self._respond(msgspec.msgpack.decode(payload, type=ForwardedRequest))
         except HandshakeRejected as exc:
-            response = refusal(exc.status, exc.body)
+            response = text_refusal(exc)
         body = response.body
         if response.stream is not None:
             try:
@@ -353,115 +315,27 @@ class HttpConnections:
         return msgspec.msgpack.encode((response.status, response.headers, body))
 
 
-def _decode_response(answer: bytes | None) -> Response:
+def _decode_response(answer: bytes | None) -> HttpResponse:
     if answer is None:
-        return refusal(404, "there is no such connection any more")
-    return Response(*msgspec.msgpack.decode(answer, type=tuple[int, HeaderList, bytes]))
-
-
-async def answered(
-    server: Server, request: Request, responding: Awaitable[Response], refused: Callable[[HandshakeRejected], Response]
-) -> Response:
-    """Return a response as it is sent: with the headers that all have, and in place of an error, what ``refused`` makes
-    of it.
-    """
-    try:
-        response = await responding
-    except HandshakeRejected as exc:
-        response = refused(exc)
-    except OSError:  # the client has left, so nobody gets this
-        response = refusal(400, "the request is not complete")
-    except Exception as exc:
-        response = refused(refuse_request(server, request.handshake(server), exc, "a request over HTTP"))
-    headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
-    return response._replace(headers=[*headers, *readable_by(request.header("origin"))])
-
-
-async def in_pieces(body: bytes) -> AsyncGenerator[bytes]:
-    for at in range(0, len(body), PIECE):
-        yield body[at : at + PIECE]
-
-
-async def until_left(request: Request, responding: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine, which is cancelled if the client leaves.
-
-    Raises:
-        OSError: the client has left.
-    """
-    response, left = asyncio.ensure_future(responding), asyncio.ensure_future(request.left())
-    try:
-        await asyncio.wait((response, left), return_when=asyncio.FIRST_COMPLETED)
-        if not response.done():
-            raise ConnectionResetError("the client has left")
-        return response.result()
-    finally:
-        response.cancel()
-        left.cancel()
-        await asyncio.wait((response, left))
-
-
-async def report_end(response: Response, request: Request) -> None:
-    """Say that nobody reads a response any more, when the client has left."""
-    await request.left()
-    response.lost("the client has left")
-
-
-def check_coding(request: Request) -> None:
-    """Refuse a body that is compressed: some hosts would decode it.
-
-    Raises:
-        HandshakeRejected: it is.
-    """
-    if (coding := request.header("content-encoding").lower()) not in ("", "identity"):
-        raise HandshakeRejected(415, f"bodies are not compressed\ngot {coding}", {"Accept-Encoding": "identity"})
-
-
-async def read_body(request: Request, feed: Callable[[bytes], object], most: int = LARGEST_BODY) -> None:
-    """Pass on the body of a request, of at most ``most`` bytes.
-
-    Raises:
-        HandshakeRejected: it is too large, or takes too long.
-        OSError: the client has left.
-    """
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            async for data in request.body():
-                size += len(data)
-                if size > most:
-                    raise HandshakeRejected(413, f"a request of the client has more than {most} bytes")
-                feed(data)
-    except TimeoutError:
-        raise HandshakeRejected(408, "a request of the client takes too long") from None
-    # uvicorn with httptools loses the body of a request that offers HTTP/2, as Java's client does by default.
-    is_chunked = request.header("upgrade") and request.header("transfer-encoding")
-    if not size and (is_chunked or request.header("content-length") not in ("", "0")):
-        raise HandshakeRejected(400, "the body has not arrived: use HTTP/1.1 without the header Upgrade")
+        raise HandshakeRejected(404, "there is no such connection any more")
+    return HttpResponse(*msgspec.msgpack.decode(answer, type=tuple[int, HeaderList, bytes]))
 
 
 BYTES: HeaderList = [("content-type", "application/octet-stream"), ("x-content-type-options", "nosniff")]
-
-
-def text_refusal(exc: HandshakeRejected) -> Response:
-    return Response(exc.status, refusal_headers(exc.headers), exc.body.encode())
-
-
-def refusal(status: int, why: str, headers: HeaderList | None = None) -> Response:
-    return Response(status, [("content-type", "text/plain; charset=utf-8"), *(headers or ())], f"{why}\n".encode())
 
 
 _of_servers: WeakKeyDictionary[Server, HttpConnections] = WeakKeyDictionary()
 
 
 def http_connections(server: Server) -> HttpConnections:
-    """Return the connections of a server, which all hosts of this process share."""
+    """Return the `HttpConnections` of a server. All applications of this process share them."""
     if (found := _of_servers.get(server)) is None:
         found = _of_servers[server] = HttpConnections(ref(server))
     return found
 
 
-def is_carrier(request: Request) -> bool:
-    """Return whether a request belongs to such a connection, or asks whether a page may send one that does."""
+def is_carrier(request: HttpRequest) -> bool:
+    """Return whether a request is for `HttpConnections`. (Preflight requests of pages are, too.)"""
     if request.method == "OPTIONS":
         return TRANSPORT in (asked := request.header("access-control-request-headers").lower()) or CONNECTION in asked
     return bool(request.header(TRANSPORT) or request.header(CONNECTION))

@@ -1,0 +1,143 @@
+"""Responses of `HttpRoutes`: values and errors as JSON, the status of each error, and server-sent events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from .._base.closing import CloseCode
+from .._base.http_statuses import STATUSES as ERROR_STATUSES
+from .._base.request_headers import refusal_headers
+from ..errors import (
+    BadArguments,
+    BadResult,
+    ConnectionLost,
+    Draining,
+    HandlerTimeout,
+    HandshakeRejected,
+    ItemsGone,
+    KeyReused,
+    Overloaded,
+    RemoteError,
+    RequestTimeout,
+    UnexpectedChannel,
+    UnknownEvent,
+    WsrpcError,
+)
+from .requests import HeaderList, HttpResponse, text_refusal
+
+EVENTS: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
+COMMENT = b":\n\n"
+MOST = 1 << 20
+"""About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
+
+NO_RESULT = "this event has items, an upload or a conversation: only items have URLs, with runs= and keep="
+
+CHALLENGE = ("www-authenticate", "Bearer")
+"""What RFC 9110 requires of each response with the status 401."""
+
+STATUSES: dict[type[WsrpcError], int] = {
+    BadArguments: 400,
+    UnexpectedChannel: 400,
+    UnknownEvent: 404,
+    ItemsGone: 410,
+    KeyReused: 422,
+    Overloaded: 503,
+    Draining: 503,
+    HandlerTimeout: 504,
+    RequestTimeout: 504,
+}
+"""The status for each class of error. Others have that of their code."""
+
+GRPC = {"unauthenticated": 401, "permission_denied": 403, "already_exists": 409, "resource_exhausted": 429}
+CODES: dict[Any, int] = {code: status for status, (code, _) in ERROR_STATUSES.items()} | GRPC
+"""The status for the code of an `RpcError`, by the names of HTTP and of gRPC."""
+
+AWAY = (CloseCode.GOING_AWAY, CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
+CLOSED: dict[int, int] = {
+    **dict.fromkeys((CloseCode.UNAUTHORIZED, CloseCode.CREDENTIALS_EXPIRED), 401),
+    **dict.fromkeys((*AWAY, CloseCode.INTERNAL_ERROR, CloseCode.SLOW_CONSUMER), 503),
+}
+"""The status for the code of a close. With all others, a handler has closed the connection: it refuses, with 403."""
+
+
+def event_of(data: bytes, id: str | None, kind: str = "") -> bytes:
+    """Return a server-sent event."""
+    named = f"event: {kind}\n" if kind else ""
+    placed = f"id: {id}\n" if id else ""
+    return b"%sdata: %s\n\n" % (f"{named}{placed}".encode(), data)
+
+
+def encode(value: object) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        BadResult: JSON does not have it, but the codec of the server has, such as a dict with tuples as its keys.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise BadResult(f"JSON cannot have this result: {exc}") from None
+
+
+def json_response(status: int, value: Any, more: Iterable[tuple[str, str]] = ()) -> HttpResponse:
+    headers = [("content-type", "application/json"), ("x-content-type-options", "nosniff"), *more]
+    if status == 401 and all(name != CHALLENGE[0] for name, _ in headers):
+        headers.append(CHALLENGE)
+    return HttpResponse(status, headers, encode(value))
+
+
+def json_refusal(exc: HandshakeRejected) -> HttpResponse:
+    """Return a refusal as JSON, whatever the client accepts: most clients accept anything, or do not say what.
+
+    If the application has set the type of its body, that is sent as it is.
+    """
+    if "content-type" in exc.headers:
+        return text_refusal(exc)
+    code, _ = ERROR_STATUSES.get(exc.status, (f"status_{exc.status}", ""))
+    more = [pair for pair in refusal_headers(exc.headers) if pair[0] != "content-type"]
+    return json_response(exc.status, {"error": {"message": reason(exc) or code, "code": code}}, more)
+
+
+def reason(exc: HandshakeRejected) -> str:
+    return exc.body.strip().replace("\n", ": ")
+
+
+def failure(error: WsrpcError, *, of_caller: bool = False) -> HttpResponse:
+    status = 429 if of_caller and isinstance(error, Overloaded) else status_of(error)
+    again = [("retry-after", "1")] if status in (429, 503) and error.outcome in ("not_sent", "not_run") else []
+    return json_response(status, error_of(error), again)
+
+
+def error_of(error: WsrpcError) -> dict[str, Any]:
+    """Return an error as JSON has it."""
+    words = re.sub("(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    shown: dict[str, Any] = {"message": str(error), "code": f"wsrpc.{words}"}
+    if isinstance(error, UnexpectedChannel):
+        shown["message"] = NO_RESULT
+    if isinstance(error, RemoteError):
+        shown = {"message": error.message, "code": error.code}
+        with suppress(BadResult):  # JSON may not have the rest
+            encode(rest := {**error.fields, "data": error.data})
+            shown |= rest | shown
+    return {"error": {name: value for name, value in shown.items() if value is not None}}
+
+
+def status_of(error: WsrpcError) -> int:
+    """Return the status for an error."""
+    if isinstance(error, ItemsGone) and error.first is None:
+        return 404
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return status
+    if isinstance(error, ConnectionLost):
+        status = CLOSED.get(error.code, 403)
+        is_refusal = status != 503 and error.code != CloseCode.CREDENTIALS_EXPIRED
+        return status if is_refusal or error.outcome == "not_sent" else 500  # the handler may have run
+    if isinstance(error, RemoteError) and not str(error.code).startswith("wsrpc."):
+        return CODES.get(error.code, 400)
+    return 500
