@@ -256,7 +256,6 @@ class Handler:
 
     __slots__ = (
         "__weakref__",
-        "answers_with_channel",
         "arguments_of",
         "call",
         "deprecated",
@@ -268,8 +267,6 @@ class Handler:
         "keep",
         "lane",
         "member",
-        "most",
-        "opens_before_body",
         "rate",
         "thread",
         "timeout",
@@ -349,16 +346,9 @@ class Handler:
         """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
         self.keep = options.keep
         """What is kept of its calls with a key. None: it has none."""
-        self.opens_before_body = facts.kind.opens_before_body
-        """Whether the request is answered with a channel before the coroutine or generator of ``call`` runs."""
-        self.answers_with_channel = facts.kind is not Kind.REQUEST
-        """Whether a request is known to be answered with a channel."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
         """The lane: the handler itself, or a scope. Handlers of one lane run one after another. None: calls may
         overlap."""
-        sources = [p.source for p in facts.parameters]
-        self.most = None if "rest" in sources else sources.count("wire") + 1
-        """The length of the longest ``a`` that ``call`` accepts. None if there is no limit."""
 
     @property
     def name(self) -> str:

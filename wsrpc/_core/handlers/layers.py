@@ -19,6 +19,7 @@ from ...errors import HandlerTimeout, Overloaded, short, ungrouped
 from .arguments import CallRefused
 from .callables import is_generator_function, name_of
 from .compiled import Handler
+from .introspection import Kind
 from .invocation import Call, Invocation
 
 # The first argument is a `Context`, whose class is in a higher layer.
@@ -57,15 +58,18 @@ def around(
         middleware: the outermost first. Generator functions run around all other layers.
         time_limit: seconds for a handler that has no limit of its own; see `Limits.handler_timeout`.
     """
+    answers_with_channel = handler is not None and handler.facts.kind is not Kind.REQUEST
     if handler is not None:
         own_limit = handler.timeout is not UNSET
         seconds = handler.timeout if own_limit else time_limit
-        if handler.opens_before_body:
+        if handler.facts.kind.opens_before_body:
             call = _opening(call)
         elif isinstance(seconds, (int, float)) and handler.keep is None:
             call = (_limited if handler.facts.is_coroutine else _perhaps_limited)(call, seconds)
         if handler.thread:
-            call = _in_thread(call, handler.most, handler.answers_with_channel)
+            sources = [p.source for p in handler.facts.parameters]
+            most = None if "rest" in sources else sources.count("wire") + 1
+            call = _in_thread(call, most, answers_with_channel)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
     generator_functions: list[Any] = [each for each in middleware if is_generator_function(each)]
@@ -80,7 +84,7 @@ def around(
         call = (_enclosed_later if starts_later else _enclosed)(call, generator_functions)
     if handler is not None and handler.rate is not None:
         call = _with_rate(call, handler, handler.rate)
-    return Route(call, handler, handler is not None and handler.answers_with_channel, starts_later)
+    return Route(call, handler, answers_with_channel, starts_later)
 
 
 def _with_rate(call: Call, handler: Handler, rate: float) -> Call:

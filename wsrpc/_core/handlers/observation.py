@@ -61,13 +61,22 @@ class Message:
 
     __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
 
-    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], WireMessage] | None) -> None:
-        """``decode`` decodes ``payload``. None if ``payload`` is not a message of the protocol."""
+    def __init__(
+        self,
+        payload: bytes,
+        text: bool,
+        decode: Callable[[bytes | bytearray], WireMessage] | None,
+        fields: WireMessage | None,
+    ) -> None:
+        """``decode`` decodes ``payload``, which gives ``fields``. None if ``payload`` is not of the protocol."""
         self.payload = payload
         self.text = text
         self._decode = decode
-        self._head: _Head | None = None
-        """Set at the first use of an attribute."""
+        self._head = (
+            _Head("foreign message", None, None, None, None)
+            if fields is None
+            else _head_of(fields, "malformed message")
+        )
         self._done = False
         """Whether the message has been processed."""
         self._finished: asyncio.Future[None] | None = None
@@ -75,19 +84,19 @@ class Message:
 
     @property
     def event(self) -> str | None:
-        return self._read_head().event
+        return self._head.event
 
     @property
     def id(self) -> int | None:
-        return self._read_head().id
+        return self._head.id
 
     @property
     def channel_name(self) -> str | None:
-        return self._read_head().channel_name
+        return self._head.channel_name
 
     @property
     def channel_id(self) -> int | None:
-        return self._read_head().channel_id
+        return self._head.channel_id
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -97,23 +106,17 @@ class Message:
     @property
     def result(self) -> Any:
         fields = self._read()
-        return fields.d if self._read_head().kind == "result" and fields.d is not UNSET else None
+        return fields.d if self._head.kind == "result" and fields.d is not UNSET else None
 
     @property
     def error(self) -> RemoteError | None:
         fields = self._read()
-        return error_from_wire(fields.e, fields.flag) if self._read_head().kind == "error" else None
+        return error_from_wire(fields.e, fields.flag) if self._head.kind == "error" else None
 
     @property
     def cancel_reason(self) -> Any:
         fields = self._read()
         return reason_from_wire(fields.x, fields.flag) if fields.a is UNSET and fields.x is not UNSET else None
-
-    def _read_head(self) -> _Head:
-        if self._head is None:
-            self._read()
-        assert self._head is not None
-        return self._head
 
     def _read(self) -> WireMessage:
         """Decode the message.
@@ -121,10 +124,7 @@ class Message:
         The decoded values are not kept: they may take 70 times as much memory as ``payload``, and many messages may
         wait for their handlers.
         """
-        fields = WireMessage() if self._decode is None else decode_any(self._decode, self.payload)
-        if self._head is None:
-            self._head = _head_of(fields, "foreign message" if self._decode is None else "malformed message")
-        return fields
+        return WireMessage() if self._decode is None else decode_any(self._decode, self.payload)
 
     async def processed(self) -> None:
         """Wait until the message has been processed. Cancelling is safe.
@@ -151,16 +151,14 @@ class Message:
             limit: approximate maximum number of characters of the arguments in the line.
             redact: a function ``redact(event, args)`` that returns the arguments to show.
         """
-        args = self.args  # first, because it decodes the message, and the other attributes then do not
         event = self.event
         if event is None:
-            head = self._read_head()
+            head = self._head
             which = (
                 f" of channel {head.channel_id}" if head.kind == "abort" else "" if head.id is None else f" #{head.id}"
             )
             return f"{head.kind}{which}, {len(self.payload)} bytes"
-        if redact is not None:
-            args = redact(event, args)
+        args = self.args if redact is None else redact(event, self.args)
         shown = ", ".join(_bounded(arg, limit) for arg in args)
         if len(shown) > limit:
             shown = shown[: limit - 1] + "…"

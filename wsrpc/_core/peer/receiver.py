@@ -124,12 +124,12 @@ class Receiver:
                 message, decode = self._decode_unusual(payload, text), self._codec_of(text).decode
                 if message is None:
                     return
-                view = self._observe(payload, text, decode)
+                view = self._observe(payload, text, decode, message)
                 if not self._make_usual(message):
                     mark_processed(view)
                     return
             elif self._own.observed or self._shared.observed:
-                view = self._observe(payload, text, decode)
+                view = self._observe(payload, text, decode, message)
             else:
                 view = None
             if message.a is UNSET:
@@ -371,18 +371,20 @@ class Receiver:
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
         """Count a message that is not of the protocol."""
-        mark_processed(self._observe(payload, text, None))
+        mark_processed(self._observe(payload, text, None, None))
         self._ignored["foreign"] += 1
 
     def _not_ours(self) -> None:
         """Count a decoded message that is not of the protocol, such as ``{"type":"ping"}``."""
         self._ignored["foreign"] += 1
 
-    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
+    def _observe(
+        self, payload: bytes | bytearray, text: bool, decode: Decode | None, message: WireMessage | None
+    ) -> Message | None:
         """Show a message to the `message` handlers, and return its view. None if there are no handlers."""
         if not (self._own.observed or self._shared.observed):
             return None
-        view = Message(bytes(payload), text, decode)
+        view = Message(bytes(payload), text, decode, message)
         self._reporter.notify("message", view)
         return view
 
@@ -408,7 +410,7 @@ class Receiver:
             if outline.ours is False or not _is_message(outline):
                 self._foreign(payload, text)
                 return
-        mark_processed(self._observe(payload, text, None))
+        mark_processed(self._observe(payload, text, None, None))
         if outline is None:
             self._malformed(f"a message that {why}")
             return
