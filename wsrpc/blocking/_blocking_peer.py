@@ -226,17 +226,17 @@ class Registrar(Delegate):
         return register(self._inner, self._bridge, "on", event, handler, **options)
 
     @overload
-    def once(self, event: str, /, *, hidden: bool = False) -> Callable[[F], F]: ...
+    def once(self, event: str, /, **options: Unpack[BlockingOnOptions]) -> Callable[[F], F]: ...
 
     @overload
-    def once(self, event: str, handler: F, /, *, hidden: bool = False) -> F: ...
+    def once(self, event: str, handler: F, /, **options: Unpack[BlockingOnOptions]) -> F: ...
 
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(self, event: Any = MISSING, handler: Any = MISSING, /, *, hidden: bool = False) -> Any:
+    def once(self, event: Any = MISSING, handler: Any = MISSING, /, **options: Unpack[BlockingOnOptions]) -> Any:
         """Register a handler for only the next event or request with the given name; see `on`."""
-        return register(self._inner, self._bridge, "once", event, handler, hidden=hidden)
+        return register(self._inner, self._bridge, "once", event, handler, **options)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object, which run in threads, for a contract; see `wsrpc.Peer.implement`.

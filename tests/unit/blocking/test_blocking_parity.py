@@ -18,7 +18,6 @@ MADE_BY_USERS = ("Client", "ClusterClient")
 EVENT_LOOP = "it belongs to an event loop"
 MIDDLEWARE = "middleware awaits what it wraps, so it belongs to an event loop"
 SERVER = "it is for the peers of a server"
-NO_STOP = "every handler runs in a thread, and a thread cannot be stopped"
 
 NO_RUN = "the handler of a call with a key is an `async def`"
 
@@ -37,8 +36,6 @@ LEFT_OUT = {
     "Peer.server": SERVER,
     "Peer.rooms": SERVER,
     "Peer.address": SERVER,
-    "once.thread=": NO_STOP,
-    "once.timeout=": NO_STOP,
 }
 """Methods, properties and parameters that a blocking class does not have, and why."""
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from msgspec import UNSET, UnsetType
-
 from ..._base.misuse import check_flag, no_parentheses
 from ..._base.names import ChannelRef, F, OnChannel, check_channel, check_event
 from ..handlers.compiled import Handler
@@ -151,41 +149,15 @@ class Registrar(OnChannel):
         return self._register(event, handler, handler_options(options), once=False)
 
     @overload
-    def once(
-        self,
-        event: str,
-        /,
-        *,
-        thread: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
-    ) -> Callable[[F], F]: ...
+    def once(self, event: str, /, **options: Unpack[OnOptions]) -> Callable[[F], F]: ...
 
     @overload
-    def once(
-        self,
-        event: str,
-        handler: F,
-        /,
-        *,
-        thread: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
-    ) -> F: ...
+    def once(self, event: str, handler: F, /, **options: Unpack[OnOptions]) -> F: ...
 
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(
-        self,
-        event: Any = _MISSING,
-        handler: Any = _MISSING,
-        /,
-        *,
-        thread: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
-    ) -> Any:
+    def once(self, event: Any = _MISSING, handler: Any = _MISSING, /, **options: Unpack[OnOptions]) -> Any:
         """Register a handler for only the next event or request with the given name.
 
         This handler takes precedence over a handler that is registered with `on`. The first message for it removes it,
@@ -195,8 +167,7 @@ class Registrar(OnChannel):
         The options and exceptions are those of `on`.
         """
         _check_event("once", event)
-        options = HandlerOptions(thread=thread, timeout=timeout, hidden=hidden)
-        return self._register(event, handler, options, once=True)
+        return self._register(event, handler, handler_options(options), once=True)
 
     def _register(self, event: str, handler: Any, options: HandlerOptions, *, once: bool) -> Any:
         self._check_open()
