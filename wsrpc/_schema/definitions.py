@@ -49,12 +49,15 @@ def refs_in(schema: Any) -> list[str]:
 
 
 def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
-    """Return the keys of the definitions to which ``roots`` refer, directly or not."""
+    """Return the keys of the definitions to which ``roots`` refer, directly or not.
+
+    A value, such as a default, may look like a reference to a definition that does not exist.
+    """
     found: dict[str, None] = {}
     todo = [ref for root in roots for ref in refs_in(root)]
     while todo:
         key = todo.pop()
-        if key not in found:
+        if key in definitions and key not in found:
             found[key] = None
             todo.extend(refs_in(definitions[key]))
     return sorted(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -125,9 +124,8 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
             [_bare(msgspec.to_builtins(each)) for each in side if not _joins(each)]
             for side in (self.events, self.emits)
         ]
-        definitions = defaultdict[str, Any](dict, self.definitions)  # a default value may look like a reference
-        names = reachable([each for side in sides for each in side], definitions)
-        bare = [*sides, {name: _bare(definitions[name]) for name in names}]
+        names = reachable([each for side in sides for each in side], self.definitions)
+        bare = [*sides, {name: _bare(self.definitions[name]) for name in names}]
         return sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from .._schema.definitions import Schema
 from ._checking import prose_of
 from ._name_table import NameTable
 from ._python_plan import Plan, Tag
-from ._python_text import comment, docstring, identifier, is_plain, literal
+from ._python_text import comment, docstring, is_plain, literal, plain_identifier
 from ._python_types import ANY, Form, Types, default_of
 
 
@@ -136,7 +136,7 @@ class _Field(NamedTuple):
 def _fields_of_object(schema: Schema, tag: Tag | None) -> list[_Field]:
     required = set(schema.get("required", ()))
     return [
-        _Field(key, _field_name(key), each, key in required)
+        _Field(key, plain_identifier(key, "field"), each, key in required)
         for key, each in schema["properties"].items()
         if tag is None or key != tag.field
     ]
@@ -153,12 +153,6 @@ def _fields_of_array(schema: Schema, tag: Tag | None) -> list[_Field]:
 
 def _has_default_from(items: Iterable[Any]) -> bool:
     return all(each.__class__ is dict and "default" in each for each in items)
-
-
-def _field_name(key: str) -> str:
-    """Return the name in Python of the field ``key``: the same name if Python allows it."""
-    name = key if is_plain(key) else identifier(key, "field")
-    return name if is_plain(name) else f"{name}_"
 
 
 def _item_name(schema: Any, number: int) -> str:

@@ -113,6 +113,12 @@ def is_plain(text: str) -> bool:
     return text.isidentifier() and identifier(text, "") == text and not keyword.iskeyword(text)
 
 
+def plain_identifier(text: str, otherwise: str) -> str:
+    """Return a name like ``text`` for a field, a method or a parameter: ``text`` itself if Python allows it."""
+    name = identifier(text, otherwise)
+    return name if is_plain(name) else f"{name}_"
+
+
 def class_name(text: str, otherwise: str) -> str:
     """Return a name for a class that is like ``text``: ``FilesOfUser`` for ``files of-user``."""
     name = "".join(part[:1].upper() + part[1:] for part in identifier(text, otherwise).split("_"))

@@ -32,6 +32,7 @@ from ._python_text import (
     is_plain,
     literal,
     module_names,
+    plain_identifier,
     subscript,
 )
 from ._python_types import Types, default_of
@@ -155,7 +156,7 @@ class _Contracts:
         called = {event.event: table.unique(event.event) for event in events if is_plain(event.event)}
         for event in events:
             if event.event not in called:
-                called[event.event] = table.unique(_method_name(event.event))
+                called[event.event] = table.unique(plain_identifier(event.event, "event"))
         types = self._models.types(called.values())
         lines = [f"class {name}(Protocol):", *docstring(about, "    ")]
         for event in events:
@@ -183,7 +184,7 @@ class _Contracts:
         parameters = ["self"]
         for number, each in enumerate(event.parameters):
             form = types.of(each.schema)
-            name = table.unique(_parameter_name(each.name))
+            name = table.unique(plain_identifier(each.name, "argument"))
             if each.rest:
                 parameters.append(f"*{name}: {form.expression}")
             elif number <= needed:
@@ -217,20 +218,10 @@ def _function_name(channel: str | None) -> str:
     return name[:1].lower() + name[1:]
 
 
-def _method_name(event: str) -> str:
-    name = identifier(event, "event")
-    return name if is_plain(name) else f"{name}_"
-
-
-def _parameter_name(name: str) -> str:
-    wanted = identifier(name, "argument")
-    return wanted if is_plain(wanted) else f"{wanted}_"
-
-
 def _about(event: EventSchema) -> str:
     parts = [event.doc]
     described = [
-        f"    {_parameter_name(each.name)}: {' '.join(text.split())}"
+        f"    {plain_identifier(each.name, 'argument')}: {' '.join(text.split())}"
         for each in event.parameters
         if (text := prose_of(each.schema))
     ]

@@ -370,6 +370,13 @@ def test_fields_of_a_class_that_is_only_received() -> None:
     assert "    b: str | None" in lines, "in a class that is sent, too, it is not optional"
 
 
+def test_a_default_that_looks_like_a_reference() -> None:
+    """The generators raised KeyError."""
+    parameters = [{"name": "a", "schema": {"default": ref("None")}, "optional": True}]
+    description = described({**event("call"), "parameters": parameters})
+    assert "a: Any = ..." in client_module(description) and "call: (a?: unknown)" in declarations(description)
+
+
 def test_a_computed_field_does_not_make_another_class_of_what_is_sent() -> None:
     class Person(pydantic.BaseModel):
         name: str
