@@ -27,8 +27,8 @@ class ConnectionEnd:
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
-        self._over: asyncio.Future[None] | None = None
-        """Done when the connection has ended. None while nobody waits."""
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection has ended."""
         self.info: CloseInfo | None = None
         """How the connection ended. None if it has not ended."""
         self.closing: tuple[int, str] | None = None
@@ -90,15 +90,11 @@ class ConnectionEnd:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-        if self._over is not None:
-            self._over.set_result(None)
+        self._over.set_result(None)
 
     async def wait(self) -> None:
         """Wait until the connection is over."""
-        if self.info is None:
-            if self._over is None:
-                self._over = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._over)
+        await asyncio.shield(self._over)
 
     def fail(self, exc: Exception) -> None:
         """Let `AsgiTransport.run` raise ``exc``, unless the connection is over."""

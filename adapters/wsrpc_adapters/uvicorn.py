@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import socket
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -253,7 +252,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return None
         self.stop_keepalive()
         self._end_http()
-        self._send_at_once()
         self._lost = lost
         early, self._early_bytes = self._early_bytes, b""
         transport = self._upgrade.take_over(self.transport, early, self._ended, underlying=self._underlying)
@@ -272,16 +270,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # only the end of the connection. An empty queue is a tenth of the memory of an idle connection, so only an
         # application that waits in `receive` keeps the queue alive.
         return self._first_queue() or asyncio.Queue()
-
-    def _send_at_once(self) -> None:
-        """Turn off Nagle's algorithm.
-
-        asyncio turns it off only if the socket's ``proto`` is TCP. With ``--workers`` and ``--reload``, the listening
-        socket of uvicorn has another ``proto``. A message that follows another one could then wait for up to 40 ms.
-        """
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def shutdown(self) -> None:
         if self._handed_over is not None:

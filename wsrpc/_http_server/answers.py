@@ -9,25 +9,10 @@ from typing import Any
 
 import msgspec
 
+from .. import errors
 from .._base.closing import CloseCode
 from .._base.http_statuses import STATUSES as ERROR_STATUSES
 from .._base.request_headers import refusal_headers
-from ..errors import (
-    BadArguments,
-    BadResult,
-    ConnectionLost,
-    Draining,
-    HandlerTimeout,
-    HandshakeRejected,
-    ItemsGone,
-    KeyReused,
-    Overloaded,
-    RemoteError,
-    RequestTimeout,
-    UnexpectedChannel,
-    UnknownEvent,
-    WsrpcError,
-)
 from .requests import HeaderList, HttpResponse, text_refusal
 
 EVENTS: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
@@ -40,16 +25,16 @@ NO_RESULT = "this event has items, an upload or a conversation: only items have 
 CHALLENGE = ("www-authenticate", "Bearer")
 """What RFC 9110 requires of each response with the status 401."""
 
-STATUSES: dict[type[WsrpcError], int] = {
-    BadArguments: 400,
-    UnexpectedChannel: 400,
-    UnknownEvent: 404,
-    ItemsGone: 410,
-    KeyReused: 422,
-    Overloaded: 503,
-    Draining: 503,
-    HandlerTimeout: 504,
-    RequestTimeout: 504,
+STATUSES: dict[type[errors.WsrpcError], int] = {
+    errors.BadArguments: 400,
+    errors.UnexpectedChannel: 400,
+    errors.UnknownEvent: 404,
+    errors.ItemsGone: 410,
+    errors.KeyReused: 422,
+    errors.Overloaded: 503,
+    errors.Draining: 503,
+    errors.HandlerTimeout: 504,
+    errors.RequestTimeout: 504,
 }
 """The status for each class of error. Others have that of their code."""
 
@@ -81,7 +66,7 @@ def encode(value: object) -> bytes:
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise BadResult(f"JSON cannot have this result: {exc}") from None
+        raise errors.BadResult(f"JSON cannot have this result: {exc}") from None
 
 
 def json_response(status: int, value: Any, more: Iterable[tuple[str, str]] = ()) -> HttpResponse:
@@ -91,7 +76,7 @@ def json_response(status: int, value: Any, more: Iterable[tuple[str, str]] = ())
     return HttpResponse(status, headers, encode(value))
 
 
-def json_refusal(exc: HandshakeRejected) -> HttpResponse:
+def json_refusal(exc: errors.HandshakeRejected) -> HttpResponse:
     """Return a refusal as JSON, whatever the client accepts: most clients accept anything, or do not say what.
 
     If the application has set the type of its body, that is sent as it is.
@@ -103,41 +88,41 @@ def json_refusal(exc: HandshakeRejected) -> HttpResponse:
     return json_response(exc.status, {"error": {"message": reason(exc) or code, "code": code}}, more)
 
 
-def reason(exc: HandshakeRejected) -> str:
+def reason(exc: errors.HandshakeRejected) -> str:
     return exc.body.strip().replace("\n", ": ")
 
 
-def failure(error: WsrpcError, *, of_caller: bool = False) -> HttpResponse:
-    status = 429 if of_caller and isinstance(error, Overloaded) else status_of(error)
+def failure(error: errors.WsrpcError, *, of_caller: bool = False) -> HttpResponse:
+    status = 429 if of_caller and isinstance(error, errors.Overloaded) else status_of(error)
     again = [("retry-after", "1")] if status in (429, 503) and error.outcome in ("not_sent", "not_run") else []
     return json_response(status, error_of(error), again)
 
 
-def error_of(error: WsrpcError) -> dict[str, Any]:
+def error_of(error: errors.WsrpcError) -> dict[str, Any]:
     """Return an error as JSON has it."""
     words = re.sub("(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     shown: dict[str, Any] = {"message": str(error), "code": f"wsrpc.{words}"}
-    if isinstance(error, UnexpectedChannel):
+    if isinstance(error, errors.UnexpectedChannel):
         shown["message"] = NO_RESULT
-    if isinstance(error, RemoteError):
+    if isinstance(error, errors.RemoteError):
         shown = {"message": error.message, "code": error.code}
-        with suppress(BadResult):  # JSON may not have the rest
+        with suppress(errors.BadResult):  # JSON may not have the rest
             encode(rest := {**error.fields, "data": error.data})
             shown |= rest | shown
     return {"error": {name: value for name, value in shown.items() if value is not None}}
 
 
-def status_of(error: WsrpcError) -> int:
+def status_of(error: errors.WsrpcError) -> int:
     """Return the status for an error."""
-    if isinstance(error, ItemsGone) and error.first is None:
+    if isinstance(error, errors.ItemsGone) and error.first is None:
         return 404
     for kind, status in STATUSES.items():
         if isinstance(error, kind):
             return status
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, errors.ConnectionLost):
         status = CLOSED.get(error.code, 403)
         is_refusal = status != 503 and error.code != CloseCode.CREDENTIALS_EXPIRED
         return status if is_refusal or error.outcome == "not_sent" else 500  # the handler may have run
-    if isinstance(error, RemoteError) and not str(error.code).startswith("wsrpc."):
+    if isinstance(error, errors.RemoteError) and not str(error.code).startswith("wsrpc."):
         return CODES.get(error.code, 400)
     return 500

@@ -347,25 +347,6 @@ class FrameReader:
             return "control frame too long"
         return None
 
-    def only_message(self, data: bytes) -> bytes | None:
-        """Return the payload if ``data`` is exactly one short message, as most reads from clients are.
-
-        Return None for everything else. Then call `feed`, which would also deliver such a message.
-        """
-        size = len(data) - (6 if self._masked else 2)
-        if (
-            size < 0
-            or size >= 126
-            or data[1] != self._masked | size
-            or ((first := data[0]) != TEXT and first != BINARY)
-            or self._rest
-            or not self.plain
-            or size > self.largest
-        ):
-            return None
-        self.messages += 1
-        return apply_mask(data[6:], data[2:6]) if self._masked else data[2:]
-
     def _with_rest(self, data: bytes) -> bytes | bytearray:
         """Return the kept bytes followed by ``data``. Return nothing while the frame is not complete."""
         rest, self._rest = self._rest, None

@@ -24,7 +24,7 @@ from ..transport import Receiver, Traffic
 from .asyncio_privates import limit_read, release_transport
 from .deadlines import NO_MESSAGE, Deadlines, bytes_leave
 from .delivery import Delivery
-from .frames import CONTROL, FIN, PING, PONG, RESERVED, TEXT, FrameReader
+from .frames import CONTROL, FIN, PING, PONG, RESERVED, FrameReader
 from .heartbeat import Heartbeat
 from .loop_budget import MUCH, READ, loop_budget_of, next_read, shared
 from .websocket_output import OpeningResult, WebSocketOutput
@@ -259,12 +259,7 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
         self._output.in_read = True
         reader.bytes += size
         try:
-            if receiver is None:
-                reader.feed(data, self._delivery, self)
-            elif (message := reader.only_message(data)) is not None:
-                receiver.receive(message, data[0] == TEXT)
-            else:
-                reader.feed(data, receiver, self)
+            reader.feed(data, self._delivery if receiver is None else receiver, self)
         finally:
             self._read_ended(size, reader.messages - messages, started)
 

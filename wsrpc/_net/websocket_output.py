@@ -79,7 +79,11 @@ class WebSocketOutput(FrameWriter):
         """Whether messages can be sent."""
         self.diverts = not self.open or self._compression is not None
         with suppress(AttributeError, OSError):  # the system does not have this option, or not for this socket
-            tcp.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+            set_option = tcp.get_extra_info("socket").setsockopt
+            # With Nagle's algorithm, a message waits up to 40 ms for the acknowledgement of the one before. asyncio
+            # turns it off only if the socket's ``proto`` is TCP, as `socket.create_server` and uvicorn do not set it.
+            set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_option(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
     def shut(self) -> None:
         """Send no further messages."""

@@ -342,7 +342,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         Raises:
             TypeError, ValueError: an option is not valid, or options cannot be combined.
         """
-        check_place(host, port, path, ssl, sock, unix, reuse_port)
+        check_place(host, path, ssl, sock, unix, reuse_port)
         health = None if healthz is None else Health(healthz, lambda: self.healthy, lambda: self._core.degraded)
         if reuse_port and not self._warned_of_port:
             self._warned_of_port = True
