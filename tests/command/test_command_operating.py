@@ -84,7 +84,8 @@ async def test_peers() -> None:
             assert ada[column - 1] == command[column - 1] == " " and ada[column] != " " != command[column]
         mine, _ = map(json.loads, (await prints("peers", url, "--json")).splitlines())
         assert mine["program"] is None
-        assert (mine["id"], mine["address"], mine["messages_out"]) == (peer.id, "ada", 3)
+        assert (mine["id"], mine["address"]) == (peer.id, "ada")
+        assert mine["messages_out"] >= 3  # one more acknowledges what came, if that takes longer than a second
 
 
 async def test_statistics() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -20,6 +22,7 @@ from .._server.operating.description_pages import CHANNEL
 from .._server.operating.operations import Operations, Row, operations_of
 from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
+from ..cluster._nodes.directory import NODE_TIMEOUT
 from ..cluster.engine import Engine
 from ..errors import EngineLost, EngineRefused, HandshakeRejected, RemoteError, RequestTimeout, one_line
 from ..stats import LIMITED
@@ -34,6 +37,8 @@ ENGINES = {"nats": NATS, "tls": NATS, "redis": REDIS, "rediss": REDIS, "unix": R
 """The module and the class of the engine for each scheme of URLs, and the option that gets ``--token``."""
 FOR_SERVERS = ("header", "subprotocol", "cacert", "cert", "key", "insecure", "compress", "profile", "retry")
 """Options that an engine does not have."""
+LOOK = 0.1
+"""Seconds between two looks whether a server has answered."""
 LONGEST_LIST = 10
 """Number of processes that an error names."""
 UNITS = (("d", 86400), ("h", 3600), ("m", 60))
@@ -128,9 +133,12 @@ async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
     try:
         async with cluster:
             job.doing = "the connection was closed"
-            if len(cluster.nodes) == 1:
-                text = f"the cluster {cluster.name!r} has no servers: name another one with --cluster NAME"
-                raise Failure(text, NOT_SENT)
+            until = time.monotonic() + NODE_TIMEOUT  # a server that is there, and busy, is heard by then
+            while len(cluster.nodes) == 1:
+                if time.monotonic() > until:
+                    text = f"the cluster {cluster.name!r} has no servers: name another one with --cluster NAME"
+                    raise Failure(text, NOT_SENT)
+                await asyncio.sleep(LOOK)
             yield operations_of(cluster)
     except EngineRefused as exc:
         secret = ENGINES[options.url.partition("://")[0]][2]
