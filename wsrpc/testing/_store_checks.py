@@ -72,7 +72,8 @@ async def a_lease_lapses_and_each_sign_of_life_renews_it(connect: Connect) -> No
 async def _is_forgotten(connect: Connect, ended: bool) -> None:
     store = connect(lease=SOON)
     await store.open("k", new_log("a", keep=LATER))
-    await add_own(store, 1, b"old")
+    with suppress(LogGone):  # on a busy machine, it may be forgotten by now
+        await add_own(store, 1, b"old")
     await store.hold("q", {}, {"k": 1})
 
     async def page() -> Page | None:

@@ -375,13 +375,14 @@ async def a_log_is_forgotten_after_its_last_add_and_starts_anew(connect: Connect
 async def a_log_counts_for_its_payer(connect: Connect) -> None:
     store = connect(payer_logs=2, payer_bytes=100_000)
     await store.open("run", new_log("a", payload=bytes(60_000)))
-    added = await add(store, "w", 1, bytes(1000), keep=LATER)
+    added = await add(store, "w", 1, bytes(1000), keep=AN_HOUR)
     for sequence in range(2, 41):
-        added = await add(store, "w", sequence, bytes(1000), keep=LATER)
+        added = await add(store, "w", sequence, bytes(1000), keep=AN_HOUR)
     assert 1 < added.state.first < 40
     with raises(StoreFull):
         await add(store, "w", 1, b"x", key="k2")
     await add(store, "w", 1, b"x", key="k2", payer="bob")
+    await add(store, "w", 41, bytes(1000), keep=LATER)
     await until(partial(store.read, "k", 0), lambda page: page is None)
     await store.open("k3", new_log("a", payload=bytes(20_000)))
 
