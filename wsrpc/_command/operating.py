@@ -178,10 +178,18 @@ class _RequestedOperations(Operations):
         with self._explaining("kick"):
             return await self._channel.request("kick", named, code, reason, returns=int)
 
-    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
-        action = "submit" if given else "withdraw"
+    async def away(
+        self,
+        address: str,
+        channel: str | None,
+        event: str,
+        key: str,
+        args: list[Any] | None = None,
+        within: float = 0.0,
+    ) -> Row:
+        action, more = ("withdraw", ()) if args is None else ("submit", (args, within))
         with self._explaining(action):
-            return await self._channel.request(action, address, channel, event, key, *given, returns=dict[str, Any])
+            return await self._channel.request(action, address, channel, event, key, *more, returns=dict[str, Any])
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import Any
 
 import click
 
@@ -94,7 +95,7 @@ async def withdraw(options: Options, job: Job) -> None:
     await _do(options, job, options.call, ("withdrawn",))
 
 
-async def _do(options: Options, job: Job, key: str, wanted: tuple[str, ...], *given: object) -> None:
+async def _do(options: Options, job: Job, key: str, wanted: tuple[str, ...], *given: Any) -> None:
     check_event(options.event)
     async with operations(options, job) as through:
         job.doing = f"the call with the key {key} may have been changed"

@@ -113,8 +113,16 @@ class ClusterOperations(DirectOperations):
             async for row in rows:
                 yield row
 
-    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
-        asked = address, channel, event, key, *(given or (None, 0))
+    async def away(
+        self,
+        address: str,
+        channel: str | None,
+        event: str,
+        key: str,
+        args: list[Any] | None = None,
+        within: float = 0.0,
+    ) -> Row:
+        asked = address, channel, event, key, args, within
         if (row := await self._own_away(*asked)) is not None:
             return row
         for node in self._membership.directory.nodes[1:]:

@@ -42,8 +42,16 @@ class Operations(Protocol):
         """
         ...
 
-    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
-        """Submit a call to a peer with a list of arguments and a ``deliver_within``. Without them, withdraw the call.
+    async def away(
+        self,
+        address: str,
+        channel: str | None,
+        event: str,
+        key: str,
+        args: list[Any] | None = None,
+        within: float = 0.0,
+    ) -> Row:
+        """Submit a call to a peer, with ``within`` as its ``deliver_within``. Without ``args``, withdraw it.
 
         Return its state; see `SubmittedCall`.
         """
@@ -79,7 +87,15 @@ class DirectOperations(Operations):
         """
         raise NotImplementedError
 
-    async def away(self, address: str, channel: str | None, event: str, key: str, *given: Any) -> Row:
+    async def away(
+        self,
+        address: str,
+        channel: str | None,
+        event: str,
+        key: str,
+        args: list[Any] | None = None,
+        within: float = 0.0,
+    ) -> Row:
         raise made_here(RpcError("calls wait only for the peers of a cluster, and this server is in none"))
 
     async def kick(self, named: str, code: int, reason: str) -> int:
