@@ -16,6 +16,7 @@ from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
 from wsrpc._core.session.peer_owner import PeerOwner
+from wsrpc._core.session.session_end import Decision
 from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import ScriptedTransport
@@ -167,8 +168,8 @@ class ComesBack(PeerOwner):
     def will_reconnect(self) -> bool:
         return not current_of(self.peer).session.last_close.user_closed
 
-    def keeps_session(self, info: CloseInfo, /) -> bool:
-        return True
+    def decide(self, info: CloseInfo, /) -> Decision:
+        return Decision(keeps=True)
 
 
 def redialing(**options: Any) -> Driven:

@@ -23,8 +23,9 @@ from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc._core.session.offline_queue import Encoded, OfflineQueue
 from wsrpc._core.session.peer_host import PeerHost
-from wsrpc._core.session.peer_owner import PeerOptions, PeerOwner
+from wsrpc._core.session.peer_owner import PeerOptions
 from wsrpc._core.session.server_session import ServerSession
+from wsrpc._core.session.session_end import Decision
 from wsrpc._core.session.session_states import SessionInput
 from wsrpc._core.session.sessions import ClosedSession, Sessions
 from wsrpc._core.wire.control import Drain, Resume
@@ -103,7 +104,7 @@ class Above:
     def __init__(self, alone: Alone) -> None:
         self.alone = alone
         self.does: dict[str, Callable[..., object]] = {
-            "keeps_session": lambda info: True,
+            "decide": lambda info: Decision(keeps=True),
             "session_resuming": lambda connection, limits: True,
             "backlog": lambda: 0,
             "give_up": lambda payload: (b"sorry", False),
@@ -119,7 +120,7 @@ class Above:
             elif name == "session_over":
                 alone.end = args[0]
                 alone.trace.append(f"over={args[0].cause.name}")
-            elif name not in ("update", "backlog"):
+            elif name not in ("update", "backlog", "message_queued"):
                 alone.trace.append(TRACED.get(name) or f"{name}={getattr(args[0], 'message', args[0])}")
             return None if does is None else does(*args)
 
@@ -127,7 +128,7 @@ class Above:
 
 
 TRACED = {
-    "keeps_session": "asked",
+    "decide": "asked",
     "session_detached": "detached",
     "session_resuming": "resuming",
     "session_resumed": "resumed",
@@ -200,7 +201,7 @@ class Alone:
         settings: Any = make_settings(self.limits, None, profile=profile)
         known: Any = PeerOptions(settings, side == "client", Registry(), Registry())
         make: Any = PeerHost
-        self.host: Any = make(known, self.timers, PeerLog(), SimpleNamespace(spawn=run), PeerOwner())
+        self.host: Any = make(known, self.timers, PeerLog(), SimpleNamespace(spawn=run), self.above)
         self.host.current, self.host.log.principal = self.above, principal
         self.offline = OfflineQueue(self.host)
         self.sessions = Sessions(TTL, 2**40) if sessions is None else sessions
@@ -269,6 +270,10 @@ class Alone:
         """Let those above give these answers to what the session asks."""
         for name, answer in answers.items():
             self.above.does[name] = lambda *args, answer=answer: answer
+
+    def forget(self) -> None:
+        """Let those above not keep the session without a connection."""
+        self.decide(decide=Decision())
 
     def drop(self, code: int = 1006, *, clean: bool = False) -> None:
         self.wire.lose(CloseInfo(code, was_clean=clean))

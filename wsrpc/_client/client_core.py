@@ -21,7 +21,7 @@ from .._core.sending.draining import LONGEST_DRAIN
 from .._core.session.client_session import ClientSession
 from .._core.session.connection import Connection, close_transport
 from .._core.session.peer_owner import PeerOwner, Unfinished
-from .._core.session.session_end import SessionEnd
+from .._core.session.session_end import NO_DECISION, Decision, SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
 from .._keyed.runs import Runs
@@ -111,8 +111,6 @@ class UserCommand:
     def __init__(self, dialing: Dialing | None = None) -> None:
         self.dialing = dialing
         """None for `close`, and for a client without a URL."""
-        self.after_drop: float | Exception | None = None
-        """What follows a drop: an attempt after a delay, or the error with which the client gives up. None: `bind`."""
         self.is_last = False
         """Whether the client cannot dial, and no other `bind` follows."""
         self.warned_of: list[str] = []
@@ -426,13 +424,14 @@ class ClientCore(PeerOwner):
         current.start(connection)
         return current
 
-    def keeps_session(self, info: CloseInfo) -> bool:
+    def decide(self, info: CloseInfo) -> Decision:
         # If no other session is expected, the user has closed the peer.
-        return self.state in ("opening", "connected") and self.peer_core.outbox.expects_session and self._decide(info)
+        expects_more = self.state in ("opening", "connected") and self.peer_core.outbox.expects_session
+        return self._decide(info) if expects_more else NO_DECISION
 
-    def session_detached(self) -> None:
+    def session_detached(self, decision: Decision) -> None:
         self.hooks.connection_lost(self.scheduler.time())
-        self._dial_again_or_give_up(Input.DETACHED)
+        self._dial_again_or_give_up(Input.DETACHED, decision)
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
@@ -470,7 +469,7 @@ class ClientCore(PeerOwner):
             if end.info.user_closed:
                 self._give_up(dropped)
             else:
-                self._dial_again_or_give_up(Input.DROPPED)
+                self._dial_again_or_give_up(Input.DROPPED, end.decision)
 
     def closed_between_sessions(self, info: CloseInfo) -> None:
         if self.state not in AT_REST:
@@ -497,8 +496,8 @@ class ClientCore(PeerOwner):
         # If the client has asked to resume, the connection on which it asked is closed now.
         self._command.dialing.start_unless_running()
 
-    def _decide(self, info: CloseInfo) -> bool:
-        """Decide what follows a drop, and change nothing yet. Return whether the client dials again.
+    def _decide(self, info: CloseInfo) -> Decision:
+        """Decide what follows a drop, and change nothing yet.
 
         `ReconnectSchedule` asks the user's `Reconnect`, which may close the client or bind another connection. A client
         without a URL cannot dial. It gives up if ``retry`` says so, or no `bind` follows, and otherwise waits for it.
@@ -510,34 +509,33 @@ class ClientCore(PeerOwner):
             if dialing is not None:
                 delay = dialing.delay_after_drop(lost)
             elif not is_last and ReconnectSchedule(reconnect, self.scheduler).may_retry(lost):
-                return False
-            command.after_drop = lost if delay is None else delay
+                return NO_DECISION
         except Exception as exc:  # raised by a strategy of the user
-            command.after_drop = exc
+            return Decision(after=exc)
         if command is not self._command:
-            return False
+            return NO_DECISION
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
         if delay is not None:
             self._log_retry(text, delay, quiet=lost.code in (CloseCode.SERVICE_RESTART, CloseCode.RESUMES))
-        elif command.after_drop is lost and not is_last:
+        elif not is_last:
             why = "a client does not dial again after this code"
             if dialing is not None and dialing.schedule.ended_by_stop:
                 why = "Reconnect(stop=) allows no other attempt"
             elif reconnect is not None and reconnect.retry is not None:
                 why = "Reconnect(retry=) allows no other attempt"
             self.peer_core.log(logging.ERROR, "the client gives up: %s, and %s", text, why)
-        return delay is not None
+        return Decision(delay is not None, lost if delay is None else delay)
 
-    def _dial_again_or_give_up(self, happened: Input) -> None:
+    def _dial_again_or_give_up(self, happened: Input, decision: Decision) -> None:
         """Do after a drop what was decided."""
-        dialing, after_drop = self._command.dialing, self._command.after_drop
-        if isinstance(after_drop, Exception):
-            self._give_up(after_drop)
-        elif dialing is None or after_drop is None:
+        dialing, after = self._command.dialing, decision.after
+        if isinstance(after, Exception):
+            self._give_up(after)
+        elif dialing is None or after is None:
             self.move(Input.DROPPED_NO_URL)
         else:
             self.move(happened)
-            dialing.start(after_drop)
+            dialing.start(after)
 
     # ------------------------------------------------------------ dialing
 
@@ -599,10 +597,10 @@ class ClientCore(PeerOwner):
 
     def _resume_failed(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the server has not answered the request to resume."""
-        command, dials = self._command, self._decide(info)
+        command, decision = self._command, self._decide(info)
         if command is self._command:
-            self._dial_again_or_give_up(Input.DETACHED)
-            if not dials:
+            self._dial_again_or_give_up(Input.DETACHED, decision)
+            if not decision.keeps:
                 self.peer_session.session.end(SessionInput.ENDED, info.reason, info=info)
 
     def _start_next_session(self, command: UserCommand, connection: Connection) -> None:

@@ -23,7 +23,7 @@ from .._core.session.connection import close_transport
 from .._core.session.incoming_resume import IncomingResume
 from .._core.session.peer_owner import PeerOwner, Unfinished
 from .._core.session.server_session import SessionTable
-from .._core.session.session_end import SessionEnd
+from .._core.session.session_end import Decision, SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
 from .._raw.raw_serving import refusal_of
@@ -189,10 +189,10 @@ class ServedPeer(PeerOwner):
             self.address = self.core.log.address = handshake.address
         self._peers.claim(self)  # the latest connection has the address
 
-    def keeps_session(self, info: CloseInfo) -> bool:
-        return not self._peers.closing
+    def decide(self, info: CloseInfo) -> Decision:
+        return Decision(keeps=not self._peers.closing)
 
-    def session_detached(self) -> None:
+    def session_detached(self, decision: Decision) -> None:
         self.expire_at(None)
         self._peers.on_connection(self, False)
 

@@ -10,9 +10,9 @@ from msgspec import UNSET
 
 from .._base.names import STREAM_EVENTS
 from .._core.channels.channel_core import FINISHED, ChannelCore
-from .._core.inboxes.recipients import Decode, Recipient
+from .._core.inboxes.recipients import Recipient
 from .._core.wire.codecs import BRACE
-from .._core.wire.messages import Event, Item, WireMessage
+from .._core.wire.messages import Decode, Event, Item, WireMessage
 from .._core.wire.nodes import error_to_node, is_ended_by_caller
 from ..errors import (
     ChannelClosed,

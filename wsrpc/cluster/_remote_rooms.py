@@ -76,7 +76,7 @@ class RemoteRooms:
                     elif error is not None:
                         raise error
                 for peer in full:
-                    await current_of(peer).outbox.wait_written()
+                    await current_of(peer).writer.wait_room()
             finally:
                 for sent in late.values():
                     sent.cancel()

@@ -99,8 +99,8 @@ class ForwardedConnection:
             self.answered.set_result(answer.why)
             return
         self._client.owner = self
-        self._node.set_receive(partial(self._pass_on, self._client))
-        self._client.set_receive(partial(self._pass_on, self._node))
+        self._node.receive = partial(self._pass_on, self._client)
+        self._client.receive = partial(self._pass_on, self._node)
         self._client.mark_resumable()
         self._node.receive(payload, text)
         self._arrival.hand_over()

@@ -27,7 +27,7 @@ AFTER_DROP = ("on_reconnect", "close", "retry", "retry with a session")
     "place",
     [
         *("url", "auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"),
-        *("retry", "retry with a session"),
+        *("retry", "retry with a session", "event"),
     ],
 )
 @pytest.mark.parametrize("call", ["close", "close the peer", "bind"])
@@ -53,8 +53,8 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
             finally:
                 done.set()
 
-        def retry(error: BaseException) -> bool:
-            if place.startswith("retry") and not acted.is_set():
+        def plain(*_: Any) -> bool:
+            if (place.startswith("retry") or place == "event") and not acted.is_set():
                 acted.set()
                 done.set()
                 with suppress(StopIteration):
@@ -84,10 +84,13 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
         auth: Any = stubborn if place.startswith("auth that") else at("auth", "token")
         limits = LIMITS if place != "retry with a session" else Limits(close_timeout=2.0)
         server = Server(limits=limits, detached_timeout=10)
-        reconnect = Reconnect(initial=0.001, max=0.001, retry=retry)
+        if place == "event":  # it waits for the `open` handler of the client
+            server.on("open", lambda peer: peer.emit_nowait("note"))
+        reconnect = Reconnect(initial=0.001, max=0.001, retry=plain)
         url = at("url", "ws://server/")
         async with world(connect=False, server=server, limits=limits, url=url, auth=auth, reconnect=reconnect) as w:
             w.client.on("connect", at("open", None))
+            w.client.on("note", plain)
             w.client.on_reconnect(at("on_reconnect", None))
             w.client.on("disconnect", at("close", None))
             try:

@@ -13,13 +13,13 @@ from wsrpc._core.wire.nodes import NODE
 K, MOST = SMALL, SMALL // 256  # `Limits.replay_bytes` and `Limits.replay_messages`; as much may be kept once more
 ENDS = "client?resume=0:0 client?gone closes=1009 over=ENDED"
 WRONG = ["-1:0", "0:0", "1:2", "2:4", "4:6", f"{10**200}:6", f"3:{10**200}"]
-DROPPED = "asked detached full aborts"
+DROPPED = "asked full detached aborts"
 PARTS = "msgpack parts resume"
-RESUMED = "resuming resumed room"
+RESUMED = "resuming room resumed"
 
 KEEPS = [
     # What has not arrived is sent again, in order, and then what has waited.
-    ("send 1 2 3; ack 1:1; send 6 text=True; drop; send 4; |resume 2:3", "resume=0:0 3 6t resuming 4 resumed room"),
+    ("send 1 2 3; ack 1:1; send 6 text=True; drop; send 4; |resume 2:3", "resume=0:0 3 6t resuming 4 room resumed"),
     ("send 1 2 3; drop; send 4; |look kept; resume 2:3; |send 5; look kept; ack 5:15; look kept", "5 kept=12 kept=0"),
     # Senders wait while as much is kept as may be.
     (f"send {K - 1}", f"{K - 1}"),
@@ -30,9 +30,9 @@ KEEPS = [
     (f"send 1*{MOST}", f"1*{MOST} full"),
     (f"send 1*{MOST + 1}; |ack 1:1; look full; ack 2:2", "full=True room"),
     # What cannot be kept ends the session with its connection. One message alone may be as large as it is.
-    (f"send {K} {K}; |look kept; drop", f"kept={2 * K} asked detached full"),
+    (f"send {K} {K}; |look kept; drop", f"kept={2 * K} asked full detached"),
     (f"send {K} {K + 1}; |look kept; ack 0:0; send 1; wait 60; drop", "kept=0 1 asked over=ENDED"),
-    (f"send {3 * K}; |look kept; drop", f"kept={3 * K} asked detached full"),
+    (f"send {3 * K}; |look kept; drop", f"kept={3 * K} asked full detached"),
     (f"send {3 * K} 1; |look kept full", "kept=0 full=False"),
     # A connection on which nothing arrives is dropped. (A page acknowledged too late for its 10 seconds.)
     (f"send 1 {K}; wait 9; |mark; wait 1; mark", f"-- {DROPPED} --"),
@@ -157,9 +157,9 @@ ACKNOWLEDGED = [
     ("get 1; wait 1; get 1; |wait 1", "ack=2:2"),
     ("get 1*255; drop; resume 0:0; get 1; |wait 0; mark; wait 1", "-- ack=256:256"),
     # A resume acknowledges what has arrived before, and nothing else does.
-    ("get 1; wait 0.5; drop; wait 1; |resume 0:0; wait 2", "resume=1:1 resuming resumed room"),
+    ("get 1; wait 0.5; drop; wait 1; |resume 0:0; wait 2", "resume=1:1 resuming room resumed"),
     ("get 1; wait 0.5; drop; resume; get 2; |wait 0.9; mark; wait 0.1", "-- ack=2:3"),
-    ("get 1*256; drop; wait 0; |resume 0:0; wait 2", "resume=256:256 resuming resumed room"),
+    ("get 1*256; drop; wait 0; |resume 0:0; wait 2", "resume=256:256 resuming room resumed"),
     ("get 1*256; drop; wait 0; resume; get 2*256; |wait 0", "ack=512:768"),
     # An end is not acknowledged.
     ("get 1*256; drop 1000; |wait 2; look timers", "timers=0"),
@@ -202,7 +202,7 @@ UNKNOWN_SERVER = [
     # A plain server acknowledges nothing, so nobody waits. After the welcome, what was sent counts.
     (
         f"start; send {2 * K}; |look kept full; greet; drop",
-        f"kept={2 * K} full=False full agree={2**53} asked detached full",
+        f"kept={2 * K} full=False full agree={2**53} asked full detached",
     ),
     (f"start; send {K} {K + 1}; |look kept; greet; drop", f"kept=0 gone agree={2**53} asked over=ENDED"),
     (f"start; send 1*{2 * MOST}; |look kept full; greet", f"kept={2 * MOST} full=False full agree={2**53}"),
@@ -223,4 +223,4 @@ def test_between_nodes_the_largest_message_is_given_up_that_is_lost_again_and_ag
     """What carries their connections may be unable to carry it."""
     s = Alone(profile=NODE).begin()
     trace = s.play(f"send 1 {size} 2; {'drop; resume; ' * 3}drop; |resume; look kept")
-    assert trace == f"{'given-up ' * (sent != size)}resume=0:0 1 {sent} 2 resuming resumed room kept={3 + sent}"
+    assert trace == f"{'given-up ' * (sent != size)}resume=0:0 1 {sent} 2 resuming room resumed kept={3 + sent}"

@@ -14,6 +14,8 @@ from stream_driver import control, resumable
 from waiting import until
 
 from wsrpc import CloseInfo, ConnectionLost, SessionLost
+from wsrpc._core.api.peer import current_of
+from wsrpc._core.session.session_end import Decision
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
 
 S, I = SessionState, SessionInput  # noqa: E741
@@ -83,14 +85,14 @@ def test_a_message_leaves_waits_or_fails_as_the_table_says(side: str, state: Ses
     assert found == f"{left} full={state.resumes}", "a control message never fails, and what waits is bounded"
 
 
-AWAY, BACK, RESUMED = "begin; drop; ", "resume=0:0 resuming", "resumed room"
+AWAY, BACK, RESUMED = "begin; drop; ", "resume=0:0 resuming", "room resumed"
 GONE = "asked over=ENDED"
 LIMIT = 2**53
 TABLES = [
     # A session survives these codes (proxies send 1001 when they restart), unless its owner does not keep it.
-    *((f"begin; |drop {code}", "asked detached room") for code in (1001, 1006, 4411, 4412)),
+    *((f"begin; |drop {code}", "asked room detached") for code in (1001, 1006, 4411, 4412)),
     *((f"begin; |drop {code}", GONE) for code in (1000, 1002, 1005, 1008, 1011, 1012, 1013, 1014, 4000, 4400, 4409)),
-    ("begin; decide keeps_session=False; |drop", GONE),
+    ("begin; forget; |drop", GONE),
     ("begin; drop; resume; wait 60; |look state survives", "state=resumable survives=True"),
     # With a plain peer it ends with its connection, and messages are what they are.
     ("start can_resume=False; |send 1; get 1; look kept timers; drop 4412", f"1 kept=0 timers=0 {GONE}"),
@@ -132,11 +134,11 @@ def test_what_happens_to_a_session(script: str, trace: str, side: str) -> None:
 def test_what_those_above_do_within_a_report(side: str) -> None:
     """A connection that has dropped is not full: `emit_nowait` raised `QueueFull`. And a session ends once."""
     s = Alone(side).begin()
-    s.above.does["session_detached"] = lambda info: s.look("full")
+    s.above.does["session_detached"] = lambda *_: s.look("full")
     s.wire.pause()
-    assert s.play("|drop") == "asked detached full=False room"
+    assert s.play("|drop") == "asked room detached full=False"
     s = Alone(side).begin()
-    s.above.does["keeps_session"] = lambda info: s.play("ends REPLACED")
+    s.above.does["decide"] = lambda info: s.play("ends REPLACED") and Decision(keeps=True)
     assert s.play("drop") == "asked over=REPLACED"
 
 
@@ -150,20 +152,18 @@ def test_what_is_withdrawn_makes_room(side: str) -> None:
     assert s.play("queue_changed; look kept") == "full room kept=0"
 
 
-@pytest.mark.parametrize("side", SIDES)
-async def test_who_waits_for_room_goes_on_with_room_and_with_the_end(side: str) -> None:
-    for script in ("decide keeps_session=False; drop", "drop", f"ack 1:{SMALL}", "ends REPLACED"):
-        s = Alone(side).begin()
-        s.send(SMALL)
-        waits, cancelled = start(s.session.wait_room()), start(s.session.wait_room())
+async def test_who_waits_for_room_goes_on_with_room_and_with_the_end() -> None:
+    for happens in ("resume", "lose", "rebind"):
+        d = redialing()
+        d.transport.pause()
+        writer = current_of(d.peer).writer
+        waits, cancelled = start(writer.wait_room()), start(writer.wait_room())
         await turns()
         cancelled.cancel()
         assert not waits.done()
-        s.play(script)
-        assert s.session.full is (script == "drop")
-        if script == "drop":
-            s.play(f"resume 1:{SMALL}")
+        getattr(d if happens == "rebind" else d.transport, happens)()
         await waits
+        await d.peer.close()
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -191,7 +191,7 @@ CLIENT = [
         for code, last in ((1006, 1006), (1012, 1006), (4412, 1006), (4001, 4001))
     ),
     # It may move before its welcome, unless so much time has passed that nothing is kept.
-    ("start; wait 9.9; |drop 4412; wait 29.9; resume", f"asked detached room {BACK} {RESUMED}"),
+    ("start; wait 9.9; |drop 4412; wait 29.9; resume", f"asked room detached {BACK} {RESUMED}"),
     ("start; drop 4412; |wait 30", "over=EXPIRED"),
     ("start; drop 4412; resume; |greet sid=s.2; get 1; wait 1; look sid", f"agree={LIMIT} ack=1:1 sid=s.2"),
     ("start; wait 10; |look may_move; drop 4412", f"may_move=False {GONE}"),

@@ -53,7 +53,7 @@ def test_who_has_no_right_to_a_session_gets_an_answer_and_changes_nothing(
     s.resume(**asked)
     s.resume(gen=1)
     if not closed:
-        assert s.trace[1:] == [f"answer={answer}", "resume=0:0", "1", "resuming", "resumed", "room"]
+        assert s.trace[1:] == [f"answer={answer}", "resume=0:0", "1", "resuming", "room", "resumed"]
         return
     assert s.trace[1:] == [f"answer={answer}", "answer=1008"]
     s.sessions.remove_closed(s.named["sid"])
@@ -61,7 +61,7 @@ def test_who_has_no_right_to_a_session_gets_an_answer_and_changes_nothing(
 
 
 ASKED = [
-    ("drop; wait 59.9; |resume; wait 60; look state", "resume=0:0 resuming resumed room state=resumable"),
+    ("drop; wait 59.9; |resume; wait 60; look state", "resume=0:0 resuming room resumed state=resumable"),
     ("drop; wait 60; |resume", "answer=expired"),
     ("|say gone why=closed; look state kept; resume", "state=attached kept=0 answer=expired"),
     ("refuse; |say gone why=closed; look state", "state=dead"),
@@ -69,17 +69,17 @@ ASKED = [
     # Another connection closes the first one, if the owner keeps the session.
     (
         "send 1; |resume; look state",
-        "asked detached room closes=4409 resume=0:0 1 resuming resumed room state=resumable",
+        "asked room detached closes=4409 resume=0:0 1 resuming room resumed state=resumable",
     ),
-    ("decide keeps_session=False; |resume", "asked over=ENDED closes=4409 closes=1001"),
+    ("forget; |resume", "asked over=ENDED closes=4409 closes=1001"),
     ("closing 4001; |resume", "asked over=ENDED aborts answer=4001"),
     ("closing 1000; |resume", "asked over=ENDED aborts answer=expired"),
     # What the new connection refuses waits for the next one.
     (
         "send 1; drop; send 2; |resume takes=0; look state; resume",
-        "state=detached resume=0:0 1 resuming 2 resumed room",
+        "state=detached resume=0:0 1 resuming 2 room resumed",
     ),
-    ("send 1; drop; send 2; resume takes=1; look state; drop; |resume", "resume=0:0 1 resuming 2 resumed room"),
+    ("send 1; drop; send 2; resume takes=1; look state; drop; |resume", "resume=0:0 1 resuming 2 room resumed"),
     # What may not have reached the client is remembered as long as the session would have been kept.
     ("closing 4001; drop; wait 59.9; |resume; wait 0.1; resume; look timers", "answer=4001 answer=expired timers=0"),
     ("closing 4001; drop 4001 clean=True; |resume", "answer=expired"),
@@ -135,11 +135,11 @@ def test_a_session_resumes_by_its_own_name_until_the_welcome_has_arrived(sent_be
     if sent_before:
         assert s.trace[1:] == ["answer=expired"] * 2
         return
-    assert s.trace[1:] == ["answer=expired", "resume=1:2", "welcome", "5", "resuming", "resumed", "room"]
+    assert s.trace[1:] == ["answer=expired", "resume=1:2", "welcome", "5", "resuming", "room", "resumed"]
     resumed, welcome = (each["wsrpc"] for each in s.wire.pop_sent() if isinstance(each, dict))
     assert resumed["token"] == welcome["token"] not in ("secret", s.named["token"])
     s.named = welcome
-    assert s.play("drop; |resume") == "resume=1:2 5 resuming resumed room"
+    assert s.play("drop; |resume") == "resume=1:2 5 resuming room resumed"
 
 
 @pytest.mark.parametrize("name", ["mine", "a.b", "x" * 65, "x" * 64])

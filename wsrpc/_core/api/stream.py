@@ -18,9 +18,9 @@ from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
 from ..inboxes.event_inboxes import EventInbox
 from ..inboxes.inbox import Inbox
-from ..inboxes.recipients import Decode, Recipient
+from ..inboxes.recipients import Recipient
 from ..wire.call_context import CallContext
-from ..wire.messages import NO_OPTIONS, WireMessage
+from ..wire.messages import NO_OPTIONS, Decode, WireMessage
 from ..wire.rejections import is_stopped, reason_of
 
 T_co = TypeVar("T_co", covariant=True)

@@ -15,10 +15,10 @@ from ..handlers.registry import Registry
 from ..inboxes.event_inboxes import EventInbox, Waits
 from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
-from ..inboxes.recipients import Decode, Recipient, RecipientGroup
+from ..inboxes.recipients import Recipient, RecipientGroup
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..sending.sender import RefusingSender, Sender
-from ..wire.messages import Event, Resolution, WireMessage
+from ..wire.messages import Decode, Event, Resolution, WireMessage
 from ..wire.nodes import ENDED_BY_CALLER
 from ..wire.rejections import FINISHED_REASON
 from .channel_states import TABLE, ChannelInput, ChannelState

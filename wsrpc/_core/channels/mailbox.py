@@ -12,8 +12,8 @@ from ...errors import StreamOverflow
 from ...limits import Limits
 from ..inboxes.inbox import Inbox
 from ..inboxes.message_queue import MessageQueue, UnreadMemory
-from ..inboxes.recipients import Decode, Recipient, RecipientTable
-from ..wire.messages import WireMessage, aging, place_on
+from ..inboxes.recipients import Recipient, RecipientTable
+from ..wire.messages import Decode, WireMessage, aging, place_on
 from .channel_states import MAILBOX, MailboxInput, MailboxState
 
 if TYPE_CHECKING:

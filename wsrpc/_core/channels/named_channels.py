@@ -16,12 +16,12 @@ from ..handlers.registry import Registry
 from ..inboxes.event_inboxes import EventInbox, NextEvent, ToValue, Waits
 from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
-from ..inboxes.recipients import Decode, Recipient, RecipientGroup, RecipientTable
+from ..inboxes.recipients import Recipient, RecipientGroup, RecipientTable
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain
 from ..sending.outbox import Outbox
 from ..sending.session_writer import SessionWriter
 from ..session.peer_host import PeerHost
-from ..wire.messages import Resolution, WireMessage
+from ..wire.messages import Decode, Resolution, WireMessage
 from .mailbox import PeerUnreadMemory
 
 
@@ -80,7 +80,7 @@ class NamedChannels:
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject a request of the remote peer."""
-        self.host.core.admission.dispatcher.answers.reject(i, error)
+        self.host.current.dispatcher.answers.reject(i, error)
 
     @property
     def writer(self) -> SessionWriter:
@@ -135,13 +135,13 @@ class NamedChannels:
             occupied = f"{items}: 'next' cannot be read as events there, too"
             channel.recipients.add(event, recipient, RecipientGroup, occupied)
         self.channels[channel.name] = channel
-        self.host.core.admission.recipient_added(channel.name, event, recipient)
+        self.host.current.admission.recipient_added(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
         """Remove a channel that has no recipients any more."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
-            self.host.core.admission.update()
+            self.host.current.admission.update()
 
     def reopen(self) -> None:
         """Allow new readers again, because there may be a connection."""
@@ -176,7 +176,7 @@ class NamedChannels:
             del self.channels[channel.name]
         for channel in ending:
             channel.end(error)
-        self.host.core.admission.update()
+        self.host.current.admission.update()
 
     # ------------------------------------------------------------ messages
 

@@ -16,9 +16,9 @@ from msgspec import UNSET
 from ..._base.names import Source
 from ...errors import ChannelClosed, ConnectionLost, RemoteError, WsrpcError
 from ..inboxes.credit import CreditToSend
-from ..inboxes.recipients import Decode, Recipient
+from ..inboxes.recipients import Recipient
 from ..wire.codecs import BRACE
-from ..wire.messages import Event, Item, NoMoreItems, RequestOptions, WireMessage
+from ..wire.messages import Decode, Event, Item, NoMoreItems, RequestOptions, WireMessage
 from ..wire.rejections import of_started_call
 from .channel_core import ChannelCore
 from .source import BURST, Batch, FillBatch, fill_batch, fill_batch_async, iterate

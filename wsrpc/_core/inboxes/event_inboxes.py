@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import UNSET
 
-from ..wire.messages import WireMessage
+from ..wire.messages import Decode, WireMessage
 from .inbox import Inbox, ReadableChannel
-from .recipients import Decode
 
 Keep: TypeAlias = Literal["all", "newest"]
 """Which unread events wait for a reader."""

@@ -11,9 +11,10 @@ from msgspec import UNSET
 
 from ..._base.scheduler import Timer
 from ...errors import ChannelClosed, StreamOverflow
+from ..wire.messages import Decode
 from .credit import SMALLEST_SHARE, GrantedCredit
-from .message_queue import DECODED, ENTRY, MessageQueue, UnreadMemory
-from .recipients import Decode, Recipient
+from .message_queue import BYTES_PER_UNREAD, DECODED, MessageQueue, UnreadMemory
+from .recipients import Recipient
 
 LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
@@ -183,7 +184,7 @@ class Inbox(MessageQueue, Recipient):
                 return True
             if not self.unread_memory.acquire(size, 0):
                 return False
-            self._in_hand = size + ENTRY
+            self._in_hand = size + BYTES_PER_UNREAD
             return True
         queue, limits = self.queue, self.unread_memory.limits
         if queue and not self._is_granted:
@@ -304,7 +305,7 @@ class Inbox(MessageQueue, Recipient):
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
         """Return the value of a message that has waited encoded, and its size."""
         self.unread_memory.release(self._in_hand)
-        self._in_hand = size + ENTRY
+        self._in_hand = size + BYTES_PER_UNREAD
         return decode(payload).a, size
 
     def pop_error(self) -> BaseException | None:

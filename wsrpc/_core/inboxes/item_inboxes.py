@@ -13,12 +13,11 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from ...errors import RemoteError, StreamOverflow
-from ..wire.messages import WireMessage
+from ..wire.messages import Decode, WireMessage
 from ..wire.rejections import reason_from_wire
 from .credit import GrantedCredit
 from .inbox import Inbox, ReadableChannel, ReaderState
 from .message_queue import DECODED, EncodedItems
-from .recipients import Decode
 
 LARGEST_BATCH = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from msgspec import UNSET
 
 from ..wire.counting import decode_any
-from ..wire.messages import WireMessage
-
-Decode = Callable[[bytes | bytearray], WireMessage]
+from ..wire.messages import Decode, WireMessage
 
 
 class Recipient:

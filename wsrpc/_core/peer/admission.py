@@ -18,13 +18,13 @@ from ..handlers.invocation import CallState, Invocation
 from ..handlers.observation import Message, mark_processed
 from ..handlers.opening import OpeningState
 from ..inboxes.inbox import Inbox
-from ..inboxes.recipients import Decode, Recipient
+from ..inboxes.recipients import Recipient
 from ..sending.draining import REFUSING
 from ..session.peer_host import PeerHost
 from ..session.session import BYTES_PER_MESSAGE
 from ..wire.call_context import read_call_context
 from ..wire.counting import decode_any
-from ..wire.messages import WireMessage, aging, place_on
+from ..wire.messages import Decode, WireMessage, aging, place_on
 from .active_calls import ActiveCalls
 from .waiting_room import NOTHING_WAITS, MessageKind, WaitingMessage, WaitingRoom
 
@@ -397,12 +397,18 @@ class Admission:
         except Exception as exc:
             dispatcher.fail_connection(exc)  # it was decoded when it arrived, so the codec is wrong
 
+    def start_waiting_soon(self) -> None:
+        """Call `start_waiting` when the caller has finished what it does: handlers would see it half done."""
+        self.update()
+        if self.waiting_room.items:
+            self._loop.call_soon(self.start_waiting)
+
     def call_moved(self, state: CallState) -> None:
         """A call has moved to ``state``."""
-        self.update()
-        if state.counts_as == "channel" and self.waiting_room.items:
-            # There is room for another handler. It starts later, so that the first step on the channel runs before.
-            self._loop.call_soon(self.start_waiting)
+        if state.counts_as == "channel":  # there is room for another handler
+            self.start_waiting_soon()
+        else:
+            self.update()
 
     def start_last_events(self) -> None:
         """Start the events of the session, which is over, as far as there is room, and drop the requests that wait.

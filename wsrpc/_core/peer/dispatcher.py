@@ -50,8 +50,6 @@ from .channel_calls import ChannelCalls
 from .failed_calls import error_for_caller
 from .slow_functions import SlowFunctions
 
-set_current = CURRENT.set
-
 
 class Dispatcher:
     """Runs the handlers of the requests and events that arrive in one session, and answers.
@@ -134,7 +132,7 @@ class Dispatcher:
             if route.answers_with_channel and message.i is not UNSET:
                 self._channel_calls.make_room(invocation)
             context = self.context.copy()
-            context.run(set_current, invocation)
+            context.run(CURRENT.set, invocation)
             if route.starts_later:
                 self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return

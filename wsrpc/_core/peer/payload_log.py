@@ -16,8 +16,9 @@ from ..wire.codecs import Codec
 from ..wire.counting import SMALL, decode_any
 from ..wire.messages import WireMessage, channel_id
 
-LONGEST = 400
-LONGEST_NAME = 100
+VALUES_SHOWN = 400
+NAME_SHOWN = 100
+"""Characters of values and of a name in a line of the log."""
 MOST_NAMES = 10_000
 """Number of requests and channels whose names are remembered, because an answer has only an id."""
 
@@ -99,8 +100,8 @@ class PayloadLog:
             event, *values = a
             if event.__class__ is not str:
                 return None
-            name = event[:LONGEST_NAME]
-            label = name if message.c is None or h is not None else f"{message.c[:LONGEST_NAME]}:{name}"
+            name = event[:NAME_SHOWN]
+            label = name if message.c is None or h is not None else f"{message.c[:NAME_SHOWN]}:{name}"
             of = label
             if h is not None:
                 of = self._opened.get(h, "")
@@ -137,7 +138,7 @@ class PayloadLog:
                 return f"{HIDDEN} redact failed: {type(exc).__name__}"
         parts: Any = shown if shown.__class__ in (list, tuple) else [shown]
         text = ", ".join(map(_PayloadRepr().repr, parts[:20]))
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+        return text if len(text) <= VALUES_SHOWN else f"{text[:VALUES_SHOWN]}…"
 
 
 def _remember(names: dict[Any, str], key: object, name: str) -> None:

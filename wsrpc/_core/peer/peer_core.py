@@ -45,7 +45,6 @@ class PeerCore:
         "__weakref__",
         "admission",
         "calls",
-        "close_calls",
         "current",
         "home",
         "host",
@@ -83,9 +82,6 @@ class PeerCore:
         self.calls = self.admission.calls
         own.inherit(shared, settings.limits.handler_timeout)
         self.requester = Requester(self.outbox, host, own, self.named_channels, self.reporter.peer)
-        self.close_calls = 0
-        """Number of calls of this side that closed the peer. A session does not start if the number has changed since
-        its start was requested."""
         self.current: PeerSession
         """The inside of the current session, see `PeerHost.current`."""
         self._make_session(NOT_CONNECTED)
@@ -131,7 +127,7 @@ class PeerCore:
         """Make the inside of the next session. The last session ended with ``last_close``."""
         self.current = current = PeerSession(self.host, self.requester, self.admission, self.home, last_close)
         self.host.set_session(self, current)
-        self.outbox.set_session(current.writer, current.channels.find)
+        self.outbox.writer = current.writer
         self.admission.set_dispatcher(current.dispatcher)
 
     # ------------------------------------------------------------ sessions
@@ -155,11 +151,11 @@ class PeerCore:
         """End the present session, if there is one, and return the inside of a new session for ``connection``.
 
         Raises:
-            ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer.
+            ConnectionLost: a `close` handler has bound another transport, or has closed the peer.
                 ``connection`` is closed, too.
         """
         before = self.current
-        close_calls = self.close_calls
+        close_calls = self.host.close_calls
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         self._call_close_handlers()
         if self.current is before and before.session.state.lives:
@@ -167,7 +163,7 @@ class PeerCore:
             self._call_close_handlers()
         # A `close` handler may have bound or closed the peer. (With eager tasks, its first step has run already.)
         session = self.current.session
-        if session.state.lives or self.close_calls != close_calls:
+        if session.state.lives or self.host.close_calls != close_calls:
             last = replaced if session.state.lives else session.last_close
             self.reporter.spawn(connection.close(last.code, last.reason))
             raise ConnectionLost(last.code, last.reason, "not_sent")
@@ -238,7 +234,7 @@ class PeerCore:
         if opening.running is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
             await closers.wait_for_others({opening.running}, None)  # a handler of the opening may begin to close
         elif self.outbox.callers_must_wait:
-            await self.outbox.wait_written()
+            await self.outbox.writer.wait_room()
         elif tasks := calls.tasks(closers) - {each.task for each in moving}:
             await closers.wait_for_others(tasks, None)
         elif unfinished := self.outbox.requests.unfinished():

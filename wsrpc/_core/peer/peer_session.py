@@ -27,7 +27,7 @@ from ..session.connection import Connection, Receive
 from ..session.peer_host import PeerHost
 from ..session.server_session import Home, ServerSession
 from ..session.session import Session
-from ..session.session_end import SessionEnd
+from ..session.session_end import Decision, SessionEnd
 from ..session.session_states import SessionInput, SessionState
 from ..wire.codecs import BRACE, NegotiatedCodec
 from ..wire.control import Announced, CreditMessage, Drain
@@ -153,10 +153,10 @@ class PeerSession:
         send other messages before.
         """
         session, flight = self.session, self.outbox.requests.flight
-        connection, asked = session.connection, flight.requests
+        asked = flight.requests
         session.set_receive(receive)  # before the message is received, because a welcome changes this again
         receive(payload, text)
-        if self.writer.terms.known or connection is None or connection.receive is not receive:
+        if self.writer.terms.known or session.state.connection in (None, "closing"):
             return
         if flight.requests < asked or not session.negotiation.dialer:
             self.agree(UNLIMITED, None, frozenset())
@@ -185,9 +185,9 @@ class PeerSession:
             return
         self.opening.finish()
         writer.draining.answer_if_due()
-        self.admission.start_waiting()
         if session.live_connection is not None:  # otherwise the session resumes later, or its end is reported
             self.host.owner.opened()
+        self.admission.start_waiting()
 
     # ------------------------------------------------------------ during the session
 
@@ -256,7 +256,7 @@ class PeerSession:
         # Broadcasts have waited longest. Handlers come before callers, because their answers free the remote peer. New
         # messages come last.
         self.writer.flush_broadcasts()
-        self.admission.start_waiting()
+        self.admission.start_waiting_soon()
         self.outbox.wake()
         self.update()
 
@@ -281,7 +281,7 @@ class PeerSession:
         """Accept no more messages. The caller then closes the session."""
         writer, outbox, session = self.writer, self.outbox, self.session
         ending = CloseInfo(code, reason, user_closed=user_closed)
-        self.host.core.close_calls += 1
+        self.host.close_calls += 1
         outbox.expects_session = False
         if not session.state.lives:
             session.last_close = ending
@@ -335,7 +335,7 @@ class PeerSession:
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which resumes on another connection if it can.
 
-        Messages that arrive meanwhile are not counted, so that the client sends them again on the other connection.
+        Messages that arrive until then are not counted, so that the client sends them again on the other connection.
         """
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
@@ -361,7 +361,7 @@ class PeerSession:
         self.channels.end_session(lost)
         self.admission.update()
         # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
-        call = partial(self._call_close_handlers, end.info, self.host.core.close_calls)
+        call = partial(self._call_close_handlers, end.info, self.host.close_calls)
         call_close_handlers = partial(self.host.reporter.notify_in_order, "close", call)
         self.admission.when_events_done(call_close_handlers)
         self._wake_wait_closed()
@@ -375,7 +375,7 @@ class PeerSession:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
 
     def _call_close_handlers(self, info: CloseInfo, close_calls: int) -> None:
-        if self.host.core.close_calls != close_calls:  # this side has closed while events had to be handled first
+        if self.host.close_calls != close_calls:  # this side has closed while events had to be handled first
             info = msgspec.structs.replace(info, user_closed=True)
         info = self._with_will_reconnect(info)
         reporter = self.host.reporter
@@ -393,13 +393,11 @@ class PeerSession:
 
     # ------------------------------------------------------------ what the session reports
 
-    def keeps_session(self, info: CloseInfo) -> bool:
-        """Ask the owner whether to keep the session, whose connection has ended, for another connection."""
-        return self.host.owner.keeps_session(info)
+    # Functions of users are called last in each of these, when the session has its new state.
 
-    def session_detached(self, info: CloseInfo) -> None:
+    def session_detached(self, info: CloseInfo, decision: Decision) -> None:
         """The session is kept without a connection."""
-        self.host.owner.session_detached()
+        self.host.owner.session_detached(decision)
         self.outbox.wake_all()
         self.writer.overdue = False
         self._wake_wait_closed()
@@ -418,7 +416,7 @@ class PeerSession:
         return self.writer.phase is Phase.OPEN
 
     def give_up(self, payload: bytes) -> tuple[bytes, bool]:
-        """Tell the sender of a message to another node that it will not arrive, and end what waits for it there."""
+        """Fail the call of a message to another node that will not arrive. Return the message to send in its place."""
         error = MessageTooBig(
             f"a message of {len(payload)} bytes was given up, because it was lost again and again together with the "
             "engine (see client-output-buffer-limit of Redis, max_pending of NATS): send less at once, as a stream"
@@ -436,7 +434,7 @@ class PeerSession:
         return (instead := self.writer.terms.encode(Event((LOST,)))), self.writer.terms.is_text(instead)
 
     def session_resumed(self) -> None:
-        """Tell the owner that the session has resumed."""
+        """The session has resumed on another connection."""
         log = self.host.log
         log(logging.INFO, "peer %s at %s resumed its session", log.id, log.place)
         self.host.owner.resumed()

@@ -21,12 +21,11 @@ from ...errors import (
 )
 from ...limits import DEEPEST
 from ..handlers.observation import Message, mark_processed
-from ..inboxes.recipients import Decode
 from ..sending.pending import SENT
 from ..session.peer_host import PeerHost
 from ..wire.codecs import Codec, NegotiatedCodec, strict_decoder
 from ..wire.counting import SHARE, SMALL, decode_any
-from ..wire.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
+from ..wire.messages import LONGEST_CALL, Decode, WireMessage, channel_id, id_from_wire, is_id
 from ..wire.rejections import ABORTED, reason_from_wire
 from .dispatcher import Dispatcher
 
@@ -244,8 +243,8 @@ class Receiver:
             self._not_ours()
         elif i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
-        elif len(a) > LONGEST and a[0].__class__ is str:
-            why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
+        elif len(a) > LONGEST_CALL and a[0].__class__ is str:
+            why = f"got {len(a) - 1} arguments, at most {LONGEST_CALL - 1} are accepted"
             self._refuse(message, "too many arguments", why)
         elif h is not None and message.h is None:
             if i is not UNSET:

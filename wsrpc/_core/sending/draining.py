@@ -30,7 +30,7 @@ class DrainPhase(Enum):
     NONE = "neither side drains"
     ASKED = "this side drains, and the remote peer may still start something new"
     ANSWERED = "this side drains, and the remote peer starts nothing new"
-    FINISHING = "the remote peer drains, and what has started before goes on"
+    FINISHING = "the remote peer drains, and this side finishes what has started"
     OWING = "the remote peer drains, this side starts nothing new, and answers once the `open` handlers are done"
     SILENT = "the remote peer drains, this side starts nothing new, and has answered"
 

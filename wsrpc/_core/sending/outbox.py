@@ -1,158 +1,28 @@
-"""`Outbox`: sends the messages of a peer, now or later. `Outgoing`: a message on its way."""
+"""`Outbox`: sends the messages of a peer, now or later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
 from msgspec import UNSET
 
-from ..._base.closing import CloseCode, CloseInfo
+from ..._base.closing import CloseInfo
 from ..._base.misuse import shown_as
 from ..._base.names import RESERVED_EVENTS, ChannelRef, Offline
-from ...errors import ChannelClosed, ConnectionLost, SessionLost, WsrpcError
+from ...errors import ConnectionLost
 from ..handlers.invocation import CURRENT
-from ..inboxes.inbox import ReadableChannel
 from ..session.offline_queue import Encoded, OfflineQueue
 from ..session.peer_host import PeerHost
 from ..wire.codecs import BRACE
 from ..wire.messages import EVENT_OPTIONS, Event, Request, RequestOptions, event_on
-from ..wire.terms import Terms
 from .checks import check_sending
 from .gate import Gate, Waiter
+from .outgoing_message import Outgoing
 from .pending import HELD, QUEUED, SENT, Pending, PendingRequests
 from .phase import Phase
 from .places import PLACES, Place, Scope
 from .session_writer import SessionWriter
-
-FindChannel = Callable[[int], ReadableChannel | None]
-
-
-def _no_channel(h: int) -> None:
-    """Find no channel: there is no session."""
-
-
-class Outgoing(Encoded, kw_only=True):
-    """An event or a request on its way, from `Outbox.post` until the transport has it: the same record everywhere.
-
-    Most messages need no record, because they are sent at once.
-    """
-
-    message: Event | Request
-    outbox: Outbox
-    scope: Scope
-    writer: SessionWriter
-    """The writer of the session in which the message was made. When this session ends, the message fails, unless
-    ``scope`` is `Scope.PEER`."""
-    channel: ReadableChannel | None
-    """The anonymous channel of the message. None without one, and if the channel had ended already."""
-    fails_offline: bool
-    """Whether the message fails if it would have to wait for a connection."""
-    pending: Pending | None
-    """The request that the message makes. None for events."""
-    waiter: Waiter | None
-    """The place of its caller in a line. None if the caller does not wait, as that of `emit_nowait`."""
-    terms: Terms
-    """The terms by which ``payload`` is encoded, for the place where the message goes."""
-    waiting_bytes: int = 0
-    """Bytes of a request that will wait for a handler at the remote peer."""
-    encoded_late: bool = False
-    """Whether the message is encoded again as it leaves the queue."""
-
-    @property
-    def has_key(self) -> bool:
-        """Whether it is a call with a key."""
-        return self.pending is not None and self.pending.options.has_key
-
-    @property
-    def over(self) -> bool:
-        """Whether the session of the message is over, or its anonymous channel."""
-        if self.scope is Scope.PEER:
-            return False
-        if self.message.h is not UNSET and (self.channel is None or self.channel.over):
-            return True
-        return self.writer is not self.outbox.writer
-
-    # ------------------------------------------------------------ encoding
-
-    def encode(self) -> bytes:
-        """Encode the message by ``terms``, once, unless it says how much time is left. Return the payload."""
-        if not self.payload or (self.pending is not None and self.message.ctx is not UNSET):
-            self.payload = self._encode_by(self.terms)
-            self.text = self.terms.is_text(self.payload)
-        return self.payload
-
-    def _encode_by(self, terms: Terms) -> bytes:
-        if self.pending is not None and self.message.ctx is not UNSET:
-            self.message.ctx.remaining_ms = self.pending.remaining_ms(self.writer.loop.time())
-        return terms.encode_call(self.message)
-
-    def keep(self) -> None:
-        """Copy the arguments before the message waits, because the caller may change them.
-
-        Raises what encoding them raises.
-        """
-        # Before the greeting, the payload is JSON, in which bytes are text.
-        self.message.a = self.writer.settings.kept(self.message.a, self.payload if self.terms.known else b"")
-
-    def check_context(self) -> None:
-        """Refuse a call whose key the remote peer might ignore, and count metadata that it does not get.
-
-        Raises:
-            ValueError: the remote peer ignores keys.
-            WsrpcError: the remote peer has not said in time whether it knows keys.
-        """
-        writer, ctx = self.outbox.writer, self.message.ctx
-        terms = writer.terms
-        if ctx is UNSET or (terms.known and terms.context):
-            return
-        if self.pending is not None and self.has_key:
-            not_sent = f"{self.pending.event!r} was not sent: the remote peer"
-            if terms.known:
-                raise ValueError(f"{not_sent} does not speak wsrpc, and ignores key=")
-            seconds = writer.settings.limits.open_timeout
-            raise WsrpcError(f"{not_sent} has not said within {seconds:g} s if it knows keys (Limits.open_timeout)")
-        if terms.known and ctx.metadata is not UNSET:
-            writer.count_metadata()
-
-    # ------------------------------------------------------------ in the queue
-
-    def encoded(self) -> tuple[bytes, bool] | None:
-        payload, text, writer = self.payload, self.text, self.outbox.writer
-        if self.encoded_late:
-            if self.outbox.expects_session and writer.awaits_greeting(len(payload), has_key=self.has_key):
-                return None
-            self.check_context()
-            payload = self._encode_by(writer.terms)
-            text = writer.terms.is_text(payload)
-        if not self.of_session:
-            writer.terms.check(payload)
-        return payload, text
-
-    def was_sent(self) -> None:
-        if self.pending is not None:
-            self.outbox.requests.queued_was_sent(self.pending)
-
-    def was_refused(self, error: Exception) -> bool:
-        if self.pending is None:
-            return False
-        self.outbox.requests.fail(self.pending, error)
-        return True
-
-    # ------------------------------------------------------------ failing
-
-    def error(self, state: Phase) -> ConnectionLost | ChannelClosed:
-        """Return the error for the message, which can neither be sent nor wait."""
-        session, h, channel, waiter = self.writer.session, self.message.h, self.channel, self.waiter
-        if state is Phase.DRAINING and self.scope is not Scope.STARTED:
-            return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
-        if channel is not None and channel.over and not session.over:
-            return channel.closed_error()
-        lost = self.writer.not_sent()
-        if isinstance(session.end_error, SessionLost) and waiter is not None and waiter.is_waiting:
-            lost = session.end_error.for_outcome("not_sent")  # it was lost while the caller waited
-        return lost if h is UNSET else ChannelClosed(str(h), lost)
 
 
 class Outbox:
@@ -168,9 +38,9 @@ class Outbox:
     """
 
     __slots__ = (
+        "_host",
         "expects_session",
         "fails_offline",
-        "find_channel",
         "greeting_gate",
         "offline_queue",
         "requests",
@@ -186,6 +56,7 @@ class Outbox:
         expects_session: bool,
         fails_offline: bool,
     ) -> None:
+        self._host = host
         self.requests = PendingRequests(host, odd=odd)
         self.offline_queue = OfflineQueue(host)
         self.room_gate = Gate(host.loop, lambda: host.current.update())
@@ -197,17 +68,9 @@ class Outbox:
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
         self.fails_offline = fails_offline
-        self.find_channel: FindChannel = _no_channel
-        """Finds an open anonymous channel of the present session."""
 
     def __repr__(self) -> str:
         return f"<Outbox {self.writer.state} queued={len(self.offline_queue)}>"
-
-    # ------------------------------------------------------------ sessions
-
-    def set_session(self, writer: SessionWriter, find_channel: FindChannel) -> None:
-        """Send in another session from now on."""
-        self.writer, self.find_channel = writer, find_channel
 
     @property
     def expects_connection(self) -> bool:
@@ -353,10 +216,10 @@ class Outbox:
         fails_offline = offline == "fail" or (offline is None and self.fails_offline)
         return Outgoing(
             message=message,
-            outbox=self,
+            host=self._host,
             scope=scope,
             writer=writer,
-            channel=None if h is UNSET else self.find_channel(h),
+            channel=None if h is UNSET else self._host.current.channels.find(h),
             fails_offline=fails_offline and not started,
             pending=pending,
             waiter=waiter,
@@ -508,15 +371,6 @@ class Outbox:
         self.requests.capacity_gate.wake()
         self.room_gate.wake()
 
-    async def wait_written(self) -> None:
-        """Wait until all callers that wait for room have sent their messages. Cancelling is safe."""
-        waiter = self.room_gate.enter()
-        try:
-            while self.writer.session.full or not waiter.is_first:
-                await waiter.wait()
-        finally:
-            waiter.exit()
-
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another connection."""
@@ -540,7 +394,6 @@ class Outbox:
 
     def fail_session(self, lost: ConnectionLost) -> None:
         """Fail the messages of the session, which is over. All other messages wait for the next session, if any."""
-        self.find_channel = _no_channel
         self.offline_queue.end_session(lost)
         self.requests.fail_sent(lost)
         if not self.expects_session:

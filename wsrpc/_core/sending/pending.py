@@ -157,7 +157,7 @@ class Pending(Struct, eq=False):
     """Whether its timeout is over, and the node that passes it on is to report whether it was sent."""
 
     def remaining_ms(self, now: float) -> int | UnsetType:
-        """Return the time that its handler has, in milliseconds. UNSET if the handler is not told."""
+        """Return the time that its handler has, in milliseconds. UNSET if the request does not say it."""
         if self.deadline is None or not self.options.sends_timeout:
             return UNSET
         return 0 if self.awaits_report else milliseconds(self.deadline - now)

@@ -18,7 +18,7 @@ class Phase(Enum):
     AWAY_NOT_OPEN = "the session waits for another connection, on which it will not be `OPEN` at once"
     OPENING = "`open` handlers are running"
     """Or messages in the queue wait until it is known what the remote peer accepts."""
-    FINISHING = "the remote peer is about to close, and what has started before goes on"
+    FINISHING = "the remote peer is about to close, and this side finishes what has started"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
 

@@ -182,8 +182,13 @@ class SessionWriter:
         self.overdue = self.session.full
 
     async def wait_room(self) -> None:
-        """Wait until there is room, or the session has ended. Cancelling is safe."""
-        await self.session.wait_room()
+        """Wait until there is room and earlier callers have sent, or the session has ended. Cancelling is safe."""
+        waiter = self.room_gate.enter()
+        try:
+            while self.session.full or not waiter.is_first:
+                await waiter.wait()
+        finally:
+            waiter.exit()
 
     def flush_broadcasts(self) -> None:
         """Send the broadcasts that wait, as far as there is room."""

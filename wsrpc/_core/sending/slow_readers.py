@@ -11,7 +11,7 @@ import msgspec
 from ..._base.queues import BoundedQueue
 from ...errors import ConnectionLost, repr_of
 
-ENTRY = 256
+BYTES_PER_BROADCAST = 256
 """Bytes that a waiting message takes besides its payload. (Peers may share the payload.)"""
 
 
@@ -64,7 +64,7 @@ Message = tuple[bytes, bool]
 
 
 def _size(message: Message) -> int:
-    return len(message[0]) + ENTRY
+    return len(message[0]) + BYTES_PER_BROADCAST
 
 
 class SlowReaderQueue(BoundedQueue[Message]):
@@ -102,7 +102,7 @@ class SlowReaderQueue(BoundedQueue[Message]):
 
         With `KeepLatest`, the message takes the place of the message with the same ``key``.
         """
-        if slow == "drop_newest" and self.items and not self.fits(len(payload) + ENTRY):
+        if slow == "drop_newest" and self.items and not self.fits(len(payload) + BYTES_PER_BROADCAST):
             self._drop(1, slow)
             return False
         before = len(self)

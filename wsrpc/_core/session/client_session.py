@@ -30,9 +30,9 @@ from .session_end import SessionEnd
 from .session_states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds that the first attempt to resume waits for the answer of the server. After each attempt whose answer does
-not come in time, the next one waits so much longer: if many clients return over a slow network, the answers arrive
-late. Attempts without an answer do not end the session, because the server may still keep it."""
+"""Seconds that the first attempt to resume waits for the answer of the server. Each attempt without an answer adds as
+many seconds to the wait of the next one: if many clients return over a slow network, the answers arrive late. Attempts
+without an answer do not end the session, because the server may still keep it."""
 UNNAMED = 30.0
 """Seconds for which a session without a welcome asks for its first answer."""
 REFUSALS = {
@@ -139,7 +139,7 @@ class ClientSession(Session):
 
     @property
     def may_move(self) -> bool:
-        """Whether the session goes on if its connection is dropped for another one, with `CloseCode.RESUMES`.
+        """Whether the session can resume if its connection is dropped for another one, with `CloseCode.RESUMES`.
 
         Also before the welcome. But a plain server does not resume the session, and has no transport but WebSocket.
         """
@@ -208,7 +208,7 @@ class ClientSession(Session):
 
     def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
         """Wait for another connection, because this connection will bring no answer."""
-        if info.code >= 3000 and info.code not in RESUMABLE:  # the server has closed the session meanwhile
+        if info.code >= 3000 and info.code not in RESUMABLE:  # the server has closed the session
             self.last_close = info
         self._end_attempt(attempt)
         attempt.connection.transport.abort()

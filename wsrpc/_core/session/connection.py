@@ -37,6 +37,7 @@ class Connection:
     __slots__ = (
         "above_high_water",
         "acknowledged",
+        "closing",
         "ended",
         "offered",
         "owner",
@@ -66,6 +67,8 @@ class Connection:
         """The features that this side has offered when it asked to resume a session on this connection."""
         self.above_high_water = False
         """Whether the transport holds more unsent bytes than its high-water mark."""
+        self.closing = False
+        """Whether messages are ignored, because this side closes the connection."""
         self.ended: CloseInfo | None = None
         self.waits: Callable[[], bool] = bool
         """Returns whether something waits for the remote peer, so that a dead connection must be noticed soon."""
@@ -82,26 +85,13 @@ class Connection:
         with suppress(ConnectionLost):  # the transport reports that itself
             self.send(write_control(control), True)
 
-    def set_receive(self, receive: Receive) -> None:
-        """Pass all further messages to ``receive``."""
-        self.receive = receive
-
     def stop_receiving(self) -> None:
-        """Ignore all further messages."""
-        self.receive = ignore_message
-
-    def start_closing(self) -> None:
         """Ignore all further messages. Only the transport still learns that the remote peer acknowledges messages."""
-        self.receive = self._receive_closing
+        self.closing, self.receive = True, self._receive_closing
 
     def _receive_closing(self, payload: bytes | bytearray, text: bool, /) -> None:
         if text and isinstance(read_control(payload), Ack):
             self.acknowledged()
-
-    @property
-    def ignores_messages(self) -> bool:
-        """Whether messages are ignored, as while this side closes the connection."""
-        return self.receive in (ignore_message, self._receive_closing)
 
     def disown(self) -> None:
         """Pass nothing to the owner any more: it continues without this connection."""

@@ -119,7 +119,7 @@ class IncomingResume:
             if isinstance(asked, Resume):
                 self._decide(asked)
                 return
-            if isinstance(asked, Probe):  # the client tries whether messages pass, and has another connection meanwhile
+            if isinstance(asked, Probe):  # the client tests this connection, and still uses another one
                 if not self.connection.above_high_water:
                     self.connection.send_control(Alive())
                 return
@@ -138,10 +138,10 @@ class IncomingResume:
         self._decided.set_result(asked if found == "elsewhere" and self._elsewhere is not None else found)
 
     def _refuse(self, why: str) -> None:
-        """Tell the client that its session is over, or begins. Its request is the hello of a new session.
+        """Answer that the session is over, or begins. The request is the hello of a new session.
 
         Raises:
-            ConnectionLost: the client has left meanwhile. A new session would take the address of its next connection.
+            ConnectionLost: the client has left. A new session would take the address of its next connection.
         """
         if any(text and isinstance(read_control(payload), Gone) for payload, text in self._early):
             raise self._drop("the client has left")

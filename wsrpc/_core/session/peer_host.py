@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from ..peer.peer_session import PeerSession
 
 
-NO_MISFITS: dict[tuple[str, str], int] = {}
-NONE_DEPRECATED: dict[str, int] = {}
 LONGEST_EVENT = 200
-"""Characters of an event that tell it apart from others there."""
+"""Characters of an event by which its calls are counted."""
 MOST_MISFITS = 32
 """Number of events of a peer whose misfits are counted one by one."""
 
@@ -48,6 +46,7 @@ class PeerHost:
     __slots__ = (
         "_passed",
         "_since",
+        "close_calls",
         "contract",
         "core",
         "current",
@@ -93,10 +92,10 @@ class PeerHost:
         self.log = log
         self.ignored: Counter[str] = Counter()
         """Numbers of messages that were not handled, by kind."""
-        self.misfits = NO_MISFITS
-        """Numbers of misfits by event and kind. Made for the first of them, because most peers have none."""
-        self.deprecated = NONE_DEPRECATED
-        """Numbers of calls by the remote peer, by deprecated event. Made for the first of them."""
+        self.misfits: dict[tuple[str, str], int] = {}
+        """Numbers of misfits by event and kind."""
+        self.deprecated: dict[str, int] = {}
+        """Numbers of calls by the remote peer, by deprecated event."""
         self.warned: frozenset[str] = frozenset()
         """The events that are deprecated at the remote peer, as far as it was logged."""
         self.meter: Callable[[Transport, Traffic | None], None] | None = None
@@ -105,11 +104,14 @@ class PeerHost:
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
         self.contract: str | None = None
-        """What the remote peer says of its contract. None if it says nothing."""
+        """The contract that the remote peer has announced. None if it has announced none."""
         self.skipped_broadcasts = 0
         """Number of broadcasts that were not sent because the remote peer reads too slowly."""
         self.metadata_not_sent = 0
         """Number of messages that were sent without their metadata, because the remote peer does not accept any."""
+        self.close_calls = 0
+        """Number of calls of this side that closed the peer. A session does not start if the number has changed since
+        its start was requested."""
         self._since = 0.0
         self._passed: Traffic | None = None
         """Traffic of the connections before the present one."""
@@ -125,7 +127,7 @@ class PeerHost:
         return self.reporter.spawn(coroutine)
 
     def ignore(self, kind: str, /) -> None:
-        """Count a message of the remote peer that makes no sense."""
+        """Count an invalid message of the remote peer."""
         self.ignored[kind] += 1
 
     def count(self, kind: str, text: object, times: int = 1, /, *, call: CallFields | None = None) -> None:
@@ -156,8 +158,6 @@ class PeerHost:
         """
         if dropped:
             self.ignored[kind] += 1
-        if self.misfits is NO_MISFITS:
-            self.misfits = {}
         key = event[:LONGEST_EVENT], kind
         if key not in self.misfits:
             if len(self.misfits) >= MOST_MISFITS:
@@ -170,8 +170,6 @@ class PeerHost:
 
     def count_deprecated(self, event: str, why: str, /, *, call: CallFields) -> bool:
         """Count a call of a deprecated event, and log the first. Return whether it is the first."""
-        if self.deprecated is NONE_DEPRECATED:
-            self.deprecated = {}
         first = self.deprecated[add_to(self.deprecated, event)] == 1
         if first:
             text = "event %s was called, and is deprecated: %s (further calls are counted in peer.stats().deprecated)"

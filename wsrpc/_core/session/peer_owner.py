@@ -9,7 +9,7 @@ import msgspec
 
 from ..._base.closing import CloseInfo
 from ..wire.settings import Settings
-from .session_end import SessionEnd
+from .session_end import NO_DECISION, Decision, SessionEnd
 
 if TYPE_CHECKING:
     from ..handlers.registry import Registry
@@ -57,14 +57,14 @@ class PeerOwner:
     def greeted(self) -> None:
         """It is known what the remote peer supports: it has said hello, or is a plain peer."""
 
-    def keeps_session(self, info: CloseInfo, /) -> bool:
-        """The connection has ended. Decide whether the session may wait for another one, and change nothing yet.
+    def decide(self, info: CloseInfo, /) -> Decision:
+        """The connection has ended. Decide what follows, and change nothing yet.
 
-        `session_detached` or `session_over` follows, if the session has not ended meanwhile.
+        `session_detached` or `session_over` follows with the decision, if the session has not ended meanwhile.
         """
-        return False
+        return NO_DECISION
 
-    def session_detached(self) -> None:
+    def session_detached(self, decision: Decision, /) -> None:
         """The session waits for another connection."""
 
     def resumed(self) -> None:

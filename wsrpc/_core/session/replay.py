@@ -30,9 +30,10 @@ ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
 """After so many messages or bytes, an acknowledgement leaves within a turn of the event loop. Both numbers are small
 compared with the limits of the remote peer's replay buffer."""
-LOSSES, LONG_ENOUGH, LARGE = 4, 30.0, 32 * 1024
-"""Connections and seconds in which the first message may be lost again and again, and bytes that each engine carries.
-See `ReplayBuffer.prepare_again`."""
+LOSSES, LOSING_SECONDS = 4, 30.0
+"""Connections in a row, and seconds, in which the first message may be lost. See `ReplayBuffer.prepare_again`."""
+ENGINE_BYTES = 32 * 1024
+"""Bytes of a message that each engine carries."""
 ACK_SECONDS = 1.0
 """Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
 
@@ -209,7 +210,7 @@ class ReplayBuffer:
         """Prepare the messages for another connection, which has to show that it is fast. Called once for each.
 
         Return why the session cannot go on: its first message has not arrived on `LOSSES` connections in a row, in
-        `LONG_ENOUGH` seconds. All later messages would wait for it, and the path may be unable to carry it.
+        `LOSING_SECONDS` seconds. All later messages would wait for it, and the path may be unable to carry it.
 
         Between nodes, the largest message is given up instead: what carries the connections may be unable to carry it,
         so that all further connections would end, too.
@@ -229,9 +230,9 @@ class ReplayBuffer:
         if self._losses < LOSSES:
             return None
         if not self._host.settings.between_nodes:
-            late = self._host.loop.time() - self._lost_at >= LONG_ENOUGH
+            late = self._host.loop.time() - self._lost_at >= LOSING_SECONDS
             return f"a message of {len(payloads[0])} bytes was lost {self._losses} times in a row" if late else None
-        if len(largest) > LARGE:
+        if len(largest) > ENGINE_BYTES:
             index = payloads.index(largest)
             payloads[index], self._texts[index] = self._host.current.give_up(largest)
             self.size += len(payloads[index]) - len(largest)
@@ -261,7 +262,7 @@ class ReplayBuffer:
         def check() -> None:
             if self._progress != before:
                 self.start_stall_timer()
-            elif not connection.ignores_messages:  # else this side closes it, and ignores acknowledgements
+            elif not connection.closing:  # else acknowledgements are ignored
                 connection.drop(CloseInfo(CloseCode.ABNORMAL, f"nothing was acknowledged for {seconds:g} s"))
 
         self._stall_timer = loop.call_at(loop.time() + seconds, check)

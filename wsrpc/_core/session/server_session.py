@@ -28,7 +28,7 @@ from .offline_queue import OfflineQueue
 from .peer_host import PeerHost
 from .replay import Send
 from .session import BYTES_PER_MESSAGE, NOT_CONNECTED, Session
-from .session_end import SessionEnd
+from .session_end import Decision, SessionEnd
 from .session_states import SessionInput
 from .tokens import Tokens
 
@@ -194,8 +194,8 @@ class ServerSession(Session):
 
     # ------------------------------------------------------------ memory without a connection
 
-    def _detach(self, info: CloseInfo) -> None:
-        super()._detach(info)
+    def _detach(self, info: CloseInfo, decision: Decision) -> None:
+        super()._detach(info, decision)
         if self.state.away and info.code != CloseCode.FENCED:  # otherwise the client has another connection
             self.update_memory()
 

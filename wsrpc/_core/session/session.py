@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -24,9 +23,9 @@ from ..wire.control import (
     Drain,
     Hello,
     LimitsChanged,
+    UnknownControl,
     Welcome,
     announce,
-    is_control,
     read_control,
     write_control,
 )
@@ -36,7 +35,7 @@ from .offline_queue import Encoded, OfflineQueue
 from .parts import MARK, PART_BYTES
 from .peer_host import PeerHost
 from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
-from .session_end import SessionEnd, end_of
+from .session_end import NO_DECISION, Decision, SessionEnd, end_of
 from .session_states import SessionInput, SessionState, after
 
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
@@ -73,7 +72,6 @@ class Session:
         "_offline_queue",
         "_read_ended",
         "_receive",
-        "_room",
         "_wrap",
         "acknowledger",
         "connection",
@@ -123,8 +121,6 @@ class Session:
         """Seconds for which the session is kept without a connection."""
         self.full = False
         """Whether senders wait: the connection is above its high-water mark, or `Limits.replay_bytes` is reached."""
-        self._room: asyncio.Future[None] | None = None
-        """Done when the session has room, or is over. None unless something waits for room."""
         self._expiry_timer: Timer | None = None
         """Ends the session after ``ttl`` seconds without a connection. Before the welcome, it stops the keeping."""
 
@@ -168,7 +164,7 @@ class Session:
         """Pass all further messages to ``receive``."""
         self._receive = receive
         if self.connection is not None:
-            self.connection.set_receive(receive)
+            self.connection.receive = receive
 
     def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Receive messages from now on. Messages that have already arrived are received within this call."""
@@ -179,7 +175,7 @@ class Session:
         if connection.ended is not None:  # before it belonged to this session
             self._host.loop.call_soon(partial(self.connection_lost, connection, connection.ended))
         elif self.state is SessionState.CLOSING:
-            connection.start_receiving(ignore_message, ignore_end)
+            connection.start_receiving(connection.receive, ignore_end)
         else:
             connection.start_receiving(receive, read_ended)
 
@@ -297,7 +293,7 @@ class Session:
                 continue
             try:
                 encoded = message.encoded()
-            except (ValueError, WsrpcError) as exc:  # the remote peer has announced meanwhile what it accepts
+            except (ValueError, WsrpcError) as exc:  # refused by what the remote peer has announced since then
                 self._offline_queue.refuse(message, exc)
                 continue
             if encoded is None:
@@ -309,13 +305,6 @@ class Session:
                 return
             message.withdraw()
             message.was_sent()
-
-    async def wait_room(self) -> None:
-        """Wait until the session has room, or is over. Cancelling is safe."""
-        if self.full:
-            if self._room is None:
-                self._room = self._host.loop.create_future()
-            await asyncio.shield(self._room)
 
     def update_full(self, *, other_connection: bool = False) -> None:
         """Update ``full``, because something has changed on which it depends.
@@ -332,14 +321,7 @@ class Session:
         )
         if (full != self.full or other_connection) and self.state is not SessionState.OVER:
             self.full = full
-            if not full:
-                self._wake()
             self._host.current.room_changed()
-
-    def _wake(self) -> None:
-        if self._room is not None:
-            self._room.set_result(None)
-            self._room = None
 
     def _waits(self) -> bool:
         """Return whether something waits for the remote peer: an acknowledgement, a response or a channel."""
@@ -371,7 +353,7 @@ class Session:
                 connection.mark_resumable(self._waits)
                 if not self.state.resumes:
                     self._move(SessionInput.COUNTED)
-            connection.set_receive(self.acknowledger.counted_receive(connection, self._receive))
+            connection.receive = self.acknowledger.counted_receive(connection, self._receive)
 
     def stop_keeping(self) -> None:
         """From now on, neither count nor keep sent messages. The session will end with its connection.
@@ -406,46 +388,40 @@ class Session:
 
     def receive_control(self, payload: bytes | bytearray) -> bool:
         """Receive a control message. Return False if ``payload`` is another message."""
-        message: Control | None = read_control(payload)
+        message = read_control(payload)
         if message is None:
-            if not is_control(payload):
-                return False
-            self._host.ignore("unknown control message")
-            return True
+            return False
         if self.acknowledger is not None and isinstance(message, UNCOUNTED):
             self.acknowledger.uncount(len(payload))
-        if isinstance(message, (CreditMessage, Drain)):
+        if isinstance(message, UnknownControl):
+            self._host.ignore("unknown control message")
+        elif isinstance(message, (CreditMessage, Drain)):
             self._host.current.control_received(message)
         elif not self._handle_control(message):
             self._host.ignore("control message out of place")
         return True
 
-    def _handle_control(self, message: Control) -> bool:
+    def _handle_control(self, message: Any) -> bool:
         """Handle a control message that is about the session. Return False if it is out of place."""
-        negotiation = self.negotiation
+        negotiation, host = self.negotiation, self._host
+        greeted = negotiation.common is not None
         if isinstance(message, Ack) and self.acknowledger is not None:
             self._acknowledged(message)
-            return True
-        elif isinstance(message, LimitsChanged) and negotiation.common is not None:
-            if (why := message.limits.objection()) is not None:
-                self.fail(CloseCode.INVALID_DATA, why)
-            else:
-                negotiation.apply(message.limits)
-            return True
-        elif isinstance(message, Deprecated) and negotiation.common is not None:
-            self._host.warn_deprecated(message.event, message.why)
-            return True
-        elif isinstance(message, self.greeting) and negotiation.common is None:
-            if isinstance(message, Hello) and message.v < VERSION:
-                self._host.ignore("hello of another version")
-            elif (why := message.limits.objection()) is not None:
-                self.fail(CloseCode.INVALID_DATA, why)
-            else:
-                self._host.log.program, self._host.contract = short_line(message.program), short_line(message.contract)
-                negotiation.agree(message.features)
-                self._greeting_received(message)
-            return True
-        return False
+        elif isinstance(message, Deprecated) and greeted:
+            host.warn_deprecated(message.event, message.why)
+        elif not isinstance(message, LimitsChanged if greeted else self.greeting):
+            return False
+        elif isinstance(message, Hello) and message.v < VERSION:
+            host.ignore("hello of another version")
+        elif (why := message.limits.objection()) is not None:
+            self.fail(CloseCode.INVALID_DATA, why)
+        elif isinstance(message, LimitsChanged):
+            negotiation.apply(message.limits)
+        else:
+            host.log.program, host.contract = short_line(message.program), short_line(message.contract)
+            negotiation.agree(message.features)
+            self._greeting_received(message)
+        return True
 
     def _acknowledged(self, ack: Ack) -> None:
         """Drop the messages that have arrived from the replay buffer."""
@@ -470,17 +446,14 @@ class Session:
             self._drop(info, resumable=info.code in RESUMABLE)
 
     def _drop(self, info: CloseInfo, *, resumable: bool) -> None:
-        """Lose the connection: the owner decides, then the session moves, and then the owner acts.
-
-        The owner may ask a function of the user, which may close the peer or bind another connection.
-        """
-        keeps = self._host.current.keeps_session(info)
-        if keeps and resumable and self.state.resumes:
-            self._detach(info)
+        """Lose the connection. The owner decides, and may ask a function of the user, which may end the session."""
+        decision = self._host.owner.decide(info)
+        if decision.keeps and resumable and self.state.resumes:
+            self._detach(info, decision)
         elif not self.over:
-            self.end(SessionInput.ENDED, info=info)
+            self.end(SessionInput.ENDED, info=info, decision=decision)
 
-    def _detach(self, info: CloseInfo) -> None:
+    def _detach(self, info: CloseInfo, decision: Decision) -> None:
         """Wait for another connection for ``ttl`` seconds."""
         self._detach_connection()
         self._move(SessionInput.DETACHED)
@@ -488,10 +461,8 @@ class Session:
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
-        # For the functions of `on_detach`. What they send updates it again.
-        self.full = self.replay is not None and self.replay.at_limit
-        self._host.current.session_detached(info)
         self.update_full(other_connection=True)
+        self._host.current.session_detached(info, decision)
 
     def _detach_connection(self) -> None:
         """Drop the present connection. The session ignores what it still delivers."""
@@ -513,8 +484,8 @@ class Session:
         is_open = self._host.current.session_resuming(connection, limits)
         self.send_queued(include_user_messages=is_open)
         self._announce_changes()
+        self.update_full(other_connection=True)
         self._receive_again(connection)
-        self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
     def _counts_agree(self, connection: Connection, rx: int, size: int, limits: Announced) -> bool:
         """Drop the ``rx`` messages of ``size`` bytes that have arrived.
@@ -576,7 +547,7 @@ class Session:
         self._move(SessionInput.CLOSED)
         self.last_close = info
         if self.connection is not None:
-            self.connection.start_closing()
+            self.connection.stop_receiving()
 
     def _announce_end(self) -> None:
         """Announce that the session ends with its connection, if the remote peer might not notice this."""
@@ -593,14 +564,16 @@ class Session:
         elif self.state.lives and self.state is not SessionState.CLOSING:
             self._host.current.fail(code, reason)
 
-    def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
+    def end(
+        self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None, decision: Decision = NO_DECISION
+    ) -> None:
         """End the session and everything that belongs to it. Close its connection, if it is still open.
 
         Args:
             why: the reason of `SessionLost`, if the session has no connection.
             info: how the connection ends. None if ``last_close`` says how. See `end_of`.
         """
-        end, connection = end_of(self.state, cause, self.last_close, info, why), self.connection
+        end, connection = end_of(self.state, cause, self.last_close, info, why, decision), self.connection
         still_open = connection is not None and connection.ended is None
         if still_open and self.state is not SessionState.CLOSING:
             self._announce_end()
@@ -609,7 +582,6 @@ class Session:
         self._move(cause)
         self._stop_timers()
         self._drop_messages()
-        self._wake()
         self._release(end)
         self._host.current.session_over(end)
         if connection is not None and still_open:
@@ -636,7 +608,7 @@ class Session:
 
 
 def short_line(text: str) -> str | None:
-    """Return what a remote peer says of itself, as one short line. None if it says nothing."""
+    """Return what a remote peer has announced, as one short line. None if it is empty."""
     return intern(one_line(text[:64])) or None  # interned, because a fleet has thousands of clients with few programs
 
 

@@ -1,4 +1,4 @@
-"""`SessionEnd`: how a session has ended."""
+"""`SessionEnd`: how a session has ended. `Decision`: what its owner has decided about the end of a connection."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ import msgspec
 from ..._base.closing import CloseInfo
 from ...errors import ConnectionLost, SessionLost, closed_here
 from .session_states import SessionInput, SessionState
+
+
+class Decision(NamedTuple):
+    """What the owner of a peer has decided about a connection that has ended."""
+
+    keeps: bool = False
+    """Whether the session may wait for another connection."""
+    after: float | Exception | None = None
+    """Of a client: the seconds until it dials again, or the error with which it gives up. None if it does neither."""
+
+
+NO_DECISION = Decision()
 
 
 class SessionEnd(NamedTuple):
@@ -24,10 +36,17 @@ class SessionEnd(NamedTuple):
     if this side has not closed it, how its connection has ended."""
     error: ConnectionLost
     """The error of calls in flight."""
+    decision: Decision
+    """What the owner has decided, if it was asked."""
 
 
 def end_of(
-    was: SessionState, cause: SessionInput, last_close: CloseInfo, info: CloseInfo | None = None, why: str = ""
+    was: SessionState,
+    cause: SessionInput,
+    last_close: CloseInfo,
+    info: CloseInfo | None = None,
+    why: str = "",
+    decision: Decision = NO_DECISION,
 ) -> SessionEnd:
     """Return how a session ends.
 
@@ -44,4 +63,4 @@ def end_of(
     if closed_with.user_closed:  # with whatever code the remote peer has answered
         info = msgspec.structs.replace(info, user_closed=True)
         closed_here(lost)
-    return SessionEnd(cause, was, info, closed_with, lost)
+    return SessionEnd(cause, was, info, closed_with, lost, decision)

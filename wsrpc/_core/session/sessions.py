@@ -27,7 +27,7 @@ MOST_CLOSED = 10_000
 half a KiB. Also of the keys of silent connections."""
 WAS_OPEN = 2.0
 """Seconds, less than a client waits for the first message on a WebSocket before it asks over HTTP."""
-LONGEST_NAME = 64
+LONGEST_SESSION_NAME = 64
 """Characters of the longest name that a client may give to its session."""
 
 
@@ -85,7 +85,7 @@ class Sessions:
             name: the name that its client has given to it. If it is used, or not valid, the returned name is empty.
         """
         sid = f"{self.here}.{name or secrets.token_urlsafe(16)}"
-        if sid in self._named or "." in name or len(name) > LONGEST_NAME:
+        if sid in self._named or "." in name or len(name) > LONGEST_SESSION_NAME:
             return "", 0.0
         self._named[sid] = session
         return sid, self._kept_for

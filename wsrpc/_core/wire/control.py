@@ -203,19 +203,17 @@ UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone, Probe, Alive)
 about one connection."""
 
 
+class UnknownControl:
+    """A control message of a later version."""
+
+
 class _Control(Struct, forbid_unknown_fields=True):
     ours: bool = msgspec.field(name="ws-wrapper")
-    wsrpc: Control
-
-
-class _Shape(Struct, forbid_unknown_fields=True):
-    ours: bool = msgspec.field(name="ws-wrapper")
-    wsrpc: dict[str, Any]
+    wsrpc: Any
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Control).decode
-_decode_shape = msgspec.json.Decoder(_Shape).decode
 
 
 def announce(limits: Limits) -> Announced:
@@ -231,21 +229,16 @@ def write_control(message: Control) -> bytes:
 
 
 def read_control(payload: bytes | bytearray) -> Any:
-    """Return the control message in a text. None if the text is not a known control message."""
+    """Return the control message in a text, or an `UnknownControl`. None if the text is a user's message."""
     if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
         return None
     try:
         control = _decode(payload)
-    except (msgspec.DecodeError, RecursionError):  # also a `ValidationError`, for unknown kinds of messages
-        return None
-    return None if control.ours else control.wsrpc
-
-
-def is_control(payload: bytes | bytearray) -> bool:
-    """Return whether a text has the shape of a control message, known or not. Such texts are never a user's message."""
-    if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
-        return False
-    try:
-        return not _decode_shape(payload).ours
     except (msgspec.DecodeError, RecursionError):
-        return False
+        return None
+    if control.ours or control.wsrpc.__class__ is not dict:
+        return None
+    try:
+        return msgspec.convert(control.wsrpc, Control)
+    except msgspec.ValidationError:
+        return UnknownControl()

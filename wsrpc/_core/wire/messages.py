@@ -59,7 +59,7 @@ class WireMessage(Struct):
     t: Any = UNSET
 
 
-LONGEST = 1 + 64
+LONGEST_CALL = 1 + 64
 """Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many arguments."""
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 PassedOptions = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
@@ -75,7 +75,7 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
     event.
     """
 
-    a: Annotated[list[Any], Meta(min_length=1, max_length=LONGEST)] | UnsetType = UNSET
+    a: Annotated[list[Any], Meta(min_length=1, max_length=LONGEST_CALL)] | UnsetType = UNSET
     i: Id | UnsetType = UNSET
     h: Id | None = None
     ours: UnsetType | None = field(default=UNSET, name="ws-wrapper")
@@ -128,8 +128,8 @@ class RequestOptions(Struct, frozen=True, eq=False):
     context: CallContext | None = None
     """What travels with the request. `message` adds the remaining time."""
     sends_timeout: bool = False
-    """Whether the handler is told how much time is left: its caller has set ``timeout``, or is a handler whose own time
-    is limited in this way. (A default, `Limits.request_timeout`, is not told.)"""
+    """Whether the request says how much time is left: its caller has set ``timeout``, or is a handler whose own time is
+    limited in this way. (Requests do not send the default, `Limits.request_timeout`.)"""
     wants_channel: bool = False
     """Whether the answer must be a channel."""
     between_nodes: bool = False

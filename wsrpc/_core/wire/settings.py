@@ -31,7 +31,7 @@ AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, De
 OURS = {JsonCodec, MsgpackCodec, NegotiatedCodec, GoCodec}
 """Codecs that decode what they have encoded."""
 
-LARGE = 64 * 1024
+UNGREETED_BYTES = 64 * 1024
 """Bytes of the largest message that a client sends before it knows whether the server is a wsrpc server."""
 
 KINDS = 16
@@ -39,7 +39,7 @@ KINDS = 16
 
 
 PROGRAM = re.compile("[ -~]{1,64}").fullmatch
-"""Whether a text can be what a side says of its program."""
+"""Whether a text can name a program."""
 
 
 class Settings(msgspec.Struct, frozen=True, dict=True):
@@ -59,9 +59,9 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that returns what the log shows of the arguments."""
     program: str = ""
-    """What this side says of its program. Empty if it says nothing."""
+    """The program that this side announces. Empty if it announces none."""
     contract: Callable[[], str] = str
-    """Function that returns what this side says of its contract. Empty if it says nothing, as from ``str()``."""
+    """Function that returns the contract that this side announces. Empty if it announces none, as from ``str()``."""
     threads: Threads = msgspec.field(default_factory=Threads)
     """The threads of the handlers of all peers."""
 
@@ -73,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def kept(self, a: tuple[Any, ...], payload: bytes = b"") -> tuple[Any, ...]:
         """Return a copy of the name and the arguments of a call that waits, because its caller may change them.
 
-        A codec of the user's own may be unable to decode what it has encoded, so its calls are only checked.
+        A codec of the user may be unable to decode what it has encoded, so the call is only checked.
 
         Args:
             payload: the call, if it was encoded.
@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def copy(self) -> Callable[[Any], Any] | None:
-        """Function that copies a value, in a form that is encoded like the value. None with a codec of the user's own.
+        """Function that copies a value, in a form that is encoded like the value. None with a codec of the user.
 
         It raises an exception for some values that can be encoded. It does not copy a bytearray inside of a value.
         """
@@ -110,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         if self.between_nodes:
             limit = "what the engine of the cluster takes, such as max_payload of NATS"
         known = self.between_nodes or not self.extensions
-        unchecked, context = (largest, self.between_nodes) if known else (min(LARGE, largest), True)
+        unchecked, context = (largest, self.between_nodes) if known else (min(UNGREETED_BYTES, largest), True)
         sizes = (largest, unchecked, largest, limit)
         return Terms(codec, codec.encode, codec.text, *sizes, context=context, known=known, names_rooms=self.local)
 
