@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from core_driver import Blocked
+from tenacity import wait_fixed
 from waiting import settled, until
 
 from wsrpc import (
@@ -249,7 +250,7 @@ async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
     names = ["ada"] * 6
     server = quoted(Quotas(by=lambda _: names.pop(), connections=1))
     line = Line(server)
-    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.1, max=0.1)) as client:
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(wait=wait_fixed(0.1))) as client:
         [peer] = server.peers
         line.cut(half_open=True)  # the server has not noticed
         await client.wait_connected()
