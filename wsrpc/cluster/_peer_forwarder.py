@@ -212,9 +212,7 @@ class PeerForwarder:
         for one, other in ((near, far), (far, near)):
             self._joined[one] = other
             one.own_registry().fall_back_to(self.handler)
-            one.on_end = partial(self._parted, one)
-            if one.over:
-                self._parted(one)
+            one.when_ended(partial(self._parted, one))
         ItemForwarder(far, near, self._tasks.spawn)
         ItemForwarder(near, far, self._tasks.spawn)
         near.mailbox.listen()

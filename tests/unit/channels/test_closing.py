@@ -341,7 +341,7 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     core = core_of(s.channel)
     assert core.state is state
     told: list[str] = []
-    core.on_end = lambda: told.append("handler")
+    core.on_end = (lambda: told.append("handler"),)
     core.set_producer(Told(told))
     assert told == (["producer"] if core.over else []), "one that comes too late is told at once"
     told.clear()

@@ -127,8 +127,8 @@ class ChannelCore:
         self._timer: Timer | None = None
         """See `abort_after`."""
         self._closed: asyncio.Future[None] | None = None
-        self.on_end: Callable[[], object] | None = None
-        """Called once, when the channel has ended."""
+        self.on_end: tuple[Callable[[], object], ...] = ()
+        """Functions that are called once, when the channel has ended."""
         self.producer: Producing | None = None
         """Sends the items of this side. None if this side does not produce, and after the end."""
         self._credit: tuple[int, int] | None = None
@@ -185,18 +185,11 @@ class ChannelCore:
             await asyncio.sleep(0)  # the handlers get the messages in the next turn of the event loop
 
     def when_ended(self, function: Callable[[], object]) -> None:
-        """Call ``function`` when the channel has ended, after the present ``on_end``."""
-        before = self.on_end
-
-        def call_both() -> None:
-            if before is not None:
-                before()
-            function()
-
+        """Call ``function`` when the channel has ended, or now."""
         if self.over:
             function()
         else:
-            self.on_end = call_both
+            self.on_end += (function,)
 
     # ------------------------------------------------------------ opening
 
@@ -382,7 +375,7 @@ class ChannelCore:
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End the channel on this side, with everything that belongs to it. All other ways to end it call this method.
 
-        The producer and ``on_end`` are notified once, and at once. ``on_end`` cancels the task of a handler that
+        The producer and ``on_end`` are notified once, and at once. The latter cancels the task of a handler that
         streams, or of ``stream(send=)``. The mailbox notifies readers, after the messages before.
 
         Args:
@@ -419,9 +412,9 @@ class ChannelCore:
             self.mailbox.close()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        on_end, self.on_end = self.on_end, None
-        if on_end is not None:
-            on_end()
+        on_end, self.on_end = self.on_end, ()
+        for function in on_end:
+            function()
 
     def abort_after(self, seconds: float, error: Exception, sent: int | None = None) -> None:
         """Abort the channel after ``seconds``. Readers on this side get ``error``.

@@ -15,7 +15,6 @@ from ...errors import (
     is_closed_here,
     made_here,
 )
-from ..handlers.registry import Registry
 from ..inboxes.credit import SMALLEST_SHARE, GrantedCredit
 from ..sending.answers import Answers
 from ..sending.notices import send_notice
@@ -44,7 +43,6 @@ class ChannelTable:
     their ids differ. JavaScript has one table, and confuses channels with the same id.
 
     Args:
-        registry: the peer's registry. Handlers on channels are registered with the same options.
         named_channels: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
     """
@@ -53,7 +51,6 @@ class ChannelTable:
         self,
         writer: SessionWriter,
         outbox: Outbox,
-        registry: Registry,
         named_channels: NamedChannels,
         *,
         sender: Sender,
@@ -67,7 +64,8 @@ class ChannelTable:
         self.dispatcher: Dispatcher
         """Runs the handlers on the channels. Set when the dispatcher is made, which refers to this table."""
         self.warn = named_channels.host.log.warn
-        self.registry = registry
+        self.registry = named_channels.host.options.own
+        """Handlers on channels are registered with the same options."""
         self._named_channels = named_channels
         self._aborts: dict[int, RemoteError | None] = {}
         """The aborts of ended channels, by id. None: it was sent. An error: it waits with this reason."""

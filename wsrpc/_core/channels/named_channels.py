@@ -12,7 +12,6 @@ from msgspec import UNSET
 from ..._base.names import ChannelRef
 from ...errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text
 from ..handlers.compiled import Handler
-from ..handlers.registry import Registry
 from ..inboxes.event_inboxes import EventInbox, NextEvent, ToValue, Waits
 from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
@@ -39,39 +38,24 @@ class NamedChannels:
     Readers get a message when it arrives, before middleware and handlers, which may have to wait.
 
     Args:
-        registries: the peer's own registry and the shared registry. They know which events have handlers.
         outbox: sends for the readers.
-        survives: readers of events stay when the session ends, because there may be another session.
     """
 
     __slots__ = (
         "__weakref__",
         "_end_error",
-        "_limits",
-        "_registries",
-        "_survives",
         "_unread_memory",
         "channels",
         "host",
         "outbox",
     )
 
-    def __init__(
-        self,
-        host: PeerHost,
-        registries: tuple[Registry, Registry],
-        outbox: Outbox,
-        *,
-        survives: bool,
-    ) -> None:
+    def __init__(self, host: PeerHost, outbox: Outbox) -> None:
         self.host = host
         self.outbox = outbox
         self.channels: dict[ChannelRef, NamedChannel] = {}
         """Channels with recipients, by name. The name of the main channel is None."""
-        self._limits = host.settings.limits
         self._unread_memory: PeerUnreadMemory | None = None
-        self._registries = registries
-        self._survives = survives
         self._end_error: Callable[[], Exception | None] | None = None
         """Set once reading is over. Makes the exception that a reader raises, or None for a plain end."""
 
@@ -97,7 +81,7 @@ class NamedChannels:
     def unread_memory(self) -> PeerUnreadMemory:
         """Return the counter of the memory of unread messages, on these channels and on anonymous ones."""
         if self._unread_memory is None:
-            self._unread_memory = PeerUnreadMemory(self.writer.loop, self._limits)
+            self._unread_memory = PeerUnreadMemory(self.host.loop, self.host.settings.limits)
         return self._unread_memory
 
     def read_events(self, channel: ChannelRef, event: str, convert: ToValue, keep: Waits) -> Inbox:
@@ -148,10 +132,10 @@ class NamedChannels:
         self._end_error = None
 
     def end_session(self, error: ConnectionLost) -> None:
-        """End the readers of items with ``error``. End readers of events, too, unless they survive."""
+        """End the readers of items with ``error``, and those of events unless there may be another session."""
         if self._unread_memory is not None:
             self._unread_memory.drop_late_requests()
-        if not self._survives:
+        if not self.host.options.keeps_offline:
             self.end(partial(ConnectionLost, error.code, error.reason))
             return
         for channel in list(self.channels.values()):
@@ -192,7 +176,7 @@ class NamedChannels:
 
     def has_handler(self, channel: ChannelRef, event: str) -> bool:
         """Return whether a handler or middleware will run for an event."""
-        own, shared = self._registries
+        own, shared = self.host.options.own, self.host.options.shared
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
     def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:

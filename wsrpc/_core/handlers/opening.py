@@ -13,7 +13,7 @@ from ..session.peer_host import PeerHost
 from ..session.session import Session
 from ..wire.messages import WireMessage
 from .invocation import CURRENT, Invocation
-from .lifecycle import Reporter, Stage
+from .lifecycle import Stage
 
 
 class OpeningState(Enum):
@@ -36,9 +36,6 @@ class Opening:
     Messages that are sent within these handlers leave at once. Other messages of the user wait. Received messages wait,
     too, as ``WAITING`` of ``_core.peer.admission`` says. Each of the two stages lasts at most `Limits.open_timeout`.
     Handlers that take longer run on, and nothing waits for them any more.
-
-    Args:
-        reporter: calls the `open` handlers, and keeps the task of each stage.
     """
 
     __slots__ = (
@@ -54,10 +51,10 @@ class Opening:
         "tasks",
     )
 
-    def __init__(self, session: Session, host: PeerHost, reporter: Reporter) -> None:
+    def __init__(self, session: Session, host: PeerHost) -> None:
         self._session = session
         self._host = host
-        self._reporter = reporter
+        self._reporter = host.reporter
         self.state = OpeningState.AHEAD
         self.holds_back = False
         """Whether received messages wait for the handlers."""

@@ -97,7 +97,7 @@ class ChannelCalls:
         invocation.delivered_channel = channel
         invocation.deadline = None  # it was for the opening
         invocation.enter(CallState.SERVING)
-        channel.on_end = lambda: self._cancel_after_end(invocation, channel)
+        channel.on_end += (lambda: self._cancel_after_end(invocation, channel),)
         return channel
 
     def _cancel_after_end(self, invocation: Invocation, channel: ChannelCore) -> None:

@@ -71,17 +71,12 @@ class PeerCore:
             log.quieten()  # the cluster logs the connections between its nodes
         self.reporter = Reporter(peer, (shared, own), loop, log)
         self.host = host = PeerHost(options, loop, log, self.reporter, owner)
-        self.outbox = Outbox(
-            host,
-            odd=options.dialer,
-            expects_session=options.keeps_offline,
-            fails_offline=options.fails_offline,
-        )
-        self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
+        self.outbox = Outbox(host)
+        self.named_channels = NamedChannels(host, self.outbox)
         self.admission = Admission(host, self.named_channels)
         self.calls = self.admission.calls
         own.inherit(shared, settings.limits.handler_timeout)
-        self.requester = Requester(self.outbox, host, own, self.named_channels, self.reporter.peer)
+        self.requester = Requester(self.outbox, host, self.named_channels)
         self.current: PeerSession
         """The inside of the current session, see `PeerHost.current`."""
         self._make_session(NOT_CONNECTED)

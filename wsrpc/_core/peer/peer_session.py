@@ -85,11 +85,11 @@ class PeerSession:
             self.session = ClientSession(host, outbox.offline_queue, last_close=last_close)
         else:
             self.session = ServerSession(host, outbox.offline_queue, home=home, last_close=last_close)
-        self.opening = Opening(self.session, host, host.reporter)
+        self.opening = Opening(self.session, host)
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.room_gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
-            self.writer, outbox, host.options.own, admission.named_channels, sender=requester, answers=answers
+            self.writer, outbox, admission.named_channels, sender=requester, answers=answers
         )
         self.dispatcher = channels.dispatcher = Dispatcher(
             host, admission=admission, writer=self.writer, answers=answers, channels=channels

@@ -32,7 +32,6 @@ from ..channels.channel_core import ChannelCore, StreamInbox
 from ..channels.named_channels import NamedChannels
 from ..channels.producer import ItemRefused, Producer
 from ..channels.source import close_source
-from ..handlers.registry import Registry
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import MismatchDetector
 from ..sending.checks import check_sending
@@ -54,20 +53,9 @@ class Requester:
     """Sends requests, and returns their results or raises their errors: the `Sender` of a peer, for its `Caller`.
 
     It is the same object from one session to the next.
-
-    Args:
-        registry: the registry of the peer, which has the user's hook for types, and the functions of `use_outgoing`.
-        find_peer: returns the object that users hold.
     """
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        host: PeerHost,
-        registry: Registry,
-        named_channels: NamedChannels,
-        find_peer: Callable[[], Any],
-    ) -> None:
+    def __init__(self, outbox: Outbox, host: PeerHost, named_channels: NamedChannels) -> None:
         self.outbox = outbox
         self._requests = outbox.requests
         self._host = host
@@ -75,9 +63,8 @@ class Requester:
         self._between_nodes = host.settings.between_nodes
         self.request_timeout = self._limits.request_timeout
         self._warned: dict[str, None] = {}
-        self.converter = registry.converter
-        self.outgoing: Sequence[Any] = registry.outgoing
-        self._find_peer = find_peer
+        self.converter = host.options.own.converter
+        self.outgoing: Sequence[Any] = host.options.own.outgoing
         self._cluster_sender: Sender | None = None
         """The sender for the peer of another node to which the channel of this sender leads."""
         self.read_events = named_channels.read_events
@@ -90,7 +77,7 @@ class Requester:
         """Return the peer that gets the messages, and its address, for the functions of `use_outgoing`."""
         if self._cluster_sender is not None:
             return self._cluster_sender.target()
-        peer = self._find_peer()
+        peer = self._host.reporter.peer()
         return peer, None if peer is None else peer.address
 
     def for_cluster(self, sender: Sender) -> Requester:
@@ -263,7 +250,7 @@ class Requester:
             # Made at once, because the handler's `start` may have arrived with the channel.
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
-            opened.on_end = sending.cancel
+            opened.on_end += (sending.cancel,)
             self._host.reporter.keep(sending)
         return reading
 

@@ -31,16 +31,11 @@ class Outbox:
     A message that cannot be sent at once becomes an `Outgoing`, and `_place_of` says where it goes: it is sent after
     all, its caller waits at a gate until there is room, it waits in the ``offline_queue``, or it fails.
 
-    Args:
-        odd: whether the ids of requests are odd, as those of the side that dialed are.
-        expects_session: whether messages that are sent without a session wait for the next one.
-        fails_offline: whether a message without ``offline=`` fails if there is no connection.
     """
 
     __slots__ = (
         "_host",
         "expects_session",
-        "fails_offline",
         "greeting_gate",
         "offline_queue",
         "requests",
@@ -48,16 +43,9 @@ class Outbox:
         "writer",
     )
 
-    def __init__(
-        self,
-        host: PeerHost,
-        *,
-        odd: bool,
-        expects_session: bool,
-        fails_offline: bool,
-    ) -> None:
+    def __init__(self, host: PeerHost) -> None:
         self._host = host
-        self.requests = PendingRequests(host, odd=odd)
+        self.requests = PendingRequests(host)
         self.offline_queue = OfflineQueue(host)
         self.room_gate = Gate(host.loop, lambda: host.current.update())
         """The callers that wait until the session has room."""
@@ -65,9 +53,8 @@ class Outbox:
         """The calls with a key that wait until the remote peer has said whether it knows keys. Others overtake them."""
         self.writer: SessionWriter
         """The writer of the current session, see `PeerHost.current`."""
-        self.expects_session = expects_session
+        self.expects_session = host.options.keeps_offline
         """Whether messages that are sent without a session wait for the next one."""
-        self.fails_offline = fails_offline
 
     def __repr__(self) -> str:
         return f"<Outbox {self.writer.state} queued={len(self.offline_queue)}>"
@@ -213,7 +200,7 @@ class Outbox:
             scope = Scope.STARTED
         else:
             scope = Scope.PEER if self.expects_session else Scope.SESSION
-        fails_offline = offline == "fail" or (offline is None and self.fails_offline)
+        fails_offline = offline == "fail" or (offline is None and self._host.options.fails_offline)
         return Outgoing(
             message=message,
             host=self._host,

@@ -169,17 +169,14 @@ class PendingRequests:
     Ids start at a random number, so that they never equal those of JavaScript and Go peers, which count from 1.
     JavaScript has one table for the channels of both directions, and would complete its own requests with our
     cancellations (observed with ws-wrapper 4.3.1). The side that dialed uses odd ids, the side that accepted even ids.
-
-    Args:
-        odd: whether the ids are odd.
     """
 
-    def __init__(self, host: PeerHost, *, odd: bool) -> None:
+    def __init__(self, host: PeerHost) -> None:
         self._host = host
         self._loop = host.loop
         self._limit = host.settings.limits.pending
         self._pending: dict[int, Pending] = {}
-        self._first = FIRST_ID + (1 if odd else 0)
+        self._first = FIRST_ID + host.options.dialer
         self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
         self._timer: Timer | None = None
         self._timer_at = 0.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from secrets import token_urlsafe
+from typing import NamedTuple
 
 from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
-from ..._base.scheduler import Scheduler, Timer
+from ..._base.scheduler import Timer
 from ...errors import short
 from ..wire.control import (
     KEY,
@@ -44,36 +44,16 @@ REFUSALS = {
 """The text of `SessionLost` for each reason of a `Gone`."""
 
 
-class ResumeAttempt:
-    """One attempt to resume a session, from the request to the answer, or until there will be no answer.
+class ResumeAttempt(NamedTuple):
+    """One attempt to resume a session, from the request to the answer, or until there will be no answer."""
 
-    Args:
-        connection: the connection on which the server was asked.
-        refused, failed: see `ClientSession.ask_to_resume`.
-        patience: seconds to wait for the answer.
-        unanswered: called after these seconds.
-    """
-
-    __slots__ = ("_timer", "connection", "failed", "refused")
-
-    def __init__(
-        self,
-        connection: Connection,
-        refused: Callable[[Connection], None],
-        failed: Callable[[CloseInfo], None],
-        patience: float,
-        unanswered: Callable[[ResumeAttempt], None],
-        loop: Scheduler,
-    ) -> None:
-        self.connection = connection
-        self.refused = refused
-        self.failed = failed
-        self._timer: Timer = loop.call_at(loop.time() + patience, partial(unanswered, self))
-
-    def end(self) -> None:
-        """Stop waiting for the answer. The connection has no owner from now on."""
-        self._timer.cancel()
-        self.connection.disown()
+    connection: Connection
+    """The connection on which the server was asked."""
+    refused: Callable[[Connection], None]
+    failed: Callable[[CloseInfo], None]
+    """See `ClientSession.ask_to_resume`."""
+    timer: Timer
+    """Ends the wait for the answer."""
 
 
 class ClientSession(Session):
@@ -160,9 +140,9 @@ class ClientSession(Session):
         """
         self._move(SessionInput.ASKED)
         self._gen += 1
-        patience = ANSWER_TIMEOUT * (1 + self._unanswered_attempts)
-        attempt = ResumeAttempt(connection, refused, failed, patience, self._unanswered, self._host.loop)
-        self._attempt = attempt
+        loop, patience = self._host.loop, ANSWER_TIMEOUT * (1 + self._unanswered_attempts)
+        timer = loop.call_at(loop.time() + patience, self._unanswered)
+        self._attempt = ResumeAttempt(connection, refused, failed, timer)
         connection.owner = self
         # If the server refuses, it takes the offer for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
@@ -174,10 +154,10 @@ class ClientSession(Session):
         asked.program, asked.contract = ours.program, ours.contract()
         connection.send_control(asked)
         connection.mark_resumable()  # if it dies before the answer, the server may have resumed the session on it
-        connection.start_receiving(partial(self._answered, attempt), ignore_end)
+        connection.start_receiving(self._answered, ignore_end)
 
-    def _answered(self, attempt: ResumeAttempt, payload: bytes | bytearray, text: bool, /) -> None:
-        self._end_attempt(attempt)
+    def _answered(self, payload: bytes | bytearray, text: bool, /) -> None:
+        attempt = self._end_attempt()
         answer = read_control(payload) if text else None
         if isinstance(answer, Resumed):
             self._token, self._unanswered_attempts = answer.token, 0
@@ -191,34 +171,36 @@ class ClientSession(Session):
             attempt.refused(attempt.connection)
             attempt.connection.receive(payload, text)  # a message of the new session
 
-    def _unanswered(self, attempt: ResumeAttempt) -> None:
+    def _unanswered(self) -> None:
         self._unanswered_attempts += 1
-        self._attempt_failed(attempt, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
+        self._attempt_failed(CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
-        attempt = self._attempt
         if info.code == CloseCode.RESUMES and self.may_move and not self.state.resumes:
             self.ttl = UNNAMED
             self._move(SessionInput.COUNTED)  # the server has counted its messages, of which none has arrived
-        if attempt is None:
+        if self._attempt is None:
             super().connection_lost(connection, info)
         else:  # the session has had no connection since the attempt started
-            self._attempt_failed(attempt, info)
+            self._attempt_failed(info)
 
-    def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
+    def _attempt_failed(self, info: CloseInfo) -> None:
         """Wait for another connection, because this connection will bring no answer."""
         if info.code >= 3000 and info.code not in RESUMABLE:  # the server has closed the session
             self.last_close = info
-        self._end_attempt(attempt)
+        attempt = self._end_attempt()
         attempt.connection.transport.abort()
         self._move(SessionInput.DETACHED)
         attempt.failed(info)
 
-    def _end_attempt(self, attempt: ResumeAttempt) -> None:
-        """Stop waiting for the answer to ``attempt``, which is the present attempt."""
-        attempt.end()
-        self._attempt = None
+    def _end_attempt(self) -> ResumeAttempt:
+        """Stop waiting for the answer. The connection has no owner from now on."""
+        attempt, self._attempt = self._attempt, None
+        assert attempt is not None
+        attempt.timer.cancel()
+        attempt.connection.disown()
+        return attempt
 
     # ------------------------------------------------------------ the end
 
@@ -228,7 +210,5 @@ class ClientSession(Session):
             self.connection.send_control(Gone("closed"))
 
     def _release(self, end: SessionEnd) -> None:
-        attempt = self._attempt
-        if attempt is not None:
-            self._end_attempt(attempt)
-            self._host.spawn(attempt.connection.close(CloseCode.GOING_AWAY))
+        if self._attempt is not None:
+            self._host.spawn(self._end_attempt().connection.close(CloseCode.GOING_AWAY))

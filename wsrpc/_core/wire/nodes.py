@@ -8,7 +8,6 @@ such an error, because `passed_on` removes these codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...errors import (
@@ -72,27 +71,27 @@ ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left
 """The reason of an abort if the caller has ended a channel on its side. Only nodes need this reason: without a node
 between them, both peers know when a stream is over."""
 
-_TEXT_ONLY: Mapping[str, type[Exception]] = {
-    f"{PREFIX}{cls.__name__}": cls
-    for cls in (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel, ValueError)
-} | {f"{PREFIX}WsrpcError": WsrpcError}
+_FIELDS: dict[type[Exception], tuple[str, ...]] = {
+    PeerNotFound: ("address", "within"),
+    ConnectionLost: ("code", "reason", "outcome"),
+    RequestTimeout: ("event", "timeout", "outcome"),
+}
+"""The arguments of which an exception is made again. The other ones are made of their text."""
+_OF_TEXT = (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel, ValueError)
+_BY_CODE: dict[str, type[Exception]] = {f"{PREFIX}{cls.__name__}": cls for cls in (*_FIELDS, *_OF_TEXT, WsrpcError)}
 
 
 def error_to_node(error: Exception) -> RpcError:
     """Return the error to send for an exception that a call to a client of this node has raised."""
     if isinstance(error, RemoteError):
         return passed_on(error)
-    code = f"{PREFIX}{type(error).__name__}"
-    data: list[Any] | None = None
-    if isinstance(error, PeerNotFound):
-        data = [error.address, error.within]
-    elif isinstance(error, ConnectionLost):
-        code, data = f"{PREFIX}ConnectionLost", [error.code, error.reason, error.outcome]
-    elif isinstance(error, RequestTimeout):
-        data = [error.event, error.timeout, error.outcome]
-    elif isinstance(error, ChannelClosed):
-        code, data = f"{PREFIX}ConnectionLost", [1006, as_text(error.reason), "unknown"]
-    return made_here(RemoteError(str(error), code, data))
+    text = str(error)
+    if isinstance(error, ChannelClosed):
+        error = ConnectionLost(1006, as_text(error.reason), "unknown")
+    for cls, fields in _FIELDS.items():
+        if isinstance(error, cls):
+            return made_here(RemoteError(text, f"{PREFIX}{cls.__name__}", [getattr(error, field) for field in fields]))
+    return made_here(RemoteError(text, f"{PREFIX}{type(error).__name__}"))
 
 
 def passed_on(error: RemoteError) -> RemoteError:
@@ -107,20 +106,12 @@ def as_raised(error: RemoteError) -> Exception:
     code: Any = error.code
     if code.__class__ is not str or not code.startswith(PREFIX):
         return error
-    make = _MADE_OF_DATA.get(code)
-    if make is not None:
-        return make(*error.data)
-    cls = _TEXT_ONLY.get(code)
-    return error if cls is None else cls(error.message)
+    cls = _BY_CODE.get(code)
+    if cls is None:
+        return error
+    return cls(*error.data) if cls in _FIELDS else cls(error.message)
 
 
 def is_ended_by_caller(reason: object) -> bool:
     """Return whether the reason of an abort is `ENDED_BY_CALLER`."""
     return isinstance(reason, RemoteError) and reason.code == ENDED_BY_CALLER.code
-
-
-_MADE_OF_DATA: dict[str, Callable[..., Exception]] = {
-    f"{PREFIX}ConnectionLost": ConnectionLost,
-    f"{PREFIX}PeerNotFound": PeerNotFound,
-    f"{PREFIX}RequestTimeout": RequestTimeout,
-}
