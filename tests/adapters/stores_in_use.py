@@ -7,15 +7,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import postgres_store
 import pytest
 from engine_servers import PostgresServer, ServerProcess, Started, redis_server
-from postgres_store import PostgresStore
 
 from wsrpc.store import MemoryStore, SqliteStore, Store
 from wsrpc.testing._store_tools import Connect, add, add_own, end, entries_of, listed, new_log, page_of, state_of
 from wsrpc.testing._store_tools import until as eventually
-from wsrpc_adapters import _broker_connection, _redis_store
+from wsrpc_adapters import _broker_connection, _postgres_connections, _redis_store
+from wsrpc_adapters.postgres import PostgresStore
 from wsrpc_adapters.redis import RedisStore
 
 __all__ = [
@@ -83,7 +82,7 @@ folder."""
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait a minute for answers: in less, a server on a busy machine says nothing of what uses it."""
-    monkeypatch.setattr(postgres_store, "TIMEOUT", 60.0)
+    monkeypatch.setattr(_postgres_connections, "TIMEOUT", 60.0)
     for module in (_redis_store, _broker_connection):
         monkeypatch.setattr(module, "RESPONSE_TIMEOUT", 60.0)
 

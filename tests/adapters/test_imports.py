@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 MISSING = {name: name for name in ("aiohttp", "nats", "opentelemetry", "redis")} | {
+    "postgres": "asyncpg",
     "prometheus": "prometheus_client",
     "uvicorn": "uvicorn.protocols.websockets.websockets_sansio_impl",  # an old one has none
 }

@@ -1,4 +1,4 @@
-"""examples/postgres_store, whose server crashes or hangs. `test_stores` has the rest of the contract."""
+"""`PostgresStore`, whose server crashes or hangs. `test_stores` has the rest of the contract."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import asyncpg
-import postgres_store
 import pytest
 from engine_servers import PostgresServer
 from leftovers import open_sockets
-from postgres_store import PostgresStore
 from stores_in_use import add, add_own, entries_of, eventually, new_log, next_entries
 
 from wsrpc.store import FORMAT, StoreLost
+from wsrpc_adapters import _postgres_connections
+from wsrpc_adapters.postgres import PostgresStore
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,24 @@ async def store(server: PostgresServer, request: pytest.FixtureRequest) -> Async
     store = PostgresStore(server.url, schema=request.node.name, lease=60)
     yield store
     await store.close()
+
+
+@pytest.mark.parametrize(("url", "schema"), [("postgresql://u:pw@h:x/db", "wsrpc"), ("postgresql://h/db", 'a"; DROP')])
+def test_options_that_are_not_valid(url: str, schema: str) -> None:
+    with pytest.raises(ValueError, match=r"not a valid URL|schema= has small letters") as raised:
+        PostgresStore(url, schema=schema)
+    assert "pw" not in str(raised.value)
+
+
+def test_one_store_in_two_event_loops(server: PostgresServer) -> None:
+    store = PostgresStore(server.url, schema="loops")
+
+    async def use(number: int) -> None:
+        await asyncio.gather(*(store.open(f"{number}.{key}", new_log("a")) for key in range(20)))
+        await store.close()
+
+    for number in range(2):
+        asyncio.run(use(number))
 
 
 async def calls_fail(store: PostgresStore) -> None:
@@ -88,9 +106,9 @@ async def test_a_server_that_does_not_answer(
     try:
         async with other.transaction():
             await other.execute("LOCK TABLE test_a_server_that_does_not_answer.log")
-            monkeypatch.setattr(postgres_store, "TIMEOUT", 1.0)
+            monkeypatch.setattr(_postgres_connections, "TIMEOUT", 1.0)
             await calls_fail(store)
-            monkeypatch.setattr(postgres_store, "TIMEOUT", 60.0)
+            monkeypatch.setattr(_postgres_connections, "TIMEOUT", 60.0)
             cancelled = asyncio.create_task(store.read("k", 0))
             await asyncio.wait((cancelled,), timeout=0.5)
             cancelled.cancel()
