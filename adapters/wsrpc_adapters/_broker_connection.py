@@ -257,14 +257,6 @@ def error_text(exc: BaseException) -> str:
     return one_line(exc) or type(exc).__name__
 
 
-async def abort(writer: asyncio.StreamWriter | None) -> None:
-    """Close the socket of ``writer`` at once, without sending what is unsent. None: the library closes it already."""
-    if writer is not None:
-        writer.transport.abort()
-    for _ in range(3):  # asyncio closes it in a later turn; `wait_closed` never returns if TLS could not start
-        await asyncio.sleep(0)
-
-
 def refuse_options(engine: str, options: Iterable[str], set_here: frozenset[str]) -> None:
     """Refuse options of a library that an engine sets itself.
 

@@ -156,7 +156,7 @@ class RedisStore:
         return found
 
     async def _send_waiting(self) -> None:
-        """Send the steps that wait, those together that have come while all connections waited for Redis."""
+        """Send the steps that wait. Those that were added while all connections waited for Redis are sent together."""
         while self._waiting:
             steps = [self._waiting.popleft()]
             while self._waiting and sum(size for size, *_ in steps) + self._waiting[0][0] <= TOGETHER:

@@ -107,7 +107,7 @@ class Tail:
             self.start(page)
         elif (id := self._id_of(page.state.last, state)) == [page.before, *page.ids][-1]:
             return
-        elif id is None:  # it comes late, or the log has lost some, and others have their numbers
+        elif id is None:  # it arrives late, or the log has lost some, and others have their numbers
             self.state = None
         else:
             self.start(page)
@@ -135,7 +135,7 @@ class Tails:
         client: of the library.
         channels: the beginning of the names of the channels on which the entries of logs are published.
         read_page: reads from Redis.
-        listens: tells Redis that this process listens.
+        listens: registers this process as one that listens.
     """
 
     def __init__(
@@ -334,7 +334,7 @@ class Tails:
         if kind == "message":
             self.learn(key, _published(data))
         elif kind == "subscribe" and (tail := self._tails.get(key)) is not None:
-            if tail.subscribed.done():  # again: what was published before has not come
+            if tail.subscribed.done():  # again: what was published before has not arrived
                 self.outage()
                 tail.learn(None)
             else:

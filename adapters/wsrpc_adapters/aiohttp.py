@@ -56,7 +56,7 @@ the rest of a response that has ended early."""
 AT_ONCE = 64 * 1024
 """Maximum bytes of a body that aiohttp sends with the headers. It keeps them for as long as nobody reads them."""
 WATCH = 2.0
-"""Seconds between two checks whether the client of a response has left, of which aiohttp does not tell."""
+"""Seconds between two checks whether the client of a response has left, which aiohttp does not report."""
 
 
 def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -15,7 +15,8 @@ from typing import Any
 from wsrpc.cluster.engine import FEW, RESPONSE_TIMEOUT, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
-from ._broker_connection import GRACE, BrokerConnection, abort, error_text, host_of, refuse_options
+from ._broker_connection import GRACE, BrokerConnection, error_text, host_of, refuse_options
+from ._broker_privates import abort_nats, end_nats_tasks, unsent_by_nats
 
 try:
     from nats.aio.client import Client
@@ -105,10 +106,10 @@ class NatsBroker:
         except BaseException as exc:
             await self.drop()
             if isinstance(exc, Exception):
-                refused = "'Authorization Violation'" in str(exc)  # the library does not tell the kind of an error
-                # Otherwise, the last server's error says more than "no servers available".
-                said = exc if refused else self._last_error or exc
-                raise (EngineRefused if refused else EngineLost)(error_text(said)) from exc
+                refused = "'Authorization Violation'" in str(exc)  # the library has no class for this error
+                # Otherwise, the last server's error is clearer than "no servers available".
+                shown = exc if refused else self._last_error or exc
+                raise (EngineRefused if refused else EngineLost)(error_text(shown)) from exc
             raise
         self._connected = True
         return self
@@ -133,9 +134,8 @@ class NatsBroker:
 
     @property
     def unsent(self) -> int:
-        writer = self._writer()
         pending: int = self._client.pending_data_size
-        return pending + (0 if writer is None else writer.transport.get_write_buffer_size())
+        return pending + unsent_by_nats(self._client)
 
     async def write(self, messages: list[tuple[str, bytes]], /) -> None:
         publish = self._client.publish
@@ -167,7 +167,8 @@ class NatsBroker:
 
     async def is_received(self, subject: str, payload: bytes, /) -> bool:
         # If a message asks for an answer, and nobody gets it, the server itself answers with a header. The answer goes
-        # to a subject of this connection, so that no further permission is needed. A second message tells when.
+        # to a subject of this connection, so that no further permission is needed. A second message, to this connection
+        # itself, arrives after that answer.
         own = next(reversed(self._subscriptions))
         self._is_received = asyncio.get_running_loop().create_future()
         await self._client.publish(subject, payload, reply=own)
@@ -181,24 +182,9 @@ class NatsBroker:
 
     async def drop(self) -> None:
         self._connected = False
-        # nats-py has no public method that drops a connection. Its `close` waits until a server that is frozen has read
-        # everything. If the connection was lost while something was unsent, the library's task that reads or its task
-        # that writes raises an exception in `close`. Then `close` does not end the tasks of subscriptions.
-        await abort(self._writer())
+        await abort_nats(self._client)
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(GRACE):  # `close` never returns if TLS could not start on the connection
                 await self._client.close()
-        for subscription in self._subscriptions.values():
-            subscription._stop_processing()
+        await end_nats_tasks(self._client, self._subscriptions.values())
         self._subscriptions.clear()
-        task: asyncio.Task[None] | None
-        for task in (self._client._reading_task, self._client._flusher_task):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait((task,), timeout=GRACE)
-                if task.done() and not task.cancelled():
-                    task.exception()  # otherwise asyncio logs that the exception was never retrieved
-
-    def _writer(self) -> asyncio.StreamWriter | None:
-        writer: asyncio.StreamWriter | None = getattr(self._client._transport, "_io_writer", None)
-        return writer

@@ -47,9 +47,9 @@ WSRPC = "wsrpc"
 CALLS = frozenset({"request", "stream", "upload", "conversation"})
 """The kinds of outgoing calls that have a response."""
 MAX_CODES = 100
-"""Number of error codes that are told apart. Any further code is `OTHER`, because the remote peer chooses it."""
+"""Number of error codes that are distinguished. Any further code is `OTHER`, because the remote peer chooses it."""
 MAX_CODE = 64
-"""Characters of an error code that is told apart."""
+"""Characters of an error code that is distinguished."""
 MAX_ENTRIES, MAX_BYTES = 32, 4096
 """How much metadata a message can have."""
 
@@ -110,7 +110,7 @@ class Calls(Generic[T]):
             duration, unit="s", description="Duration of calls.", explicit_bucket_boundaries_advisory=SECONDS
         ).record
         self._codes: set[str] = set()
-        """The error codes that are told apart."""
+        """The error codes that are distinguished."""
 
     def observe(self, call: T) -> Iterator[None]:
         """Middleware that runs around each call."""

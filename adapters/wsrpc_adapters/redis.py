@@ -15,7 +15,8 @@ from typing import Any
 from wsrpc.cluster.engine import FEW, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
-from ._broker_connection import BrokerConnection, abort, error_text, host_of
+from ._broker_connection import BrokerConnection, error_text, host_of
+from ._broker_privates import abort_redis, unsent_by_redis
 
 try:
     from redis.asyncio import ConnectionPool
@@ -104,7 +105,7 @@ class RedisBroker:
         await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
         if self._publishing.may_ask_role:
             # A replica accepts messages and gives them to nobody. The server is one after a failover that keeps
-            # connections open. Users without the right to ask are not told.
+            # connections open. The error that a user without the right to ask gets is ignored.
             await self._publishing.send([(b"ROLE",)])
 
     async def subscribe(self, subject: str, /) -> None:
@@ -155,7 +156,7 @@ class Replies:
         self._pings: deque[asyncio.Future[Any]] = deque()
         self._reading: asyncio.Task[None] | None = None
         self.may_ask_role = True
-        """Whether the server has not refused to say its role."""
+        """Whether the server has not refused to report its role."""
 
     async def connect(self) -> None:
         await self._connection.connect()
@@ -166,8 +167,7 @@ class Replies:
 
     @property
     def unsent(self) -> int:
-        writer = self._writer()
-        return 0 if writer is None else writer.transport.get_write_buffer_size()
+        return unsent_by_redis(self._connection)
 
     async def send(self, commands: list[tuple[bytes | str, ...]]) -> None:
         await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
@@ -204,16 +204,10 @@ class Replies:
             self._end(error_text(exc))
 
     async def drop(self) -> None:
-        await abort(self._writer())
+        await abort_redis(self._connection)
         for answer in self._pings:  # if one ping fails, the other pings must end, too
             answer.cancel()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
         await self._connection.disconnect(nowait=True)
-
-    def _writer(self) -> asyncio.StreamWriter | None:
-        # redis-py has no public method that drops a connection: `disconnect` leaves the socket open until a server that
-        # is frozen has read everything.
-        writer: asyncio.StreamWriter | None = self._connection._writer
-        return writer
