@@ -48,7 +48,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
         ("import wsrpc", {"asyncio", "msgspec", "websockets", "wsrpc.errors"}),
         (
             "from wsrpc import Client",
-            {"wsrpc._server", "wsrpc.cluster", "wsrpc.codegen", "wsrpc._net.handshake_checks"},
+            {"wsrpc._server", "wsrpc.cluster", "wsrpc.codegen", "wsrpc._net.serving.handshake_checks"},
         ),
         (
             "from wsrpc import Server; Server().on('sum', lambda numbers: sum(numbers))",

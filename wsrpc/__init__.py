@@ -26,8 +26,8 @@ if typing.TYPE_CHECKING:
     from ._core.handlers.method import Keep, method
     from ._core.sending.slow_readers import KeepLatest
     from ._local import local_client
-    from ._net.dial import dial
-    from ._net.origins import ANY_ORIGIN
+    from ._net.dialing.dial import dial
+    from ._net.serving.origins import ANY_ORIGIN
     from ._server.rooms.room import Room
     from ._server.server import Server, Service
     from ._values.older_names import older_names
@@ -135,7 +135,7 @@ if not typing.TYPE_CHECKING:
 
     # The modules of all names that are not in `errors`.
     _HOMES = {
-        "ANY_ORIGIN": "._net.origins",
+        "ANY_ORIGIN": "._net.serving.origins",
         "AnonymousChannel": "._core.api.caller",
         "CallNext": "._core.api.context",
         "Channel": "._core.api.channel",
@@ -162,7 +162,7 @@ if not typing.TYPE_CHECKING:
         "Stream": "._core.api.stream",
         "current_context": "._core.api.context",
         "current_peer": "._core.api.context",
-        "dial": "._net.dial",
+        "dial": "._net.dialing.dial",
         "is_transient": "._client.reconnect_policy",
         "local_client": "._local",
         "method": "._core.handlers.method",

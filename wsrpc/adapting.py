@@ -43,13 +43,13 @@ from ._http_server.routes import HttpRoutes
 from ._local import connect_in_memory
 from ._net.backpressure import Backpressure
 from ._net.delivery import Delivery
-from ._net.dial_request import DialRequest, dial_within
-from ._net.health import Health
+from ._net.dialing.dial_request import DialRequest, dial_within
+from ._net.dialing.urls import BadURL
 from ._net.heartbeat import Heartbeat
 from ._net.library_handshake import unread
 from ._net.loop_budget import loop_budget_of
+from ._net.serving.health import Health
 from ._net.upgrade import ClientUpgrade, ServerUpgrade
-from ._net.urls import BadURL
 from ._server.ports import Port
 from ._server.server import Server, accept_at_once, leave
 

@@ -9,7 +9,7 @@ from ._core.api.context import Middleware
 from ._core.api.following import Following
 from ._core.api.registration import RouterChannel
 from ._core.handlers.observation import Message
-from ._net.dial import Dial
+from ._net.dialing.dial import Dial
 from ._net.websocket import WebSocketTransport
 from ._raw.raw_connection import RawConnection
 from ._server.broadcast import EmitReport

@@ -35,9 +35,9 @@ from wsrpc import (
     dial,
 )
 from wsrpc._core.session import client_session, sessions
-from wsrpc._http import chosen_transport, http_dial, http_transport
+from wsrpc._http import chosen_transport, http_dial, http_frames
 from wsrpc._http.http_dial import dial_http
-from wsrpc._http.http_transport import CLOSE, NOTHING, PIECE, PING, PONG, TEXT, frame
+from wsrpc._http.http_frames import CLOSE, NOTHING, PIECE, PING, PONG, TEXT, frame
 from wsrpc._http_server import connections, requests
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters import aiohttp as aiohttp_adapter
@@ -252,7 +252,7 @@ async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(mo
 async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)  # a connection that lasted a second is replaced at once
     if before == "mute":
-        monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+        monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
     async with connected(before) as (server, gate, client, infos):
         go_on = asyncio.Event()
 
@@ -266,7 +266,7 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
         await until(lambda: client.transport == "http")
         assert await client.request("double", 4) == 8  # the server has accepted the transport, and infos tells it
         infos.clear()
-        monkeypatch.setattr(chosen_transport, "MUTE", 60.0)
+        monkeypatch.setattr(chosen_transport, "SILENCE", 60.0)
         stream, got = client.stream("count", returns=int), list[int]()
         while len(got) < 500:
             got.append(await anext(stream))
@@ -298,7 +298,7 @@ async def test_a_client_that_had_a_websocket(
         monkeypatch.setattr(chosen_transport, "PASSES", passes)
         for module, name in (
             (chosen_transport, "SLOW"),
-            (chosen_transport, "MUTE"),
+            (chosen_transport, "SILENCE"),
             (client_session, "ANSWER_TIMEOUT"),
         ):
             monkeypatch.setattr(module, name, 0.5 if name == "ANSWER_TIMEOUT" else 0.05)
@@ -320,7 +320,7 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
     websockets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls that were made at once failed after 40 s, with an unknown outcome."""
-    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
     monkeypatch.setattr(sessions, "WAS_OPEN", 0.05)
     async with connected(websockets) as (server, gate, client, infos):
         ran: list[int | str] = []
@@ -351,7 +351,7 @@ async def test_what_a_mute_websocket_has_not_carried_yet_is_not_sent_again(
     websockets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process, or the same one later, may get it, so the outcome is unknown."""
-    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
     async with connected(websockets) as (server, gate, client, _):
         ran: list[int] = []
         server.on("run", ran.append)
@@ -368,7 +368,7 @@ async def test_what_a_mute_websocket_has_not_carried_yet_is_not_sent_again(
 
 async def test_a_session_does_not_move_without_what_preceded_its_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an `open` handler had sent was lost, and nobody was told: it is not counted, so it is not sent again."""
-    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
     async with gated() as (server, gate, url):
         gate.websockets, greetings = "heard", list[str]()
         server.on("open", lambda peer: peer.emit_nowait("greeting", "hello"))
@@ -518,7 +518,7 @@ async def test_bodies_grow_while_they_go_through_quickly(
     quick: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bodies of 256 KiB took longer than `Limits.stall_timeout` on a slow network."""
-    monkeypatch.setattr(http_transport, "QUICK", quick)
+    monkeypatch.setattr(http_frames, "QUICK", quick)
     async with gated() as (server, gate, url):
         server.on("size", len)
         async with Client(url, transports=["http"], limits=LIMITS) as client:
@@ -528,7 +528,7 @@ async def test_bodies_grow_while_they_go_through_quickly(
 
 async def test_senders_fill_the_next_body_while_one_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """They waited at 64 KiB, with those on their way, so that each round trip carried no more."""
-    monkeypatch.setattr(http_transport, "QUICK", 1000.0)
+    monkeypatch.setattr(http_frames, "QUICK", 1000.0)
     async with gated() as (_server, gate, url):
         transport = await dial_http(url, limits=LIMITS)
         recorder = Recorder.of(transport)
@@ -546,7 +546,7 @@ async def test_senders_fill_the_next_body_while_one_is_on_its_way(monkeypatch: p
 @pytest.mark.asyncio_loop
 async def test_a_close_waits_while_bytes_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """It dropped the connection after ``close_timeout``."""
-    monkeypatch.setattr(http_transport, "QUICK", -1.0)
+    monkeypatch.setattr(http_frames, "QUICK", -1.0)
     async with gated() as (server, gate, url):
         endings = Endings(server)
         transport = await dial_http(url, limits=LIMITS)

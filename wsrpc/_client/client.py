@@ -23,7 +23,7 @@ from .._http.chosen_transport import ChosenTransport, TransportName
 from .._http.http_transport import HttpTransport
 from .._keyed.keeper import Keeper, OneOwner
 from .._log.contract import Store
-from .._net.dial import Dial, Dialer, PerAttempt
+from .._net.dialing.dial import Dial, Dialer, PerAttempt
 from .._schema.description import ServedContract
 from .._values.convert import DecHook
 from ..limits import Limits

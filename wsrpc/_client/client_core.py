@@ -25,7 +25,7 @@ from .._core.session.session_end import NO_DECISION, Decision, SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
 from .._keyed.runs import Runs
-from .._net.urls import shown_url
+from .._net.dialing.urls import shown_url
 from ..errors import ConnectionLost, SessionLost, named, named_with_notes
 from ..transport import Transport
 from .client_room import ClientRooms

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from .._base.scheduler import Timers, spawn_later
-from .._net.dial import Dialer
-from .._net.urls import shown_url
+from .._net.dialing.dial import Dialer
+from .._net.dialing.urls import shown_url
 from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named
 from ..transport import Transport
 from .reconnect_policy import Reconnect, ReconnectSchedule

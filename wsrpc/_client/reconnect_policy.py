@@ -23,9 +23,9 @@ from tenacity.wait import wait_base
 from .._base.closing import NO_REDIAL, CloseCode
 from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
-from .._net.client_handshake import ResponseTooLarge
-from .._net.client_sockets import ProxyRefused
-from .._net.urls import BadOption
+from .._net.dialing.client_handshake import ResponseTooLarge
+from .._net.dialing.client_sockets import ProxyRefused
+from .._net.dialing.urls import BadOption
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
 from ..handshake import REFUSED_HEADER
 

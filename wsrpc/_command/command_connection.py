@@ -13,7 +13,7 @@ from tenacity import stop_after_attempt
 from .._client.client import Client
 from .._client.reconnect_policy import Reconnect
 from .._core.api.channel import Channel
-from .._net.urls import check_url, shown_url
+from .._net.dialing.urls import check_url, shown_url
 from ..errors import printable
 from ..headers import check_header
 from .command_errors import UsageError

@@ -14,7 +14,7 @@ import msgspec
 from .._client.client import Client
 from .._core.api.channel import Channel
 from .._core.wire.rejections import DESCRIPTION_CHANGED
-from .._net.urls import shown_url
+from .._net.dialing.urls import shown_url
 from .._schema.description import Description
 from .._server.operating.description_pages import CHANNEL
 from ..codegen._checking import InvalidDescription, bounded_depth, check_description

@@ -17,7 +17,7 @@ from .._base.closing import check_close
 from .._client.client import Client
 from .._core.wire.nodes import as_raised
 from .._core.wire.rejections import NOT_ALLOWED_CODE
-from .._net.urls import shown_url
+from .._net.dialing.urls import shown_url
 from .._server.operating.description_pages import CHANNEL
 from .._server.operating.operations import Operations, Row, operations_of
 from .._server.server_core import counted

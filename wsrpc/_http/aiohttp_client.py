@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._net.client_sockets import ProxyRefused
-from .._net.dial_request import DialRequest
-from .._net.urls import proxy_for
+from .._net.dialing.client_sockets import ProxyRefused
+from .._net.dialing.dial_request import DialRequest
+from .._net.dialing.urls import proxy_for
 from ..errors import one_line
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def plain_error(error: ValueError | aiohttp.ClientError) -> Exception:
         case aiohttp.ClientHttpProxyError():
             return ProxyRefused(error.status, f"HTTP {error.status} {one_line(error.message)}")
         case aiohttp.ClientResponseError():
-            said = f"HTTP {error.status}, {one_line(error.message)}"
-            return ConnectionError(f"an HTTP request has failed: {said}")
+            text = f"HTTP {error.status}, {one_line(error.message)}"
+            return ConnectionError(f"an HTTP request has failed: {text}")
         case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
             return ConnectionError(f"an HTTP request has failed: {one_line(error)}")
         case _:

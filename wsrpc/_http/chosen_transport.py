@@ -15,9 +15,9 @@ from .._base.logs import logger
 from .._base.scheduler import spawn_later
 from .._core.session.connection import Connection, ignore_end
 from .._core.wire.control import Probe
-from .._net.client_sockets import ProxyRefused
-from .._net.dial import dial
-from .._net.urls import shown_url
+from .._net.dialing.client_sockets import ProxyRefused
+from .._net.dialing.dial import dial
+from .._net.dialing.urls import shown_url
 from ..errors import HandshakeRejected, named
 from ..handshake import REFUSED_HEADER, RESUME_HEADER
 from ..transport import Transport
@@ -31,7 +31,7 @@ REMEMBERED = 60.0
 """Seconds for which HTTP is dialed at once after WebSocket has failed. Then WebSocket is tried beside it."""
 LONGEST_REMEMBERED = 600.0
 """Longest such time: it doubles with each failure."""
-MUTE = 3.0
+SILENCE = 3.0
 """Seconds without a message on a new WebSocket, after which HTTP is tried beside it. (A wsrpc server greets at once. If
 another server sends nothing, HTTP fails, and the WebSocket stays.)"""
 SLOW = 4.0
@@ -80,8 +80,8 @@ class ChosenTransport:
         self._polls_until = 0.0
         """Until then, HTTP is dialed with responses that end, because others were held back."""
         self._ready: Ready | None = None
-        self._mute: Any = None
-        """The last WebSocket, if nothing had arrived on it after `MUTE` seconds."""
+        self._silent: Any = None
+        """The last WebSocket, if nothing had arrived on it after `SILENCE` seconds."""
         self._trying: asyncio.Task[None] | None = None
         """Tries the other transport."""
 
@@ -131,11 +131,11 @@ class ChosenTransport:
 
     def _update_network(self, url: str) -> bool:
         """Learn from the last WebSocket, which has ended. Return whether the network passes WebSockets."""
-        last, self._websocket, mute, self._mute = self._websocket, None, self._mute, None
+        last, self._websocket, silent, self._silent = self._websocket, None, self._silent, None
         now = asyncio.get_running_loop().time()
         if last is not None and last.traffic.messages_in:
             self._passes_until, self._blocked_until, self._remembered = now + PASSES, 0.0, REMEMBERED
-        elif mute is not None:
+        elif silent is not None:
             self._block(url, "no message has arrived")
         if self.is_first():
             self._passes_until = 0.0
@@ -162,7 +162,7 @@ class ChosenTransport:
             return
         self._websocket = transport
         if loop.time() >= self._passes_until:
-            loop.call_later(MUTE, self._try_http_if_mute, transport, url, options)
+            loop.call_later(SILENCE, self._try_http_if_silent, transport, url, options)
 
     async def _try_websocket(self, http: HttpTransport, url: str, options: dict[str, Any]) -> None:
         loop, trying = asyncio.get_running_loop(), self._trying
@@ -185,9 +185,9 @@ class ChosenTransport:
                 http.drop(CloseCode.RESUMES, "WebSocket takes over")
                 return
 
-    def _try_http_if_mute(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
+    def _try_http_if_silent(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
         if not (websocket.traffic.messages_in or websocket.info.underlying.transport.is_closing()):
-            self._mute = websocket
+            self._silent = websocket
         if self.redials and self._may_replace(websocket):
             self._trying = spawn_later(self._try_http(websocket, url, options))
 
@@ -197,13 +197,13 @@ class ChosenTransport:
             asked = {**headers, RESUME_HEADER: "1"} if self.may_move() else headers
             ready = await self._dials["http"](url, **options | {"headers": asked})
         except Exception as exc:
-            logger.debug("HTTP was tried beside a WebSocket that is mute: %s", named(exc))
-            self._mute = None
+            logger.debug("HTTP was tried beside a WebSocket without messages: %s", named(exc))
+            self._silent = None
             return
         if not self._may_replace(websocket):
             ready.abort()
             return
-        self._mute = None
+        self._silent = None
         self._block(url, "no message has arrived")
         self._use(Ready(ready, "http", url, asked, asyncio.get_running_loop()))
         websocket.drop(CloseCode.RESUMES, "HTTP takes over")
@@ -214,7 +214,7 @@ class ChosenTransport:
         return not (traffic.messages_in or closing) and (self.may_move() or not traffic.messages_out)
 
     def _use(self, ready: Ready) -> None:
-        """Let the next attempt return this connection, if one comes soon."""
+        """Let the next attempt return this connection, if it starts soon."""
         self._ready = ready
 
         def drop() -> None:
@@ -252,7 +252,7 @@ class Ready(NamedTuple):
 
 
 def _has_no_websockets(error: BaseException) -> bool:
-    """Return whether something has answered that gets no WebSockets. (A proxy says 502 while its server restarts.)"""
+    """Return whether something has answered that gets no WebSockets. (502: a proxy whose server restarts.)"""
     answered = isinstance(error, HandshakeRejected | ProxyRefused | InvalidHandshake)
     return answered and _may_be_blocked(error) and getattr(error, "status", 0) < 500
 

@@ -19,14 +19,15 @@ except ImportError as exc:
 
 from .._base.names import StrPath
 from .._base.request_headers import joined_headers
-from .._net.client_handshake import USER_AGENT
-from .._net.dial_request import DialRequest, dial_within
+from .._net.dialing.client_handshake import USER_AGENT
+from .._net.dialing.dial_request import DialRequest, dial_within
 from ..errors import HandshakeRejected, named, one_line
 from ..limits import DEFAULT_LIMITS, Limits
 from ..transport import ConnectionInfo
 from .aiohttp_client import aiohttp_proxy, plain_error
 from .first_opened import first_opened
-from .http_transport import CONNECTION, NO_ROOM, NUMBER, TRANSPORT, HttpTransport, happens
+from .http_frames import CONNECTION, NO_ROOM, NUMBER, TRANSPORT, happens
+from .http_transport import HttpTransport
 
 T = TypeVar("T")
 

@@ -30,7 +30,8 @@ from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
-from .._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
+from .._http.http_frames import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, frame, happens
+from .._http.http_transport import HttpTransport
 from .._server.server import Server, accept_at_once
 from ..cluster._cluster import Cluster, ask_node, serve_nodes
 from ..errors import HandshakeRejected

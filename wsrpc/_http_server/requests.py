@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .._base.request_headers import refusal_headers
-from .._net.origins import readable_by
+from .._net.serving.origins import readable_by
 from .._server.server import Server, refuse_request
 from ..errors import HandshakeRejected
 from ..handshake import Handshake

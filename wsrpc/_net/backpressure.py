@@ -12,10 +12,10 @@ from .heartbeat import StallWatch, WatchedOutput
 class Backpressure:
     """Pauses the senders of a connection while there is no room, and drops the connection if no bytes leave.
 
-    There is no room from the call of `filled` until that of `has_room`. How long no bytes may leave, `StallWatch` says.
+    There is no room between the calls of `filled` and `has_room`. `StallWatch` limits how long no bytes may leave.
 
     Args:
-        delivery: the receiver of the connection is the one that is told to pause.
+        delivery: its receiver is paused and resumed.
         limits: the limits of the connection.
     """
 

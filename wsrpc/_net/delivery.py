@@ -55,7 +55,7 @@ class Delivery:
             self._receive_piece(bytes(fragments), self._text, False)
 
     def waits(self) -> bool:
-        """Return whether the receiver says that it waits for something of the remote peer."""
+        """Return whether the receiver waits for something of the remote peer."""
         return bool(getattr(self.receiver, "waits", bool)())
 
     def keep_no_more(self) -> None:

@@ -49,11 +49,11 @@ A client takes longer to make its requests than a server takes to answer them, a
 _unpack_masks = Struct("4s" * MASKS).unpack
 
 
-# This block is freed at once, to change a setting of glibc. By default, glibc returns free memory at the end of the
-# heap to the operating system if it is more than 128 KiB, which is less than one large message needs. So each one
-# got fresh pages, which took 38 % of the CPU time of a server that echoes 1 MiB (2 % for 64 KiB). When a mapped block
-# is freed, glibc keeps up to twice its size from then on (mallopt(3), M_MMAP_THRESHOLD), unless the user has set these
-# parameters. With other C libraries this statement has no effect.
+# This block is freed at once, to change a setting of glibc, as docs/explanation/performance.md says. By default, glibc
+# returns free memory at the end of the heap to the operating system if it is more than 128 KiB, which is less than one
+# large message needs. So each one got fresh pages, which took 38 % of the CPU time of a server that echoes 1 MiB (2 %
+# for 64 KiB). When a mapped block is freed, glibc keeps up to twice its size from then on (mallopt(3),
+# M_MMAP_THRESHOLD), unless the user has set these parameters. With other C libraries this statement has no effect.
 bytes(4 * 1024 * 1024)
 
 

@@ -161,7 +161,7 @@ class Heartbeat:
         self._until_next = False
         """Whether the timer is for the next ping, although there is no response to the last ping yet."""
         self._acknowledged = False
-        self._deaf = False
+        self._ignores_pongs = False
         """Whether pongs are not read. Then pings have no payload, and no response is expected."""
 
     def start(self) -> None:
@@ -182,8 +182,8 @@ class Heartbeat:
 
         Pings without responses still show that a connection has dropped, because the system cannot send them.
         """
-        if self._deaf is read:
-            self._deaf = not read
+        if self._ignores_pongs is read:
+            self._ignores_pongs = not read
             self.stop()
         self.start()
 
@@ -241,7 +241,7 @@ class Heartbeat:
         ):
             self._timer = self._loop.call_at(self._on_grid(now + self._tick), self._beat)
             return
-        if self._timeout is None or self._deaf:  # only so that a NAT keeps its entry for the connection
+        if self._timeout is None or self._ignores_pongs:  # only so that a NAT keeps its entry for the connection
             self._timer = self._loop.call_at(self._on_grid(now + self._interval), self._beat)
             self._output.send_ping(b"")
             return

@@ -21,8 +21,8 @@ from ..errors import short
 from ..handshake import Handshake
 from ..headers import HEADER_VALUE, ResponseHeaders
 from ..limits import DEFAULT_LIMITS, Limits
-from .client_handshake import ClientRequest, presentable
-from .dial_request import DialRequest
+from .dialing.client_handshake import ClientRequest, presentable
+from .dialing.dial_request import DialRequest
 from .library_handshake import LIBRARY_LOGGER, library_answer, plain_answer, serialized
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 from .websocket_output import OpeningResult

@@ -185,7 +185,7 @@ class WebSocketOutput(FrameWriter):
         return size
 
     def _unconfirmed(self) -> int:
-        """Return the number of written bytes that the remote system has not confirmed. Only Linux tells it."""
+        """Return the number of written bytes that the remote system has not confirmed. Only Linux reports it."""
         if sys.platform == "linux":
             with suppress(OSError, ValueError, AttributeError):  # not TCP, or closed
                 tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
@@ -195,7 +195,7 @@ class WebSocketOutput(FrameWriter):
         return 0
 
     def undelivered(self) -> int:
-        """Return the number of accepted bytes that the remote system has not confirmed, as far as the system tells."""
+        """Return the number of accepted bytes that the remote system has not confirmed, as far as that is known."""
         return self.unwritten + max(self.backlog(), self._unconfirmed())
 
     def send_ping(self, payload: bytes) -> None:

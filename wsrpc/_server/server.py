@@ -32,13 +32,13 @@ from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
-from .._http.http_transport import TRANSPORT
+from .._http.http_frames import TRANSPORT
 from .._keyed.keeper import Keeper, Owners
 from .._log.contract import Store
-from .._net.handshake_checks import HandshakeChecks
-from .._net.health import Health
-from .._net.listener import check_place, listen
-from .._net.origins import Origins
+from .._net.serving.handshake_checks import HandshakeChecks
+from .._net.serving.health import Health
+from .._net.serving.listener import check_place, listen
+from .._net.serving.origins import Origins
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import RawFunction
 from .._schema.description import ServedContract

@@ -21,7 +21,7 @@ from .._core.sending.checks import check_thread
 from .._core.sending.draining import LONGEST_DRAIN
 from .._core.session.sessions import Sessions
 from .._keyed.runs import Runs
-from .._net.handshake_checks import REOPEN, Door
+from .._net.serving.handshake_checks import REOPEN, Door
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections

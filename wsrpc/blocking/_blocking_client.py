@@ -18,7 +18,7 @@ from .._client.reconnect_policy import DEFAULT_RECONNECT, Reconnect
 from .._core.handlers.callables import is_async
 from .._core.wire.codecs import Codec
 from .._http.chosen_transport import TransportName
-from .._net.dial import Dial, PerAttempt
+from .._net.dialing.dial import Dial, PerAttempt
 from .._values.convert import DecHook
 from ..errors import ConnectionLost
 from ..limits import Limits

@@ -16,7 +16,7 @@ from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import make_settings
-from .._net.dial_request import DialRequest
+from .._net.dialing.dial_request import DialRequest
 from .._net.memory_transport import MemoryTransport, memory_transports, transports_for
 from .._net.upgrade import ClientUpgrade
 from .._server.server import Server, accept_of, settings_of

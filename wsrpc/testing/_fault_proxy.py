@@ -11,7 +11,7 @@ from operator import index
 from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from .._net.urls import check_url
+from .._net.dialing.urls import check_url
 from ._proxied_connection import Cut, Direction, ProxiedConnection, Slow, Troubles, bound_socket
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from tenacity import retry_if_exception_type, stop_after_attempt, wait_exponenti
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server, is_transient
-from wsrpc._net.client_handshake import ResponseTooLarge
-from wsrpc._net.client_sockets import ProxyRefused
+from wsrpc._net.dialing.client_handshake import ResponseTooLarge
+from wsrpc._net.dialing.client_sockets import ProxyRefused
 from wsrpc.testing import Line, MemoryTransport
 
 

@@ -14,10 +14,10 @@ from websockets.server import ServerProtocol
 
 from wsrpc import Handshake, HandshakeRejected
 from wsrpc._base.request_headers import HeadersView
-from wsrpc._net.client_handshake import ClientRequest
-from wsrpc._net.dial_request import DialRequest
+from wsrpc._net.dialing.client_handshake import ClientRequest
+from wsrpc._net.dialing.dial_request import DialRequest
 from wsrpc._net.library_handshake import library_answer, plain_answer, serialized, serialized_head
-from wsrpc._net.port_connections import plain_request
+from wsrpc._net.serving.port_connections import plain_request
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 PLAIN = {

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from wsrpc import Client, Context, Handshake, Limits, Peer, Reconnect, Server
 from wsrpc._base.logs import for_log
-from wsrpc._net.urls import shown_url
+from wsrpc._net.dialing.urls import shown_url
 from wsrpc.errors import HandshakeRejected, RequestTimeout, WsrpcError
 from wsrpc.testing import ScriptedTransport
 

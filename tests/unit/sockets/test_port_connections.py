@@ -22,9 +22,9 @@ from waiting import until
 from websockets.utils import accept_key
 
 from wsrpc import Handshake, Limits, Peer, Server
-from wsrpc._net.listener import listen
 from wsrpc._net.loop_budget import AT_ONCE
-from wsrpc._net.port_connections import HANDSHAKE
+from wsrpc._net.serving.listener import listen
+from wsrpc._net.serving.port_connections import HANDSHAKE
 from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -22,7 +22,7 @@ from ..._core.peer.admission import Rate, Refusal
 from ..._core.session.sessions import network_of
 from ..._keyed.keeper import principal_text
 from ..._log.link import StoreLink
-from ..._net.handshake_checks import Door, reported
+from ..._net.serving.handshake_checks import Door, reported
 from ..._raw.raw_connection import RawConnection
 from ...errors import ConnectionLost, HandshakeRejected, WsrpcError
 from ...handshake import Handshake

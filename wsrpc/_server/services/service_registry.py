@@ -20,7 +20,7 @@ from ..._core.handlers.implementation import Methods, methods_of
 from ..._core.handlers.introspection import Injection, read_signature
 from ..._core.handlers.lifecycle import ends_the_task
 from ..._core.handlers.registry import Registry
-from ..._net.handshake_checks import Door
+from ..._net.serving.handshake_checks import Door
 from ..._raw.raw_connection import RawConnection, link_of
 from ..._raw.raw_serving import RawFunction, RawServing
 from ..._values.caching import memoized

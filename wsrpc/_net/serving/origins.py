@@ -14,11 +14,11 @@ from copy import copy
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
-from .._base.logs import LogBudget, address_text
-from .._base.misuse import check_has_run, check_no_yield
-from .._core.handlers.callables import is_async
-from ..errors import HandshakeRejected, short
-from ..handshake import REFUSED_HEADER, Handshake
+from ..._base.logs import LogBudget, address_text
+from ..._base.misuse import check_has_run, check_no_yield
+from ..._core.handlers.callables import is_async
+from ...errors import HandshakeRejected, short
+from ...handshake import REFUSED_HEADER, Handshake
 
 
 class _AnyOrigin:
@@ -99,9 +99,9 @@ class OriginRule:
             handshake, body = copy(handshake), UNNAMED
             handshake.origin = origin
         if self._function is not None:
-            said = self._function(handshake)
-            check_has_run("the function of origins=, which must not be async,", said)
-            if said:
+            allowed = self._function(handshake)
+            check_has_run("the function of origins=, which must not be async,", allowed)
+            if allowed:
                 return
             why = "the function of origins= refused it"
         else:

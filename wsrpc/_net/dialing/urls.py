@@ -49,7 +49,7 @@ def shown_url(url: object) -> str:
 
 
 def check_url(url: object, *, tls: bool) -> None:
-    """Refuse a URL that cannot be dialed; ``tls`` says that there is a TLS context.
+    """Refuse a URL that cannot be dialed; ``tls``: whether there is a TLS context.
 
     Raises:
         BadURL: the URL is not valid. The error message says why.

@@ -11,19 +11,19 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from msgspec import Struct
 from websockets.exceptions import InvalidHandshake
 
-from .._base.misuse import check_flag
-from .._base.names import StrPath
-from .._core.handlers.lifecycle import attempted
-from ..errors import HandshakeRejected, short
-from ..handshake import RESUME_HEADER
-from ..headers import check_header
-from ..limits import DEFAULT_LIMITS, Limits
-from ..transport import Transport
+from ..._base.misuse import check_flag
+from ..._base.names import StrPath
+from ..._core.handlers.lifecycle import attempted
+from ...errors import HandshakeRejected, short
+from ...handshake import RESUME_HEADER
+from ...headers import check_header
+from ...limits import DEFAULT_LIMITS, Limits
+from ...transport import Transport
+from ..websocket import WebSocketTransport
 from .client_handshake import ClientOpening, presentable
 from .client_sockets import ProxyRefused, connect, default_contexts
 from .dial_request import DialRequest, check_subprotocols, dial_within
 from .urls import BadOption, BadURL, check_url, proxy_for
-from .websocket import WebSocketTransport
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -227,7 +227,7 @@ certificate sends handshake_failure."""
 def _tls_hint(error: Exception, *, own: bool) -> str | None:
     """Return a hint for ``error``, which ended a TLS handshake, or a connection over TLS without a response.
 
-    ``own`` says whether the user gave the TLS context.
+    ``own``: whether the user gave the TLS context.
 
     In TLS 1.3, a server checks the client's certificate after the client's part of the handshake. Many servers, for
     example those of asyncio, then end the connection without an alert.

@@ -21,16 +21,15 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from .._base.logs import logger
-from .._base.request_headers import HeadersView, address, path_of, refusal_headers
-from .._base.scheduler import spawn_later
-from ..errors import HandshakeRejected
-from ..handshake import Handshake
-from ..limits import Limits
-from .asyncio_privates import release_transport
-from .deadlines import Deadlines
-from .health import Health
-from .library_handshake import (
+from ..._base.logs import logger
+from ..._base.request_headers import HeadersView, address, path_of, refusal_headers
+from ..._base.scheduler import spawn_later
+from ...errors import HandshakeRejected
+from ...handshake import Handshake
+from ...limits import Limits
+from ..asyncio_privates import release_transport
+from ..deadlines import Deadlines
+from ..library_handshake import (
     LIBRARY_LOGGER,
     Head,
     latin_1_headers,
@@ -40,10 +39,11 @@ from .library_handshake import (
     serialized_head,
     unread,
 )
-from .loop_budget import LoopBudget, shared
+from ..loop_budget import LoopBudget, shared
+from ..websocket import Underlying, WebSocketConnection, WebSocketTransport
+from ..websocket_output import OpeningResult
+from .health import Health
 from .origins import readable_by
-from .websocket import Underlying, WebSocketConnection, WebSocketTransport
-from .websocket_output import OpeningResult
 
 LARGEST = 4096
 """Bytes of the largest plain request. (Requests of browsers have 500 bytes, plus cookies.)"""
@@ -97,7 +97,7 @@ class AcceptedConnection(asyncio.Protocol):
         """Bytes that arrived after the request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tcp: Any = transport  # asyncio's annotation says less than it passes
+        tcp: Any = transport  # asyncio's annotation is too general
         self.tcp = tcp
         self._port.add(self)
 

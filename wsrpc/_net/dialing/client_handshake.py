@@ -12,14 +12,14 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from .._base.request_headers import HeadersView, address
-from ..errors import HandshakeRejected, one_line
-from ..limits import Limits
-from ..transport import ConnectionInfo
+from ..._base.request_headers import HeadersView, address
+from ...errors import HandshakeRejected, one_line
+from ...limits import Limits
+from ...transport import ConnectionInfo
+from ..library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers, too_large
+from ..websocket import Underlying, WebSocketConnection, WebSocketTransport
+from ..websocket_output import OpeningResult
 from .dial_request import DialRequest
-from .library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers, too_large
-from .websocket import Underlying, WebSocketConnection, WebSocketTransport
-from .websocket_output import OpeningResult
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
 
@@ -121,7 +121,7 @@ class ClientOpening(asyncio.Protocol):
             self._tcp.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tcp: Any = transport  # asyncio's annotation says less than it passes
+        tcp: Any = transport  # asyncio's annotation is too general
         self._tcp = tcp
         request = b"".join(self._asked.library.data_to_send())
         self._written = len(request)

@@ -11,17 +11,17 @@ from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any, cast
 
-from .._base.logs import LogBudget, address_text, logger, principal_text
-from .._base.misuse import check_has_run
-from .._base.names import check_address
-from .._base.state import PeerState
-from .._core.handlers.callables import location
-from .._core.handlers.lifecycle import ends_the_task
-from ..errors import HandshakeRejected, one_line, short, ungrouped
-from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction
-from ..headers import ResponseHeaders, check_response_header
-from ..limits import Limits
-from ..stats import RefusedByPrincipal, add_to
+from ..._base.logs import LogBudget, address_text, logger, principal_text
+from ..._base.misuse import check_has_run
+from ..._base.names import check_address
+from ..._base.state import PeerState
+from ..._core.handlers.callables import location
+from ..._core.handlers.lifecycle import ends_the_task
+from ...errors import HandshakeRejected, one_line, short, ungrouped
+from ...handshake import REFUSED_HEADER, Handshake, HandshakeFunction
+from ...headers import ResponseHeaders, check_response_header
+from ...limits import Limits
+from ...stats import RefusedByPrincipal, add_to
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
 
@@ -181,7 +181,7 @@ def reported(
 
     It gets the headers that ``on_handshake`` has added, if it has no others with their names.
 
-    A client is named by what ``on_handshake`` has said of it, because many can have one host.
+    The log names a client by the address or principal that ``on_handshake`` has set, because many can have one host.
     """
     refusal.headers = handshake.response_headers | refusal.headers
     door.refuse(refusal)

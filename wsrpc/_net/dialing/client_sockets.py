@@ -19,8 +19,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from websockets import exceptions
 from websockets.uri import WebSocketURI
 
-from .._base.names import StrPath
-from ..errors import one_line
+from ..._base.names import StrPath
+from ...errors import one_line
 from .urls import BadURL, check_unix_sockets
 
 
@@ -182,7 +182,7 @@ async def _through_socks(proxy: SplitResult, uri: WebSocketURI) -> socket.socket
     try:
         return await socks.connect(uri.host, uri.port)
     except ProxyError as exc:
-        text = one_line(exc)  # only the text tells a refusal
+        text = one_line(exc)  # nothing but the text shows a refusal
         raise (ProxyRefused(407, text) if "authentication" in text else ConnectionError(text)) from exc
 
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from .._base.names import StrPath
-from ..errors import HandshakeRejected, one_line
-from ..headers import HEADER_NAME, check_header
+from ..._base.names import StrPath
+from ...errors import HandshakeRejected, one_line
+from ...headers import HEADER_NAME, check_header
 from .urls import BadOption, check_proxy, check_unix, check_url, shown_url
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class DialRequest:
 
 
 async def dial_within(seconds: float, request: DialRequest, attempt: Callable[[DialRequest], Awaitable[T]]) -> T:
-    """Call ``attempt`` with ``request``, for at most ``seconds``. Errors say what may be wrong, and name the proxy.
+    """Call ``attempt`` with ``request``, for at most ``seconds``. Errors get notes with the likely cause and the proxy.
 
     ``attempt`` must not follow redirects: the server of another origin could get credentials and the session's token.
     It raises `HandshakeRejected`, with ``headers``, for each response with a status other than 101.

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from .._base.misuse import check_flag
-from .._base.request_headers import visible_target
-from ..handshake import Handshake
-from ..limits import Limits
+from ..._base.misuse import check_flag
+from ..._base.request_headers import visible_target
+from ...handshake import Handshake
+from ...limits import Limits
+from ..dialing.urls import check_unix_sockets
+from ..websocket import WebSocketTransport
 from .health import Health
 from .port_connections import AcceptedConnection, PortConnections
-from .urls import check_unix_sockets
-from .websocket import WebSocketTransport
 
 BACKLOG = 1024
 """Connections that the operating system accepts in advance. (With asyncio's default of 100, most of many clients that

@@ -1,0 +1,1 @@
+"""Opens the connections of clients: URLs, proxies, sockets and the opening handshake."""
