@@ -183,7 +183,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
     def transport(self) -> TransportName | None:
         """What carries the present connection, or None if there is none. (`Peer.transport` is the connection itself.)
 
-        The log says why it is HTTP.
+        The log has the reason for HTTP.
         """
         found = self._core.peer.transport
         return None if not self.connected else "http" if isinstance(found, HttpTransport) else "websocket"
@@ -332,7 +332,8 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         is safe.
 
         Raises:
-            RuntimeError: called in a thread other than that of the client's event loop.
+            RuntimeError: called in a thread other than that of the client's event loop, or the client was connected
+                when that loop ended.
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
             ConnectFailed, HandshakeRejected, ssl.SSLError, OSError, ValueError: as for `connect`. If one of these is
                 raised after a drop, the client has stopped reconnecting because of it.
@@ -380,7 +381,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         check_number(DRAIN_TIMEOUT, drain_timeout, 0)
         await self._core.close(code, reason, drain_timeout)
         if self.state == "closed":  # else it was opened again meanwhile
-            await self._runs.close(self._core.peer.limits.close_timeout)
+            await self._runs.close(self.peer.limits.close_timeout)
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.peer!r}>"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler, spawn_later
@@ -26,120 +24,20 @@ from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
 from .._keyed.runs import Runs
 from .._net.dialing.urls import shown_url
-from ..errors import ConnectionLost, SessionLost, named, named_with_notes
+from ..errors import ConnectionLost, SessionLost, named_with_notes
 from ..transport import Transport
 from .client_room import ClientRooms
 from .client_states import AT_REST, TABLE, ClientState, Input, after
+from .connection_waiters import ConnectionWaiters
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .reconnect_hooks import ReconnectHooks
 from .reconnect_policy import ReconnectSchedule
+from .user_command import UserCommand
 
-
-class Callers:
-    """Callers that wait in one event loop for the same outcome."""
-
-    def __init__(self) -> None:
-        self.outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self.count = 0
-
-    async def wait(self) -> Exception | None:
-        """Return None when there is a connection, or else why there will be none. Cancelling is safe."""
-        self.count += 1
-        try:
-            return await asyncio.shield(self.outcome)
-        finally:
-            self.count -= 1
-
-
-class ConnectionWaiters:
-    """The callers that wait until there is a connection, or there will be none.
-
-    ``failure`` says why there will be none. It is None while there may be one.
-    """
-
-    def __init__(self) -> None:
-        self.failure: Exception | None = None
-        self._traceback: TracebackType | None = None
-        """The original traceback of the failure. Each raise of the failure would make it longer."""
-        self._waiting: Callers | None = None
-        """The present callers. If their event loop has ended, they no longer wait."""
-
-    @property
-    def count(self) -> int:
-        """Number of callers that wait."""
-        waiting = self._present()
-        return 0 if waiting is None else waiting.count
-
-    def notify(self, failure: Exception | None) -> None:
-        """Wake the callers: there is a connection, or there will be none, because of ``failure``."""
-        self.failure = failure
-        self._traceback = None if failure is None else failure.__traceback__
-        waiting = self._present()
-        self._waiting = None
-        if waiting is not None:
-            waiting.outcome.set_result(failure)
-
-    async def wait(self) -> None:
-        """Return when there is a connection. Cancelling is safe.
-
-        Raises:
-            Exception: ``failure``, because of which there will be none.
-        """
-        failure = self.failure
-        if failure is None:
-            waiting = self._present()
-            if waiting is None:
-                waiting = self._waiting = Callers()
-            failure = await waiting.wait()
-        if failure is not None:
-            raise failure.with_traceback(self._traceback)
-
-    def _present(self) -> Callers | None:
-        """Return the callers that wait in the running event loop."""
-        waiting = self._waiting
-        return None if waiting is None or waiting.outcome.get_loop() is not asyncio.get_running_loop() else waiting
-
-
-class UserCommand:
-    """The work that a client does for the user's last call of `connect`, `start`, `bind` or `close`.
-
-    The next of these calls ends the command and makes a new one. Work that finishes late compares its command with the
-    present command of the client, and changes nothing if they differ. Before the first call, and after a `connect` that
-    was cancelled, a client has an empty command.
-    """
-
-    def __init__(self, dialing: Dialing | None = None) -> None:
-        self.dialing = dialing
-        """None for `close`, and for a client without a URL."""
-        self.is_last = False
-        """Whether the client cannot dial, and no other `bind` follows."""
-        self.warned_of: list[str] = []
-        """The failures of the last attempts since there was an open connection."""
-        self._closing: asyncio.Task[None] | None = None
-
-    @property
-    def is_first(self) -> bool:
-        """Whether the command is a `connect` that has had no open connection yet, and raises why it gets none."""
-        return self.dialing is not None and self.dialing.first
-
-    def stop_timers(self) -> None:
-        """Stop the timer of the dialing."""
-        if self.dialing is not None:
-            self.dialing.stop_deadline_timer()
-
-    def end(self) -> asyncio.Task[None] | None:
-        """Stop the dialing, but not a `close`. Return the task of the dialing, if it has not ended yet."""
-        return None if self.dialing is None else self.dialing.stop()
-
-    @property
-    def closing(self) -> asyncio.Task[None] | None:
-        """The task of a `close` that has not ended."""
-        return None if self._closing is None or self._closing.done() else self._closing
-
-    def close(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a `close` in a task, which continues when its caller is cancelled."""
-        self._closing = task = spawn_later(coroutine)
-        return task
+NOT_CONNECTING = (
+    "%s for a connection, but this client is not connecting: "
+    "call connect(), start() or bind(), or open it with `with` (`async with`)"
+)
 
 
 class ClientCore(PeerOwner):
@@ -150,13 +48,7 @@ class ClientCore(PeerOwner):
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        registry: Registry,
-        plan: DialPlan,
-        runs: Runs,
-        *,
-        fails_offline: bool,
+        self, settings: Settings, registry: Registry, plan: DialPlan, runs: Runs, *, fails_offline: bool
     ) -> None:
         self.limits = settings.limits
         self.plan = plan
@@ -184,8 +76,7 @@ class ClientCore(PeerOwner):
         self._waiters = ConnectionWaiters()
         self._closers = Closers()
         self._warned_of_wait = False
-        self._attempts = 0
-        """Number of attempts that led to the present connection."""
+        self._retry_level = logging.INFO if settings.between_nodes else logging.WARNING
 
     @property
     def peer_session(self) -> PeerSession:
@@ -242,10 +133,10 @@ class ClientCore(PeerOwner):
 
     async def wait_connected(self) -> None:
         """See `Client.wait_connected`."""
-        self._check_thread()
+        self.enter_loop()
         while True:
             if self.peer.connected:
-                if self.peer_session.writer.opening.in_handler():  # the caller would wait for itself
+                if self.peer_session.opening.in_handler():  # the caller would wait for itself
                     return
                 await self.peer.wait_connected()
                 if self.peer.connected:
@@ -260,8 +151,7 @@ class ClientCore(PeerOwner):
         self.enter_loop()
         self._start_command(Input.BIND)
         self._command.is_last = is_last and not self.plan.dials
-        self._attempts = 0
-        current = self._start_session(connection)
+        current = self._start_session(self._command, connection)
         if self.peer_session is current:  # a handler may have bound another one in its first step
             await self.peer.wait_connected()
         if self.peer_session.session.live_connection is not connection:
@@ -342,11 +232,6 @@ class ClientCore(PeerOwner):
         """Enter the next state."""
         self.state = after(self.state, happened)
 
-    def _check_thread(self) -> None:
-        """Refuse a call while the client's event loop runs in another thread."""
-        if self.scheduler.is_elsewhere and self.scheduler.is_running:
-            check_thread(self.peer_session.writer.thread, "client.method()")
-
     def enter_loop(self) -> None:
         """Bind the client to the running event loop, and drop what it still has in another one.
 
@@ -354,22 +239,23 @@ class ClientCore(PeerOwner):
             RuntimeError: the client is still connected in the other loop, or the other loop runs in another thread.
                 Nothing has changed.
         """
-        self._check_thread()
         moves = self.scheduler.is_elsewhere
+        if moves and self.scheduler.is_running:
+            check_thread(self.peer_session.writer.thread, "client.method()")
         if moves and self.peer.transport is not None:
             raise RuntimeError(
                 "this client was connected when its event loop ended: close() it there, or make a new Client"
             )
-        if not self.scheduler.renew():
-            return
-        if self.state != "closed":
-            self.state = "idle"
-        self.peer_session.writer.enter_loop()
-        if moves:
-            self.peer_core.named_channels.loop_ended()
-        self._command.stop_timers()
-        self._command = UserCommand()
-        self._stopping = set()
+        if self.scheduler.renew():
+            if self.state != "closed":
+                self.state = "idle"
+            self.peer_session.writer.enter_loop()
+            if moves:
+                self.peer_core.named_channels.loop_ended()
+            self._command.stop_timer()
+            self._command = UserCommand()
+            self._stopping = set()
+            self._waiters = ConnectionWaiters(self._waiters.failure)
 
     def _start_command(self, happened: Input) -> None:
         """Replace the present command by one for `connect`, `start` or `bind`."""
@@ -386,8 +272,8 @@ class ClientCore(PeerOwner):
 
     def _replace_command(self, command: UserCommand) -> set[asyncio.Task[None]]:
         """End the present command. Return the tasks of stopped dialing that have not ended yet."""
-        task = self._command.end()
-        self._command = command
+        dialing, self._command = self._command.dialing, command
+        task = None if dialing is None else dialing.stop()
         if task is not None:
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
@@ -396,7 +282,7 @@ class ClientCore(PeerOwner):
     def _give_up(self, failure: Exception) -> None:
         """Stop dialing: there will be no connection unless the user calls `connect`, `start` or `bind`."""
         self.move(Input.GAVE_UP)
-        self._command.stop_timers()
+        self._command.stop_timer()
         self.peer_core.outbox.expects_session = False
         self.peer_core.named_channels.end(lambda: failure)
         if not isinstance(failure, ConnectionLost):
@@ -406,21 +292,21 @@ class ClientCore(PeerOwner):
 
     # ------------------------------------------------------------ connections
 
-    def _start_session(self, connection: Connection) -> PeerSession:
-        """Start a session on ``connection``.
+    def _start_session(self, command: UserCommand, connection: Connection) -> PeerSession:
+        """Start a session on ``connection``, for the present ``command``.
 
         Raises:
-            ConnectionLost: a `close` handler of the last session has closed the client, or bound another connection.
-                ``connection`` is closed, too.
+            ConnectionLost: a `close` handler has closed the client or bound another connection, when the last session
+                ended, or now because it had to wait. ``connection`` is closed, too.
         """
-        now, command = self.scheduler.time(), self._command
-        current = self.peer_core.replace_session(connection)
-        if self._command is not command:
+        now = self.scheduler.time()
+        current = self.peer_core.replace_session(connection) if self._command is command else None
+        if current is None or self._command is not command:
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
-        if self._command.dialing is not None:
-            self._command.dialing.session_started()
-        self.hooks.session_started(self._attempts, now)
+        if command.dialing is not None:
+            command.dialing.session_started()
+        self.hooks.session_started(command.attempts, now)
         current.start(connection)
         return current
 
@@ -434,10 +320,10 @@ class ClientCore(PeerOwner):
         self._dial_again_or_give_up(Input.DETACHED, decision)
 
     def resumed(self) -> None:
-        self.hooks.resumed(self._attempts, self.scheduler.time())
+        self.hooks.resumed(self._command.attempts, self.scheduler.time())
         if self._command.dialing is not None:
-            self._command.dialing.schedule.session_resumed()
-        if self.peer_session.writer.opening.running is not None:
+            self._command.dialing.session_resumed()
+        if self.peer_session.opening.running is not None:
             self.move(Input.REOPENED)
             self._waiters.notify(None)  # an `open` handler stops waiting; other callers wait for the handlers
         else:
@@ -445,7 +331,6 @@ class ClientCore(PeerOwner):
 
     def opened(self, happened: Input = Input.OPENED) -> None:
         self.move(happened)
-        self._command.warned_of.clear()
         if self._command.dialing is not None:
             self._command.dialing.reset_attempts()
         self._waiters.notify(None)
@@ -454,8 +339,7 @@ class ClientCore(PeerOwner):
         self.rooms.join_all_again()  # not before, because the events of the log would wait while handlers run
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
-        began = self.hooks.session_info
-        return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
+        return self.hooks.handlers() if event == "on_reconnect" else []
 
     def session_over(self, end: SessionEnd) -> None:
         lost = end.error if isinstance(end.error, SessionLost) else None
@@ -463,52 +347,49 @@ class ClientCore(PeerOwner):
         if lost is None:  # otherwise the connection was lost before
             self.hooks.connection_lost(self.scheduler.time())
         dropped = ConnectionLost(end.info.code, end.info.reason, "not_sent")
-        if Input.LOST in TABLE[self.state]:
-            self._detached_session_over(dropped, end)
-        elif Input.DROPPED in TABLE[self.state] and end.cause is not SessionInput.REPLACED:
-            if end.info.user_closed:
-                self._give_up(dropped)
-            else:
-                self._dial_again_or_give_up(Input.DROPPED, end.decision)
+        is_away = Input.LOST in TABLE[self.state]
+        if not is_away and (Input.DROPPED not in TABLE[self.state] or end.cause is SessionInput.REPLACED):
+            return
+        if end.info.user_closed:
+            self._peer_closed(dropped)
+        elif not is_away:
+            self._dial_again_or_give_up(Input.DROPPED, end.decision)
+        elif end.cause is SessionInput.REFUSED:
+            self.move(Input.REFUSED)  # the next session starts on the same connection
+        elif isinstance(end.decision.after, Exception):
+            self._give_up(end.decision.after)
+        else:
+            self.move(Input.LOST)
+            assert self._command.dialing is not None
+            # If the client has asked to resume, the connection on which it asked is closed now.
+            self._command.dialing.start_unless_running()
 
     def closed_between_sessions(self, info: CloseInfo) -> None:
         if self.state not in AT_REST:
             self._peer_closed(ConnectionLost(info.code, info.reason, "not_sent"))
 
     def _peer_closed(self, lost: ConnectionLost) -> None:
-        """Give up, because the user has called `Peer.close` without a connection. Stop what would lead to one."""
+        """Give up, because the user has called `Peer.close`. Stop what would lead to another connection."""
         self._give_up(lost)
         self._replace_command(UserCommand())
 
     def will_reconnect(self) -> bool:
         return self.state not in AT_REST
 
-    def _detached_session_over(self, lost: ConnectionLost, end: SessionEnd) -> None:
-        """Dial for a new session, or give up: a session without a connection has ended."""
-        if end.info.user_closed:
-            self._peer_closed(lost)
-            return
-        if end.cause is SessionInput.REFUSED:
-            self.move(Input.REFUSED)  # `_start_next_session` uses the same connection
-            return
-        self.move(Input.LOST)
-        assert self._command.dialing is not None
-        # If the client has asked to resume, the connection on which it asked is closed now.
-        self._command.dialing.start_unless_running()
-
     def _decide(self, info: CloseInfo) -> Decision:
-        """Decide what follows a drop, and change nothing yet.
+        """Decide what follows a drop, and change nothing yet but the count of failures.
 
         `ReconnectSchedule` asks the user's `Reconnect`, which may close the client or bind another connection. A client
         without a URL cannot dial. It gives up if ``retry`` says so, or no `bind` follows, and otherwise waits for it.
         """
         command, reconnect = self._command, self.plan.reconnect
         is_last = reconnect is None or command.is_last
-        dialing, lost, delay = command.dialing, ConnectionLost(info.code, info.reason, "not_sent"), None
+        lost, delay = ConnectionLost(info.code, info.reason, "not_sent"), None
+        schedule = ReconnectSchedule(reconnect, self.scheduler) if command.dialing is None else command.dialing.schedule
         try:
-            if dialing is not None:
-                delay = dialing.delay_after_drop(lost)
-            elif not is_last and ReconnectSchedule(reconnect, self.scheduler).may_retry(lost):
+            if command.dialing is not None:
+                delay = command.dialing.delay_after_drop(lost)
+            elif not is_last and schedule.may_retry(lost):
                 return NO_DECISION
         except Exception as exc:  # raised by a strategy of the user
             return Decision(after=exc)
@@ -518,12 +399,7 @@ class ClientCore(PeerOwner):
         if delay is not None:
             self._log_retry(text, delay, quiet=lost.code in (CloseCode.SERVICE_RESTART, CloseCode.RESUMES))
         elif not is_last:
-            why = "a client does not dial again after this code"
-            if dialing is not None and dialing.schedule.ended_by_stop:
-                why = "Reconnect(stop=) allows no other attempt"
-            elif reconnect is not None and reconnect.retry is not None:
-                why = "Reconnect(retry=) allows no other attempt"
-            self.peer_core.log(logging.ERROR, "the client gives up: %s, and %s", text, why)
+            self.peer_core.log(logging.ERROR, "the client gives up: %s, and %s", text, schedule.why_ended)
         return Decision(delay is not None, lost if delay is None else delay)
 
     def _dial_again_or_give_up(self, happened: Input, decision: Decision) -> None:
@@ -564,55 +440,39 @@ class ClientCore(PeerOwner):
         """The delay is over, and the client dials again."""
         self.move(Input.DELAY_OVER)
 
-    def url_failed(self, text: str) -> None:
-        """One URL could not be dialed, and the next one follows."""
-        self.peer_core.log(logging.INFO, "%s", text)
-
-    def attempt_failed(self, error: Exception, delay: float) -> None:
-        """An attempt has failed, and the next one follows after ``delay`` seconds."""
+    def attempt_failed(self, error: Exception, delay: float, *, is_new: bool) -> None:
+        """An attempt has failed, and the next one follows. ``is_new``: no recent attempt has failed in the same way."""
         self.move(Input.FAILED)
         text = f"could not connect: {named_with_notes(error)}"
         if self.hooks.has_connected:
             text += f"; no connection for {self.scheduler.time() - self.hooks.lost_at:.0f} s"
-        self._log_retry(text, delay, quiet=named(error) in self._command.warned_of)
-        self._command.warned_of = [*self._command.warned_of[-20:], named(error)]
+        self._log_retry(text, delay, quiet=not is_new)
 
     def _log_retry(self, text: str, delay: float, *, quiet: bool) -> None:
-        level = logging.INFO if quiet or self.peer_core.options.settings.between_nodes else logging.WARNING
-        self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
+        self.peer_core.log(logging.INFO if quiet else self._retry_level, "%s; next attempt in %.1f s", text, delay)
 
-    def dialed(self, transport: Transport, attempts: int) -> None:
+    def dialed(self, transport: Transport) -> None:
         """There is a new connection. Ask the server to resume the session, or start a session."""
         self.move(Input.DIALED)
-        self._attempts = attempts
         connection = Connection(transport)
-        if self.state != "resuming":
+        if self.state == "resuming":
+            session, refused = self.peer_session.session, partial(self._start_next_session, self._command)
+            assert isinstance(session, ClientSession)
+            session.ask_to_resume(connection, refused=refused, failed=self._resume_failed)
+        else:
             self._start_next_session(self._command, connection)
-            return
-        assert self._command.dialing is not None
-        self._command.dialing.schedule.connection_opened()
-        session, refused = self.peer_session.session, partial(self._start_next_session, self._command)
-        assert isinstance(session, ClientSession)
-        session.ask_to_resume(connection, refused=refused, failed=self._resume_failed)
+
+    def _start_next_session(self, command: UserCommand, connection: Connection) -> None:
+        with suppress(ConnectionLost):
+            self._start_session(command, connection)
 
     def _resume_failed(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the server has not answered the request to resume."""
         command, decision = self._command, self._decide(info)
-        if command is self._command:
+        if decision.keeps:
             self._dial_again_or_give_up(Input.DETACHED, decision)
-            if not decision.keeps:
-                self.peer_session.session.end(SessionInput.ENDED, info.reason, info=info)
-
-    def _start_next_session(self, command: UserCommand, connection: Connection) -> None:
-        """Start a session on ``connection``, unless a `close` handler has closed or bound meanwhile.
-
-        Either makes another command. A handler may have run when the session ended, or runs now because it had to wait.
-        """
-        if self._command is not command:
-            self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
-            return
-        with suppress(ConnectionLost):
-            self._start_session(connection)
+        elif command is self._command:  # `session_over` then gives up
+            self.peer_session.session.end(SessionInput.ENDED, info.reason, info=info, decision=decision)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """There will be no connection. Give up, and fail everything that waits for one."""
@@ -636,9 +496,4 @@ class ClientCore(PeerOwner):
         """Log a warning the first time that something waits for a connection while the client does not dial."""
         if self.state == "idle" and not self._warned_of_wait:
             self._warned_of_wait = True
-            self.peer_core.log(
-                logging.WARNING,
-                "%s for a connection, but this client is not connecting: "
-                "call connect(), start() or bind(), or open it with `with` (`async with`)",
-                what,
-            )
+            self.peer_core.log(logging.WARNING, NOT_CONNECTING, what)

@@ -59,7 +59,7 @@ class ClientRoom:
 
         Args:
             last: the number of events to get from the end of the room's log. Without effect if you pass ``after``.
-            about: what this client says of itself, for `Present.about`: a value of at most 512 bytes when encoded.
+            about: a description of this client, for `Present.about`: a value of at most 512 bytes when encoded.
             after: a position. The client gets all events after it.
 
         Raises:
@@ -108,7 +108,7 @@ class ClientRoom:
 
         The function is called when the client has joined without a position, and again when it has missed events. A
         plain ``def`` has finished when the handlers of the events that follow are called; an ``async def`` runs beside
-        them. Without a function, missed events are told by `on_missed`.
+        them. Without a function, `on_missed` is called instead.
         """
         return self._rooms.add_hook(self, "on_state", function, ("room", "state"))
 

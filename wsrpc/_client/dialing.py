@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import random
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -83,10 +85,12 @@ class Dialing:
         """The present series of attempts. None once the series has led to a connection."""
         self._stopped = False
         """Whether `stop` was called. An attempt may still run, for example because it suppresses its cancellation."""
-        self._attempts = 0
+        self.attempts = 0
         """Number of attempts since a connection was open."""
         self._last_failure: Exception | None = None
         """The failure of the last attempt, or the last drop."""
+        self._failures: deque[str] = deque(maxlen=20)
+        """The failures of the last attempts since a connection was open."""
         self._url: str | None = None
         """The URL that was dialed last."""
         self._session_url: str | None = None
@@ -107,11 +111,16 @@ class Dialing:
         self.schedule.connection_opened()
         self._session_url = self._url
 
+    def session_resumed(self) -> None:
+        """The session has resumed on that connection."""
+        self.schedule.session_resumed()
+
     def reset_attempts(self) -> None:
         """There is a connection, and its `open` handlers have finished. Count the attempts from 0 again."""
         self.stop_deadline_timer()
         self.first, self.deadline = False, None
-        self._attempts, self._last_failure = 0, None
+        self.attempts, self._last_failure = 0, None
+        self._failures.clear()
 
     def delay_after_drop(self, error: ConnectionLost) -> float | None:
         """Return the delay before the next series of attempts, in seconds. None if the client shall not dial again.
@@ -128,7 +137,7 @@ class Dialing:
     def timeout_error(self, why: str = NOT_CONNECTED) -> ConnectFailed:
         """Return the error for a `connect` whose time is over."""
         late = TimeoutError(f"{why} within connect_timeout={self._plan.timeout} s")
-        failed = ConnectFailed(self._attempts, self._last_failure or late)
+        failed = ConnectFailed(self.attempts, self._last_failure or late)
         failed.__cause__ = self._last_failure or late
         return failed
 
@@ -154,7 +163,7 @@ class Dialing:
 
     async def _run(self, delay: float | None) -> None:
         try:
-            transport, attempts = await self._dial(delay)
+            transport = await self._dial(delay)
         except Exception as exc:
             if not self._stopped:
                 self._client.dialing_gave_up(exc)
@@ -166,9 +175,10 @@ class Dialing:
             self._deadline_timer = asyncio.get_running_loop().call_at(self.deadline, self._deadline_passed)
         self._task = None
         self.schedule.connected = True
-        self._client.dialed(transport, attempts)
+        self.schedule.connection_opened()
+        self._client.dialed(transport)
 
-    async def _dial(self, delay: float | None) -> tuple[Transport, int]:
+    async def _dial(self, delay: float | None) -> Transport:
         limit = asyncio.timeout_at(self.deadline)
         try:
             async with limit:
@@ -176,9 +186,9 @@ class Dialing:
                     if delay is not None:
                         await asyncio.sleep(delay)
                         self._client.attempt_started()
-                    self._attempts += 1
+                    self.attempts += 1
                     try:
-                        return await self._attempt(), self._attempts
+                        return await self._attempt()
                     except Exception as exc:
                         self._last_failure = exc
                         delay = self.schedule.delay_after_failure(exc)
@@ -187,8 +197,9 @@ class Dialing:
                         if self._plan.reconnect is None and isinstance(exc, HandshakeRejected):
                             raise  # with one attempt, `ConnectFailed` would say no more
                         if delay is None:
-                            raise ConnectFailed(self._attempts, exc) from exc
-                        self._client.attempt_failed(exc, delay)
+                            raise ConnectFailed(self.attempts, exc) from exc
+                        self._client.attempt_failed(exc, delay, is_new=named(exc) not in self._failures)
+                        self._failures.append(named(exc))
         except TimeoutError:
             if not limit.expired():
                 raise  # the error of an attempt, after which the user's strategy allows no other one
@@ -210,7 +221,8 @@ class Dialing:
         failures: list[Exception] = []
         for url in urls:
             if failures and not self._stopped:
-                self._client.url_failed(f"could not connect: {named(failures[-1])}; dialing the next URL")
+                text = f"could not connect: {named(failures[-1])}; dialing the next URL"
+                self._client.peer_core.log(logging.INFO, "%s", text)
             if url is not self._url:
                 self._url = url
                 self._client.dials(url)

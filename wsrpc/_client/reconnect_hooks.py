@@ -82,11 +82,14 @@ class ReconnectHooks:
         self.has_connected = False
         self.session_info = self.resumed_info = None
 
-    def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
-        """Return the calls of the handlers with ``info``, which is `session_info`. Await one after another.
+    def handlers(self) -> list[Unfinished]:
+        """Return the calls of the handlers for the present session. Await one after another.
 
         A call does nothing if the session has ended in the meantime.
         """
+        info = self.session_info
+        if info is None:
+            return []
         return [
             ("on_reconnect", name_of(hook.function), self._call(hook.function, hook.accepted, info))
             for hook in self._registry.hooks.get("on_reconnect", ())

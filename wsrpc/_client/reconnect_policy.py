@@ -148,6 +148,7 @@ class ReconnectSchedule:
         )
         self.connected = False
         """Whether an attempt has succeeded."""
+        self._has_own_retry = reconnect.retry is not None
         retry = reconnect.retry or self._is_transient
         self._retrying = Retrying(
             wait=self._wait,
@@ -198,6 +199,13 @@ class ReconnectSchedule:
     @property
     def _failures(self) -> int:
         return self._state.attempt_number - 1
+
+    @property
+    def why_ended(self) -> str:
+        """Why there is no attempt after the last drop."""
+        if self.ended_by_stop or self._has_own_retry:
+            return f"Reconnect({'stop' if self.ended_by_stop else 'retry'}=) allows no other attempt"
+        return "a client does not dial again after this code"
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether ``retry`` allows another attempt after ``error``.

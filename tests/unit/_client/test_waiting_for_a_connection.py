@@ -61,7 +61,7 @@ def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
         await client.bind(memory_transports()[0])
 
     async def use_again() -> None:
-        for use in (client.connect, client.close, client.__aenter__):
+        for use in (client.connect, client.close, client.wait_connected, client.__aenter__):
             with pytest.raises(RuntimeError, match="event loop ended"):
                 await use()
             assert client.state == "connected"
