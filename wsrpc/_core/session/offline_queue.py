@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from ...errors import ConnectionLost, QueueFull
+from ...errors import ConnectionLost, QueueFull, WsrpcError
 from .peer_host import PeerHost
 
 
@@ -112,6 +112,26 @@ class OfflineQueue:
             self.user_count += more
             self.user_size += size
             self._host.current.update()
+
+    def send(self, send: Callable[[bytes, bool], object], *, include_user_messages: bool) -> None:
+        """Send the messages, oldest first, until one has to wait longer.
+
+        Raises:
+            ConnectionLost: the connection has refused a message, which still waits.
+        """
+        for message in self.all():
+            if message.queue is None or not (include_user_messages or message.of_session):
+                continue
+            try:
+                encoded = message.encoded()
+            except (ValueError, WsrpcError) as exc:  # refused by what the remote peer has announced since then
+                self.refuse(message, exc)
+                continue
+            if encoded is None:
+                return
+            send(*encoded)
+            message.withdraw()
+            message.was_sent()
 
     # ------------------------------------------------------------ messages that are not sent
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
-from ...errors import short
+from ...errors import one_line, short
 from ...stats import add_to
 from ...transport import ConnectionInfo, Traffic, Transport
 from ..wire.settings import Settings
@@ -198,6 +199,11 @@ class PeerHost:
         """A connection was made: start its statistics."""
         self.connection_expected(info)
         self._since = self.loop.time()
+
+    def announced(self, program: str, contract: str, /) -> None:
+        """The remote peer has announced its program and its contract. Each is empty if it has announced none."""
+        # Interned, because a fleet has thousands of clients with few programs.
+        self.log.program, self.contract = (intern(one_line(text[:64])) or None for text in (program, contract))
 
     def connection_ended(self, connection: Connection, /) -> None:
         """The present connection has ended."""

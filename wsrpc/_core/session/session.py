@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from sys import intern
 from typing import Any, ClassVar
 
 from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Timer
-from ...errors import ConnectionLost, WsrpcError, one_line
+from ...errors import ConnectionLost
 from ...limits import Limits
 from ..wire.control import (
     PARTS,
@@ -150,7 +149,7 @@ class Session:
             wrap: wraps the function that sends messages.
         """
         self.negotiation.can_resume = can_resume
-        self._host.log.program = self._host.contract = None  # of the last remote peer; a plain peer says nothing
+        self._host.log.program = self._host.contract = None  # of the last remote peer; a plain peer announces none
         self._wrap = wrap
         self._set_connection(connection)
         self._move(SessionInput.STARTED)
@@ -286,25 +285,12 @@ class Session:
         Args:
             include_user_messages: whether to send the user's messages, too.
         """
-        for message in self._offline_queue.all():
-            if self.live_connection is None:
-                return
-            if message.queue is None or not (include_user_messages or message.of_session):
-                continue
-            try:
-                encoded = message.encoded()
-            except (ValueError, WsrpcError) as exc:  # refused by what the remote peer has announced since then
-                self._offline_queue.refuse(message, exc)
-                continue
-            if encoded is None:
-                return
-            try:
-                self._direct(*encoded)
-            except ConnectionLost as exc:
-                self.send_failed(exc)
-                return
-            message.withdraw()
-            message.was_sent()
+        if self.live_connection is None:
+            return
+        try:
+            self._offline_queue.send(self._direct, include_user_messages=include_user_messages)
+        except ConnectionLost as exc:
+            self.send_failed(exc)
 
     def update_full(self, *, other_connection: bool = False) -> None:
         """Update ``full``, because something has changed on which it depends.
@@ -418,7 +404,7 @@ class Session:
         elif isinstance(message, LimitsChanged):
             negotiation.apply(message.limits)
         else:
-            host.log.program, host.contract = short_line(message.program), short_line(message.contract)
+            host.announced(message.program, message.contract)
             negotiation.agree(message.features)
             self._greeting_received(message)
         return True
@@ -493,18 +479,19 @@ class Session:
         Return False if the session cannot go on, and has therefore ended.
         """
         assert self.replay is not None
-        if (why := limits.objection()) is not None:
-            self._refuse(connection, CloseCode.INVALID_DATA, why)
-            return False
-        try:
-            self.replay.acknowledge(rx, size)
-        except Mismatch as exc:
-            self._refuse(connection, CloseCode.COUNT_MISMATCH, str(exc))
-            return False
-        if (why := self.replay.prepare_again()) is not None:
-            self._refuse(connection, CloseCode.MESSAGE_TOO_BIG, why)
-            return False
-        return True
+        code, why = CloseCode.INVALID_DATA, limits.objection()
+        if why is None:
+            try:
+                self.replay.acknowledge(rx, size)
+                code, why = CloseCode.MESSAGE_TOO_BIG, self.replay.prepare_again()
+            except Mismatch as exc:
+                code, why = CloseCode.COUNT_MISMATCH, str(exc)
+        if why is not None:
+            self._host.log.warn("closing the connection with %d: %s", code, why)
+            connection.disown()
+            self._host.spawn(connection.close(code, why))
+            self.end(SessionInput.ENDED, why)
+        return why is None
 
     def _send_again(self, connection: Connection) -> None:
         """Send the messages that have not arrived."""
@@ -528,13 +515,6 @@ class Session:
             receive = self.acknowledger.counted_receive(connection, receive)
         connection.start_receiving(receive, self._read_ended)
         self._host.current.session_resumed()
-
-    def _refuse(self, connection: Connection, code: int, why: str) -> None:
-        """End the session instead of resuming it."""
-        self._host.log.warn("closing the connection with %d: %s", code, why)
-        connection.disown()
-        self._host.spawn(connection.close(code, why))
-        self.end(SessionInput.ENDED, why)
 
     def _announce_changes(self) -> None:
         """Announce what has changed while the session had no connection. Called after the waiting messages."""
@@ -605,11 +585,6 @@ class Session:
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
-
-
-def short_line(text: str) -> str | None:
-    """Return what a remote peer has announced, as one short line. None if it is empty."""
-    return intern(one_line(text[:64])) or None  # interned, because a fleet has thousands of clients with few programs
 
 
 def not_sent(payload: bytes, text: bool = True, /) -> None:
