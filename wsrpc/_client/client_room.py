@@ -123,25 +123,40 @@ class ClientRoom:
         return f"<ClientRoom {self.name!r} joined={self.joined} position={self.position!r}>"
 
 
+class Membership:
+    """What the client knows of its membership in a room."""
+
+    __slots__ = ("joining", "leaving", "missed", "options", "present_bytes", "room", "session")
+
+    def __init__(self, room: ClientRoom) -> None:
+        self.room = room
+        self.options: dict[str, Any] | None = None
+        """The options of the last join. None if the client has left since."""
+        self.session: object = None
+        """The session in which the client has joined, or has begun to join again."""
+        self.joining: asyncio.Task[None] | None = None
+        """Joins the room again in the present session. It may be done."""
+        self.missed = False
+        """Whether there was an event `missed` since the client has begun to join again."""
+        self.leaving = False
+        """Whether the client has joined and wants to leave, and the server has not answered."""
+        self.present_bytes = 0
+        """The size of `ClientRoom.present`."""
+
+    def stop_joining(self) -> None:
+        """Do not join again: otherwise it could ask a busy server again, after the user has left."""
+        if self.joining is not None:
+            self.joining.cancel()
+            self.joining = None
+
+
 class ClientRooms:
     """All rooms of one client, from one session to the next."""
 
     def __init__(self, peer_core: PeerCore, registry: Registry) -> None:
         self._peer_core = peer_core
         self._registry = registry
-        self._rooms: dict[str, ClientRoom] = {}
-        self._options: dict[ClientRoom, dict[str, Any]] = {}
-        """The options of the last join of each room, until the client leaves."""
-        self._sessions: dict[ClientRoom, object] = {}
-        """The session in which the client has joined each room, or has begun to join it again."""
-        self._joining: dict[ClientRoom, asyncio.Task[None]] = {}
-        """Join the rooms again in the present session. Some are done."""
-        self._notified: set[ClientRoom] = set()
-        """Rooms with the event `missed` since the client has begun to join them again."""
-        self._leaving: set[ClientRoom] = set()
-        """The rooms that the client has joined and wants to leave, until the server has answered."""
-        self._present_bytes: dict[ClientRoom, int] = {}
-        """The size of `ClientRoom.present`."""
+        self._rooms: dict[str, Membership] = {}
 
     def get(self, name: str) -> ClientRoom:
         """Return the room with this name; see `Client.room`."""
@@ -157,7 +172,7 @@ class ClientRooms:
             self._registry.offer(CHANNEL, "client.room() gets its events", handlers, hidden=True)
             self._peer_core.admission.on_position = self._event_arrived
             self._peer_core.admission.update()
-        return self._rooms.setdefault(name, ClientRoom(name, self))
+        return self._rooms.setdefault(name, Membership(ClientRoom(name, self))).room
 
     @property
     def will_reconnect(self) -> bool:
@@ -169,28 +184,28 @@ class ClientRooms:
     async def join(self, room: ClientRoom, options: dict[str, Any], retry: Retry) -> Joined:
         """Join a room."""
         # If another session begins before the answer is read, the client joins once more, which changes nothing.
-        session = self._peer_core.current
-        self._options[room] = options
-        self._leaving.discard(room)
+        session, member = self._peer_core.current, self._rooms[room.name]
+        member.options, member.leaving = options, False
         join = self._peer_core.peer.of(CHANNEL).request
         answer = await join("join", room.name, options, returns=Joined | None, retry=retry, timeout=None)
         joined: Joined = answer or Joined(None, complete=True)
-        self._sessions[room] = session
-        room.joined = room in self._options  # the user may have called `leave` meanwhile
+        member.session = session
+        room.joined = member.options is not None  # the user may have called `leave` meanwhile
         if room.position is None:  # otherwise an event has arrived: its position is that of the answer, or a later one
             room.position = joined.position
         return joined
 
     async def leave(self, room: ClientRoom) -> None:
         """See `ClientRoom.leave`."""
+        member = self._rooms[room.name]
         room.joined = False
-        if self._options.pop(room, None) is not None:  # else the server may have added the client, and keep it
-            self._leaving.add(room)
-        self._stop_joining(room)
+        if member.options is not None:  # else the server may have added the client, and keep it
+            member.options, member.leaving = None, True
+        member.stop_joining()
         try:
             await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
         finally:
-            self._leaving.discard(room)
+            member.leaving = False
         self._presence(room.name, [], first=True)
 
     def add_hook(self, room: ClientRoom, name: str, function: F, names: tuple[str, ...] = ("room",)) -> F:
@@ -207,25 +222,22 @@ class ClientRooms:
     def join_all_again(self) -> None:
         """Join again the rooms that the client has joined in an earlier session."""
         current = self._peer_core.current
-        for room, session in self._sessions.items():
-            if session is not current:
-                self._sessions[room] = current  # if it resumes, a request that waits goes on
-                self._stop_joining(room)
-                self._joining[room] = self._peer_core.reporter.spawn(self._join_again(room))
+        for member in list(self._rooms.values()):  # a function of use_outgoing may ask for another room
+            if member.session not in (None, current):
+                member.session = current  # if it resumes, a request that waits goes on
+                member.stop_joining()
+                member.joining = self._peer_core.reporter.spawn(self._join_again(member))
 
-    def _stop_joining(self, room: ClientRoom) -> None:
-        if (joining := self._joining.pop(room, None)) is not None:
-            joining.cancel()  # otherwise it could ask a busy server again, after the user has left
-
-    async def _join_again(self, room: ClientRoom) -> None:
+    async def _join_again(self, member: Membership) -> None:
+        room = member.room
         if not room.joined:
             return
-        session, options = self._peer_core.current, {**self._options[room], "after": room.position}
+        session, options = self._peer_core.current, {**(member.options or {}), "after": room.position}
 
         def is_busy(exc: BaseException) -> bool:
             return isinstance(exc, NEVER_RAN) and session is self._peer_core.current
 
-        self._notified.discard(room)
+        member.missed = False
         try:
             joined = await self.join(room, options, Retry(attempts=10**9, retry=is_busy))
         except NEVER_RAN:
@@ -238,30 +250,28 @@ class ClientRooms:
             room.joined = False
             self._presence(room.name, [], first=True)
         else:
-            if joined.position is not None and (joined.complete or room in self._notified):
+            if joined.position is not None and (joined.complete or member.missed):
                 return
         self._missed(room.name)
 
     # ------------------------------------------------------------ what the server sends
 
     def _event_arrived(self, name: str, position: str) -> bool:
-        room = self._rooms.get(name)
-        if room in self._leaving:
-            return False
-        if room is not None:
-            room.position = position
-        return True
+        if (member := self._rooms.get(name)) is None:
+            return True
+        if not member.leaving:
+            member.room.position = position
+        return not member.leaving
 
     def _missed(self, name: str, position: str = "") -> None:
-        if name in self._rooms:
-            self._rooms[name].complete = False
-            self._notified.add(self._rooms[name])
-            self._call_hooks(self._rooms[name], "on_missed")
+        if (member := self._rooms.get(name)) is not None:
+            member.room.complete, member.missed = False, True
+            self._call_hooks(member.room, "on_missed")
 
     def _state(self, name: str, position: str, value: Any) -> None:
         if name not in self._rooms:
             return
-        room = self._rooms[name]
+        room = self._rooms[name].room
         room.position = position
         if room.joined and f"client.room({name!r}).on_state" not in self._registry.hooks:
             self._missed(name)  # nobody handles the state, which is sent instead
@@ -270,12 +280,12 @@ class ClientRooms:
         self._call_hooks(room, "on_state", value)
 
     def _presence(self, name: str, entries: list[Present], first: bool = False) -> None:
-        if name not in self._rooms:
+        if (member := self._rooms.get(name)) is None:
             return
-        room = self._rooms[name]
+        room = member.room
         if first:
             room.present.clear()
-        size = self._present_bytes.get(room, 0) if room.present else 0
+        size = member.present_bytes if room.present else 0
         for each in entries:
             before = room.present.get(each.user)
             size -= 0 if before is None else len(_encode(before))
@@ -284,5 +294,5 @@ class ClientRooms:
             else:
                 room.present[each.user] = each
                 size += len(_encode(each))
-        self._present_bytes[room] = size
+        member.present_bytes = size
         self._call_hooks(room, "on_presence")
