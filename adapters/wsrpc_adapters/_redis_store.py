@@ -129,7 +129,7 @@ class RedisStore:
         """The steps that wait for a connection: bytes, words, and the reply, which may be an exception."""
         self._senders: set[asyncio.Task[None]] = set()
         """The tasks that send them, each on one connection."""
-        self._tails = Tails(self._client, name, lease, self._page, partial(self._step, "listen"))
+        self._tails = self._make_tails()
 
     def __repr__(self) -> str:
         return f"RedisStore({self._host}, name={self._prefix[:-1]!r})"
@@ -185,6 +185,9 @@ class RedisStore:
                     await self._client.script_load(self._script.script)
         raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s")
 
+    def _make_tails(self) -> Tails:
+        return Tails(self._client, self._prefix[:-1], self.lease, self._page, partial(self._step, "listen"))
+
     def _enter_loop(self) -> None:
         """Leave the connections of an event loop that is over."""
         loop = asyncio.get_running_loop()
@@ -192,7 +195,7 @@ class RedisStore:
             self._pool.reset()
             self._waiting.clear()
             self._senders.clear()
-            self._tails.leave_loop()
+            self._tails = self._make_tails()
             self._loop = loop
 
     async def open(self, key: str, log: NewLog, /) -> LogState:

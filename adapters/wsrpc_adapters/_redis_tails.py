@@ -129,7 +129,7 @@ class Tail:
 
 
 class Tails:
-    """The tails of the logs that a process reads, or that it alone writes.
+    """The tails of the logs that a process reads, or that it alone writes, in one event loop.
 
     Args:
         client: of the library.
@@ -372,13 +372,6 @@ class Tails:
         tails, self._tails = self._tails, {}
         for tail in tails.values():
             tail.end(lost)
-
-    def leave_loop(self) -> None:
-        """Forget everything, because another event loop runs."""
-        self._tails.clear()
-        self._listening = self._watching = self._pubsub = None
-        self._stays, self._lost_at = False, -math.inf
-        self.process = secrets.token_hex(8)
 
     async def close(self) -> None:
         """End the waiting of all readers."""
