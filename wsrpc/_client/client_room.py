@@ -143,6 +143,11 @@ class Membership:
         self.present_bytes = 0
         """The size of `ClientRoom.present`."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the user has not left the room since the last join."""
+        return self.options is not None
+
     def stop_joining(self) -> None:
         """Do not join again: otherwise it could ask a busy server again, after the user has left."""
         if self.joining is not None:
@@ -190,7 +195,7 @@ class ClientRooms:
         answer = await join("join", room.name, options, returns=Joined | None, retry=retry, timeout=None)
         joined: Joined = answer or Joined(None, complete=True)
         member.session = session
-        room.joined = member.options is not None  # the user may have called `leave` meanwhile
+        room.joined = member.wanted  # the user may have called `leave` meanwhile
         if room.position is None:  # otherwise an event has arrived: its position is that of the answer, or a later one
             room.position = joined.position
         return joined
@@ -199,7 +204,7 @@ class ClientRooms:
         """See `ClientRoom.leave`."""
         member = self._rooms[room.name]
         room.joined = False
-        if member.options is not None:  # else the server may have added the client, and keep it
+        if member.wanted:  # else the server may have added the client, and keep it
             member.options, member.leaving = None, True
         member.stop_joining()
         try:

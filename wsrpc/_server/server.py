@@ -634,11 +634,11 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
-        door = self._core.door
-        waiting = self._handshake_checks.check(handshake, door)
+        acceptance = self._core.acceptance
+        waiting = self._handshake_checks.check(handshake, acceptance)
         if self._quotas is None or self._may_resume(handshake):  # it is counted while it is accepted
             return waiting
-        return self._quotas.admit(handshake, door, waiting)
+        return self._quotas.admit(handshake, acceptance, waiting)
 
     def _leave(self, handshake: Handshake) -> None:
         if self._quotas is not None:
@@ -700,16 +700,16 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 assert core.peers.joined_cluster is not None
                 elsewhere = core.peers.joined_cluster.resume_elsewhere
             arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
-            deciding = naming = core.door.deciding
+            deciding = naming = core.acceptance.deciding
             if self._quotas is not None:
-                naming = partial(self._quotas.resuming, handshake, core.door)
+                naming = partial(self._quotas.resuming, handshake, core.acceptance)
             try:
                 resumed: Peer | None = await arrival.wait(naming, deciding)
                 if resumed is not None:
                     return resumed
                 await core.check_open(transport)
                 if self._quotas is not None:
-                    await self._quotas.admit_late(handshake, core.door)
+                    await self._quotas.admit_late(handshake, core.acceptance)
             except HandshakeRejected as exc:
                 # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
                 code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
@@ -720,7 +720,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         peer = made.peer  # nobody else may hold it when its connection ends meanwhile
         try:
             if self._services.entries:
-                await self._services.attach(made, transport, core.door)
+                await self._services.attach(made, transport, core.acceptance)
                 await core.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
@@ -992,8 +992,9 @@ def refuse_request(server: Server, handshake: Handshake, exc: BaseException, by:
     Args:
         exc: a `HandshakeRejected`, whose first line is the reason. Another exception is a failure, with the status 500.
     """
-    checks, door = server._handshake_checks, server._core.door  # pyright: ignore[reportPrivateUsage]  # of the same module
-    return checks.refusal(handshake, door, exc, by)
+    own = server._handshake_checks, server._core.acceptance  # pyright: ignore[reportPrivateUsage]  # of this module
+    checks, acceptance = own
+    return checks.refusal(handshake, acceptance, exc, by)
 
 
 def leave(server: Server, handshake: Handshake) -> None:

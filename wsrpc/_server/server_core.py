@@ -21,7 +21,7 @@ from .._core.sending.checks import check_thread
 from .._core.sending.draining import LONGEST_DRAIN
 from .._core.session.sessions import Sessions
 from .._keyed.runs import Runs
-from .._net.serving.handshake_checks import REOPEN, Door
+from .._net.serving.handshake_checks import REOPEN, Acceptance
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections
@@ -71,7 +71,7 @@ class ServerCore:
         max_age: float | None,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
-        self.door = Door(self.totals.refused_by_principal)
+        self.acceptance = Acceptance(self.totals.refused_by_principal)
         self.sessions = Sessions(detached_timeout, detached_bytes)
         on_end = rooms.leave_all if quotas is None else self._connection_over
         self.peers = Peers(self.totals, budget, on_end, rooms.presences.connection_changed, self.sessions)
@@ -232,7 +232,7 @@ class ServerCore:
 
     def _stats_in_slices(self, most: int | None) -> Generator[None, None, ServerStats]:
         """Add up the counters of all connections, and pause after each slice."""
-        total, refused = self.totals.sum(), dict(self.door.refused)
+        total, refused = self.totals.sum(), dict(self.acceptance.refused)
         connections: list[PeerCore | RawLink] = [*self.peers.cores(), *self.raw.links()]
         for number, connection in enumerate(connections, 1):
             total.add(connection.stats(), connection.log.principal)
@@ -243,10 +243,10 @@ class ServerCore:
             time.monotonic(),
             healthy=self.healthy,
             refused=refused,
-            refusals=dict(self.door.refusals),
+            refusals=dict(self.acceptance.refusals),
             rooms=self._rooms.count,
             errors=self.totals.errors,
-            quotas_unchecked=self.door.quotas_unchecked,
+            quotas_unchecked=self.acceptance.quotas_unchecked,
             draining=self._unfinished(),
             store_answers=self._runs.link.answers,
             cluster=None if joined_cluster is None else joined_cluster.stats(),
@@ -285,7 +285,7 @@ class ServerCore:
         deadline = asyncio.get_running_loop().time() + min(drain, LONGEST_DRAIN)
         if first := self._end is None:
             self.scheduler.renew()
-            self.door.close()
+            self.acceptance.close()
             self.rebalancing.stop()
             self.peers.closing = True
             self._end = spawn_later(self._run_end(drain))

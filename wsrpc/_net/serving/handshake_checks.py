@@ -31,8 +31,11 @@ ATTRIBUTES = vars(Handshake("/", {})).keys()
 LONGEST_REASON = 80
 
 
-class Door:
-    """Open while a server accepts connections. `close` also ends the user's functions that decide on a connection."""
+class Acceptance:
+    """Whether a server accepts connections, and how many it has refused.
+
+    `close` also ends the user's functions that decide on a connection.
+    """
 
     def __init__(self, refused_by_principal: RefusedByPrincipal) -> None:
         self.closed = False
@@ -48,7 +51,7 @@ class Door:
 
     @contextmanager
     def deciding(self, patience: asyncio.Timeout) -> Generator[None]:
-        """Make the timeout ``patience`` of a user's function expire when the door is closed."""
+        """Make the timeout ``patience`` of a user's function expire when no further connections are accepted."""
         self._deciding.add(patience)
         try:
             yield
@@ -94,17 +97,17 @@ class HandshakeChecks:
             self._warned = True
             logger.warning("origins=ANY_ORIGIN: pages of any site may connect, with the cookies of their visitors")
 
-    def check(self, handshake: Handshake, door: Door) -> Awaitable[None] | None:
+    def check(self, handshake: Handshake, acceptance: Acceptance) -> Awaitable[None] | None:
         """Check ``handshake``, and call the user's function with it. Return an awaitable if the function is async.
 
         Raises:
             HandshakeRejected: the handshake is refused. The status is 500 for any other error of the user's function,
-                and 503 if ``door`` is closed.
+                and 503 if ``acceptance`` is closed.
         """
         seconds = handshake.limits.open_timeout
         self.warn_of_any_origin()
-        if door.closed:  # an application's own HTTP server may still listen
-            raise door.refuse(_closing())
+        if acceptance.closed:  # an application's own HTTP server may still listen
+            raise acceptance.refuse(_closing())
         asked = "origins="
         try:
             if self._proxies:
@@ -114,18 +117,20 @@ class HandshakeChecks:
             if self._function is not None:
                 result = self._function(handshake)
                 if inspect.isawaitable(result):
-                    return self._finish(handshake, door, result, seconds)
+                    return self._finish(handshake, acceptance, result, seconds)
                 _check_result(result)
             _complete(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # also a CancelledError of something else than this task
-            raise self.refusal(handshake, door, exc, asked) from None
+            raise self.refusal(handshake, acceptance, exc, asked) from None
         return None
 
-    async def _finish(self, handshake: Handshake, door: Door, result: Awaitable[Any], seconds: float) -> None:
+    async def _finish(
+        self, handshake: Handshake, acceptance: Acceptance, result: Awaitable[Any], seconds: float
+    ) -> None:
         patience = asyncio.timeout(seconds)
-        with door.deciding(patience):
+        with acceptance.deciding(patience):
             try:
                 async with patience:
                     _check_result(await result)
@@ -134,15 +139,15 @@ class HandshakeChecks:
                 if ends_the_task(exc):
                     raise
                 if not (patience.expired() and isinstance(exc, TimeoutError)):
-                    raise self.refusal(handshake, door, exc) from None
-                if door.closed:
-                    raise door.refuse(_closing()) from None
+                    raise self.refusal(handshake, acceptance, exc) from None
+                if acceptance.closed:
+                    raise acceptance.refuse(_closing()) from None
                 text = "on_handshake did not finish within %g s, for %s"
                 self._budget.log(logging.ERROR, text, seconds, handshake, fields=_about(handshake))
-                raise door.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
+                raise acceptance.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
 
     def refusal(
-        self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake"
+        self, handshake: Handshake, acceptance: Acceptance, exc: BaseException, asked: str = "on_handshake"
     ) -> HandshakeRejected:
         """Return the refusal because of ``exc``, which ``asked`` raised. Count it, and log it.
 
@@ -153,12 +158,12 @@ class HandshakeChecks:
             try:
                 _check_refusal(refusal)
                 _check_response_headers(handshake)
-                return reported(refusal, asked, handshake, door, None if asked == "origins=" else self._budget)
+                return reported(refusal, asked, handshake, acceptance, None if asked == "origins=" else self._budget)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
-        return door.refuse(HandshakeRejected(500, "internal error\n"))
+        return acceptance.refuse(HandshakeRejected(500, "internal error\n"))
 
     def _apply_proxies(self, handshake: Handshake) -> None:
         seen = self._proxies.client_behind(handshake.remote, handshake.headers)
@@ -172,7 +177,7 @@ def reported(
     refusal: HandshakeRejected,
     by: str,
     handshake: Handshake,
-    door: Door,
+    acceptance: Acceptance,
     budget: LogBudget | None,
     *,
     is_new: bool | None = None,
@@ -184,13 +189,13 @@ def reported(
     The log names a client by the address or principal that ``on_handshake`` has set, because many can have one host.
     """
     refusal.headers = handshake.response_headers | refusal.headers
-    door.refuse(refusal)
-    door.refused_by_principal.add(handshake.principal, {str(refusal.status): 1})
+    acceptance.refuse(refusal)
+    acceptance.refused_by_principal.add(handshake.principal, {str(refusal.status): 1})
     names = (each for each in (handshake.address, handshake.principal) if each is not None)
     name = next(map(short, names), None)
     reason = _reason(refusal)
     if budget is not None and is_new is None:  # a client may choose the reason, of which few are counted one by one
-        counted = reason if reason in door.refusals else "others"
+        counted = reason if reason in acceptance.refusals else "others"
         is_new = budget.is_new(counted, name or (handshake.remote and handshake.remote[0]))
     if budget is not None and is_new:
         of = f" ({name})" if name else ""

@@ -22,7 +22,7 @@ from ..._core.peer.admission import Rate, Refusal
 from ..._core.session.sessions import network_of
 from ..._keyed.keeper import principal_text
 from ..._log.link import StoreLink
-from ..._net.serving.handshake_checks import Door, reported
+from ..._net.serving.handshake_checks import Acceptance, reported
 from ..._raw.raw_connection import RawConnection
 from ...errors import ConnectionLost, HandshakeRejected, WsrpcError
 from ...handshake import Handshake
@@ -215,23 +215,27 @@ class QuotaBook:
 
     # ------------------------------------------------------------ connections
 
-    def admit(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None) -> Awaitable[None] | None:
+    def admit(
+        self, handshake: Handshake, acceptance: Acceptance, waiting: Awaitable[None] | None
+    ) -> Awaitable[None] | None:
         """Count a connection that is accepted when ``waiting`` is done. If that takes time, return an awaitable.
 
         Raises:
             HandshakeRejected: there are too many connections, or the user's function has failed.
         """
         if waiting is not None or self._link.is_shared:
-            return self.admit_late(handshake, door, waiting)
+            return self.admit_late(handshake, acceptance, waiting)
         try:
             self._enter(handshake)
         except Exception as exc:
             if isinstance(exc, QuotaExceeded) and handshake.address is not None:
-                return self.admit_late(handshake, door)
-            raise self._refusal(exc, handshake, door) from None
+                return self.admit_late(handshake, acceptance)
+            raise self._refusal(exc, handshake, acceptance) from None
         return None
 
-    async def admit_late(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None = None) -> None:
+    async def admit_late(
+        self, handshake: Handshake, acceptance: Acceptance, waiting: Awaitable[None] | None = None
+    ) -> None:
         """Do what `admit` does. Cancelling is safe.
 
         Raises:
@@ -241,15 +245,15 @@ class QuotaBook:
             await waiting
         try:
             try:
-                await self._count(handshake, door)
+                await self._count(handshake, acceptance)
             except QuotaExceeded:
-                if not await self._count_in_place(handshake, door):
+                if not await self._count_in_place(handshake, acceptance):
                     raise
         except Exception as exc:
-            raise self._refusal(exc, handshake, door) from None
+            raise self._refusal(exc, handshake, acceptance) from None
 
     @contextmanager
-    def resuming(self, handshake: Handshake, door: Door, patience: asyncio.Timeout) -> Generator[None]:
+    def resuming(self, handshake: Handshake, acceptance: Acceptance, patience: asyncio.Timeout) -> Generator[None]:
         """Count a connection while its client has yet to name its session, for which ``patience`` waits.
 
         A subject may have `ATTEMPTS` of them for each connection of its quota. Older ones are dropped: their clients
@@ -262,14 +266,14 @@ class QuotaBook:
             found = self._subjects_of(handshake)
             counted = [(key, ATTEMPTS * quotas.connections) for quotas, key, _ in found if quotas.connections]
         except Exception as exc:
-            raise self._refusal(exc, handshake, door) from None
+            raise self._refusal(exc, handshake, acceptance) from None
         for key, most in counted:
             self._resuming[key][patience] = None
             for older in [*self._resuming[key]][:-most]:
                 if not older.expired():
                     older.reschedule(asyncio.get_running_loop().time())
         try:
-            with door.deciding(patience):
+            with acceptance.deciding(patience):
                 yield
         finally:
             for key, _ in counted:
@@ -283,20 +287,20 @@ class QuotaBook:
             if (name := subject_of(quotas, handshake)) is not None:
                 yield quotas, (number, sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH]), name
 
-    async def _count(self, handshake: Handshake, door: Door) -> None:
+    async def _count(self, handshake: Handshake, acceptance: Acceptance) -> None:
         try:
             for membership in self._enter(handshake):
                 (number, name), most = membership.subject.key, membership.subject.most
                 if most is not None and self._link.is_shared:
                     if not await self._shared.enter(membership, f"{number}-{name}", most):
-                        door.quotas_unchecked += 1
+                        acceptance.quotas_unchecked += 1
                     if membership.tally is None:
                         raise QuotaExceeded(membership.subject)
         except BaseException:
             self.leave(handshake)
             raise
 
-    async def _count_in_place(self, handshake: Handshake, door: Door) -> bool:
+    async def _count_in_place(self, handshake: Handshake, acceptance: Acceptance) -> bool:
         """Count a connection in place of a session of its user that has its address, and no connection.
 
         Otherwise a client that was killed could not come back while its last session waits for it.
@@ -307,7 +311,7 @@ class QuotaBook:
             async with asyncio.timeout(ANSWER_TIMEOUT / 2):
                 is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
         except (ConnectionLost, TimeoutError):  # perhaps the store misses its process only now
-            await self._count(handshake, door)
+            await self._count(handshake, acceptance)
             return True
         except WsrpcError:  # it is of an earlier version
             return False
@@ -316,7 +320,7 @@ class QuotaBook:
             async with asyncio.timeout(ANSWER_TIMEOUT / 2):
                 while is_free:
                     with suppress(QuotaExceeded):
-                        await self._count(handshake, door)
+                        await self._count(handshake, acceptance)
                         return True
                     await asyncio.sleep(pause)
                     pause *= 2
@@ -345,7 +349,7 @@ class QuotaBook:
         if (last := self._opening.pop(handshake, None)) is not None:
             last()
 
-    def _refusal(self, exc: Exception, handshake: Handshake, door: Door) -> HandshakeRejected:
+    def _refusal(self, exc: Exception, handshake: Handshake, acceptance: Acceptance) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
             refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1"})
             subject = self._subjects.get(exc.subject.key, exc.subject)  # another refusal may have remembered it
@@ -353,10 +357,10 @@ class QuotaBook:
             if not subject.connections:  # all its connections are at other processes
                 self._remember(subject)
             by = f"Quotas.connections of {exc.subject.name}"
-            return reported(refusal, by, handshake, door, self._budget, is_new=is_new)
+            return reported(refusal, by, handshake, acceptance, self._budget, is_new=is_new)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
-        return door.refuse(HandshakeRejected(500, "internal error\n"))
+        return acceptance.refuse(HandshakeRejected(500, "internal error\n"))
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""

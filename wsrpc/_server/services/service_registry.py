@@ -20,7 +20,7 @@ from ..._core.handlers.implementation import Methods, methods_of
 from ..._core.handlers.introspection import Injection, read_signature
 from ..._core.handlers.lifecycle import ends_the_task
 from ..._core.handlers.registry import Registry
-from ..._net.serving.handshake_checks import Door
+from ..._net.serving.handshake_checks import Acceptance
 from ..._raw.raw_connection import RawConnection, link_of
 from ..._raw.raw_serving import RawFunction, RawServing
 from ..._values.caching import memoized
@@ -231,16 +231,16 @@ class ServiceRegistry:
 
     # ------------------------------------------------------------ a connection
 
-    async def attach(self, served: ServedPeer, transport: Transport, door: Door) -> None:
+    async def attach(self, served: ServedPeer, transport: Transport, acceptance: Acceptance) -> None:
         """Create the service objects for a peer before the peer is bound to ``transport``.
 
         Raises:
-            ConnectionLost: a factory failed or refused, or ``door`` was closed; ``transport`` is closed.
+            ConnectionLost: a factory failed or refused, or ``acceptance`` was closed; ``transport`` is closed.
         """
         served.core.expect(transport.info)
         making = asyncio.timeout(served.peer.limits.open_timeout)
         try:
-            with door.deciding(making):
+            with acceptance.deciding(making):
                 async with making:
                     for entry in self.entries:
                         served.services.append(await entry.create(served.peer))
@@ -248,7 +248,7 @@ class ServiceRegistry:
             if ends_the_task(exc):
                 transport.abort()
                 raise
-            if door.closed and making.expired():
+            if acceptance.closed and making.expired():
                 raise await refuse(transport, CloseCode.SERVICE_RESTART, CLOSING) from exc
             name = self.entries[len(served.services)].cls.__qualname__
             raise await refuse_because(served, transport, f"the factory of {name}", exc) from exc
