@@ -27,16 +27,17 @@ sys.path.insert(0, str(ROOT / "tests" / "simulation"))
 
 def play(seed: int, name: str = "world") -> str:
     """Play one seed in a world. Returns the story of its failure."""
+    from answers import answers
     from boards import SAFE, boards
     from world import world
 
     from wsrpc.testing import SimulationFailed, simulate
 
     try:
-        if name == "boards":
-            simulate(boards, seed=seed, faults=SAFE)
-        else:
+        if name == "world":
             simulate(world, seed=seed)
+        else:
+            simulate({"boards": boards, "answers": answers}[name], seed=seed, faults=SAFE)
     except SimulationFailed as failed:
         return str(failed)
     return ""
@@ -57,7 +58,7 @@ def search(first: int, number: int | None, jobs: int, name: str, *, stop: bool) 
             if story:
                 failed += 1
                 KEPT.mkdir(parents=True, exist_ok=True)
-                (KEPT / f"{seed}{'-boards' * (name == 'boards')}.txt").write_text(story, "utf-8")
+                (KEPT / f"{seed}{f'-{name}' * (name != 'world')}.txt").write_text(story, "utf-8")
                 print(f"seed {seed} fails: {story.splitlines()[-1][:150]}", flush=True)
                 if stop:
                     break
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=int(time.time()) * 1000)
     parser.add_argument("--count", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--world", choices=["world", "boards"], default="world")
+    parser.add_argument("--world", choices=["world", "boards", "answers"], default="world")
     parser.add_argument("--stop", action="store_true", help="end with the first failure")
     options = parser.parse_args()
     if options.seed is not None:

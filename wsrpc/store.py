@@ -25,16 +25,27 @@ reads.
 ``readers`` has the number of readers of each log in a process, which is a random name: they count as `LogState.readers`
 until the process tells another number, or for ``lease`` seconds.
 
+**Adoption.** A log with an owner, a ``payload`` and no topic can move to another process. When its lease has lapsed,
+or the store knows that its process has ended, ``adopt(key, id, owner)`` gives it another owner, which is the name of a
+writer that nobody else uses: of many that call it, one gets the log, and `LogGone` is raised for the others. The new
+owner goes on after `LogState.last`. The one before can add and end nothing any more, and renews nothing: ``hold`` and
+``release`` take such a log by the name of its owner. ``pending("", after)`` returns the logs that can be adopted, and
+may return some that it expects to become such soon, whose `ListedLog.lost` is false. After ``release``, the log has no
+owner. `LogState.attempt` counts the owners that have lost the log before its end. After its end, it has a lease, can be
+adopted and keeps its payload, until its owner ends it once more, with ``end=b""``: everything is done. An end with
+``free`` says so, too.
+
 **Entries.** ``append(key, log, writer, sequence, entries)`` adds entries. ``log`` is the id of a log, or a `NewLog`
 that begins if there is none. A writer is a name of up to 40 ASCII letters, digits and ``-`` which nobody else uses,
 also after a restart. It numbers its own entries by ``sequence``, in rising order and below 10**14, and an entry has the
 id ``"<writer>.<sequence>"``. It makes one call at a time. If an answer was lost, it repeats the same batch: for ten
 minutes, and until 128 other writers have added entries to the log, this has no effect, and returns the number and the
 id of the first call, even if the entries have been dropped. An earlier batch is never added then, and raises `LogGone`.
-The writer of a log with an owner is the ``id`` of the log, and its sequence is the number of the entry: if there is a
-gap, the store has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises
-`LogGone`. It raises `LogGone` also for a log that does not exist, for entries for one that has ended, and for entries
-of anybody else.
+The writer of a log with an owner is the ``id`` of the log, or the name that ``adopt`` has given to its owner. Its
+sequence is the number of the entry, whose id has the ``id`` of the log in place of the writer. If there is a gap, the
+store has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises `LogGone`. It
+raises `LogGone` also for a log that does not exist, for entries for one that has ended, and for entries of anybody
+else.
 
 **The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. The writer ``"other"`` may do
 so, too, without entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With

@@ -8,7 +8,9 @@ from ._client.client_states import ClientState
 from ._core.api.context import Middleware
 from ._core.api.following import Following
 from ._core.api.registration import RouterChannel
+from ._core.handlers.invocation import Earlier
 from ._core.handlers.observation import Message
+from ._keyed.adopter import EndedRun
 from ._net.dialing.dial import Dial
 from ._net.websocket import WebSocketTransport
 from ._raw.raw_connection import RawConnection
@@ -23,7 +25,9 @@ __all__ = [
     "ClientRoom",
     "ClientState",
     "Dial",
+    "Earlier",
     "EmitReport",
+    "EndedRun",
     "Following",
     "Joined",
     "Listening",

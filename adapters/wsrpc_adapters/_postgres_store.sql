@@ -19,6 +19,9 @@ expires > {now}
 -- name: runs
 owned AND ending IS NULL
 
+-- name: moves
+topic = '' AND payload <> ''
+
 -- name: listed
 topic <> '' AND {runs} AND {alive}
 
@@ -54,6 +57,7 @@ CREATE TABLE IF NOT EXISTS log (
 );
 CREATE INDEX IF NOT EXISTS log_of_payer ON log USING hash (payer);
 CREATE INDEX IF NOT EXISTS log_of_topic ON log (topic, place) WHERE topic <> '' AND ending IS NULL;
+CREATE INDEX IF NOT EXISTS log_lost ON log (lapses) WHERE topic = '' AND payload <> '';
 CREATE INDEX IF NOT EXISTS log_expires ON log (expires);
 CREATE TABLE IF NOT EXISTS entry (key text REFERENCES log ON DELETE CASCADE, number bigint, id text NOT NULL,
     entry bytea NOT NULL, PRIMARY KEY (key, number));
@@ -78,7 +82,7 @@ DELETE FROM reader WHERE (key, process) IN
 DELETE FROM log WHERE key = $1 AND NOT {alive}
 
 -- name: find
-SELECT *, lapses <= {now} AS lost FROM log WHERE key = $1 FOR UPDATE
+SELECT *, lapses <= {now} AS lost, {moves} AS moves FROM log WHERE key = $1 FOR UPDATE
 
 -- name: find_state
 SELECT {state}, dropped FROM log WHERE key = $1
@@ -105,7 +109,7 @@ DELETE FROM log WHERE key IN (
 INSERT INTO log (key, id, owner, arguments, payer, topic, payload, owned, keep, memory, base, freed_before, within,
     place, began, lapses, expires)
 SELECT $1, $2, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-    CASE WHEN $5 = '' THEN 0 ELSE setval('place', greatest(nextval('place'), (1e6 * {now})::bigint)) END,
+    CASE WHEN $5 = '' AND $6 = ''::bytea THEN 0 ELSE setval('place', greatest(nextval('place'), (1e6 * {now})::bigint)) END,
     {now}, {now} + $13, {now} + $8 + CASE WHEN $7 THEN $13 ELSE 0 END
 RETURNING *
 
@@ -113,16 +117,25 @@ RETURNING *
 greatest({now} + $2, began + within)
 
 -- name: renew
-UPDATE log SET lapses = {lapses}, expires = {lapses} + keep WHERE key = ANY($1) AND {runs}
+UPDATE log SET lapses = {lapses}, expires = CASE WHEN {runs} THEN {lapses} + keep ELSE expires END
+WHERE key = ANY($1) AND ({runs} OR {moves})
+
+-- name: release
+UPDATE log SET owner = '' WHERE key = ANY($1) AND {moves}
 
 -- name: adopt
-UPDATE log SET owner = $2, attempt = attempt + 1 WHERE key = $1 AND began + within > {now} RETURNING key
+UPDATE log SET owner = $2, attempt = attempt + CASE WHEN owner = '' OR ending IS NOT NULL THEN 0 ELSE 1 END
+WHERE key = $1 AND CASE WHEN {moves} THEN lapses <= {now} ELSE {runs} AND began + within > {now} END RETURNING key
 
 -- name: keep
 UPDATE log SET keep = $2, expires = {now} + $2 WHERE key = $1
 
 -- name: end
-UPDATE log SET ending = $2, free = $3, base = base + $4, payload = '', expires = {now} + keep WHERE key = $1
+UPDATE log SET ending = $2, free = $3, base = base + $4 - CASE WHEN $3 AND {moves} THEN length(payload) ELSE 0 END,
+    payload = CASE WHEN $3 OR topic <> '' THEN '' ELSE payload END, expires = {now} + keep WHERE key = $1
+
+-- name: done
+UPDATE log SET base = base - length(payload), payload = '' WHERE key = $1
 
 -- name: remember
 WITH old AS (DELETE FROM writer WHERE key = $1 AND writer <> $2 AND added <= greatest({now} - $7,
@@ -167,8 +180,8 @@ INSERT INTO reader SELECT key, $1, count, {now} + $4 FROM unnest($2::text[], $3:
 ON CONFLICT (key, process) DO UPDATE SET (count, until) = (excluded.count, excluded.until)
 
 -- name: held
-SELECT key FROM log JOIN unnest($1::text[], $2::text[]) AS asked (key, id) USING (key, id)
-WHERE {alive} ORDER BY key FOR NO KEY UPDATE OF log
+SELECT key FROM log JOIN unnest($1::text[], $2::text[]) AS asked (key, name) USING (key)
+WHERE {alive} AND name = CASE WHEN {moves} THEN owner ELSE id END ORDER BY key FOR NO KEY UPDATE OF log
 
 -- name: behind
 WITH this AS (SELECT topic AS list, place AS number FROM log WHERE key = $1 AND {runs})
@@ -178,6 +191,13 @@ SELECT id FROM log, this WHERE topic = list AND place < number AND {listed} ORDE
 SELECT place, key, id, payload, {now} - began, attempt, lapses <= {now} FROM (
     SELECT *, sum(length(payload)) OVER (ORDER BY place) - length(payload) AS size FROM (
         SELECT * FROM log WHERE topic = $1 AND place > $2 AND {listed} ORDER BY place LIMIT 100
+    ) AS next
+) AS sized WHERE size < 65536 ORDER BY place
+
+-- name: lost
+SELECT place, key, id, payload, {now} - began, attempt, true FROM (
+    SELECT *, sum(length(payload)) OVER (ORDER BY place) - length(payload) AS size FROM (
+        SELECT * FROM log WHERE {moves} AND {alive} AND lapses <= {now} AND place > $1 ORDER BY place LIMIT 100
     ) AS next
 ) AS sized WHERE size < 65536 ORDER BY place
 

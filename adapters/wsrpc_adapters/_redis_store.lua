@@ -15,7 +15,7 @@ local function name(kind, text)
   return PREFIX .. kind .. ':' .. text
 end
 
-local TYPES = {key = 'string', id = 'string', arguments = 'string', payer = 'string', topic = 'string', payload = 'string',
+local TYPES = {key = 'string', id = 'string', arguments = 'string', payer = 'string', topic = 'string', payload = 'number',
   process = 'string', owner = 'string', dropped = 'string', owned = 'number', first = 'number', last = 'number', bytes = 'number',
   keep = 'number', memory = 'number', began = 'number', within = 'number', lapses = 'number', attempt = 'number', freed = 'table'}
 
@@ -37,6 +37,14 @@ local function is_lost(log)
   return runs(log) and log.lapses <= now
 end
 
+local function can_move(log)  -- to another process, when its lease has lapsed; also to tell its end
+  return log.topic == '' and log.payload > 0
+end
+
+local function held_as(log)  -- the name by which its process holds and releases it
+  return can_move(log) and log.owner or log.id
+end
+
 local function absent_since(process)  -- since when it is known to have no connection, if it has none
   if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return end
   local since = call('GET', name('absent', process)) or now  -- the process deletes it when it is connected again
@@ -45,7 +53,7 @@ local function absent_since(process)  -- since when it is known to have no conne
 end
 
 local function silence(log)  -- how long the process that runs it has had no connection, so it has probably ended
-  if not runs(log) or log.process == '' or log.lapses ~= log.renews then return 0 end  -- it is released
+  if not (runs(log) or can_move(log)) or log.process == '' or log.lapses ~= log.renews then return 0 end  -- it is released
   local since = absent_since(log.process)
   return since and math.max(1, math.min(now - since, now - log.renewed)) or 0
 end
@@ -77,18 +85,18 @@ local function logs_of(log)  -- the logs of its payer: those of lists are not co
 end
 
 local function save(log)
-  local ms = math.max(1, log.keep + (runs(log) and log.lapses - now or 0))
+  local ms = math.max(1, log.keep + (runs(log) and log.lapses or log.ended or now) - now)
   call('SET', name('log', log.key), cmsgpack.pack(log), 'PX', ms)
   call('PEXPIRE', name('entries', log.key), ms)
   call('PEXPIRE', name('writers', log.key), ms)
   call('ZADD', logs_of(log), now + ms, log.key)
   outlive(logs_of(log), ms)
   outlive(name('bytes', log.payer), ms)
-  if log.topic ~= '' then
-    if runs(log) then call('ZADD', name('lapses', log.topic), log.lapses, log.key) end
-    for _, key in ipairs({name('list', log.topic), name('lapses', log.topic), name('left', log.payer), PREFIX .. 'lists', PREFIX .. 'number'}) do
-      outlive(key, ms)
-    end
+  if log.topic ~= '' or can_move(log) then
+    if runs(log) or can_move(log) then call('ZADD', name('lapses', log.topic), log.lapses, log.key) end
+    local names = {name('lapses', log.topic), name('runs', log.process), name('list', log.topic), name('left', log.payer)}
+    for _, other in ipairs({PREFIX .. 'lists', PREFIX .. 'number', unpack(names)}) do outlive(other, ms) end
+    call('PEXPIRE', name('payload', log.key), ms)
   end
   if log.acquires then
     call('PEXPIRE', name('acquired', log.key), ms)
@@ -99,8 +107,25 @@ local function save(log)
 end
 
 local function renew(log)
-  if runs(log) then log.renewed, log.lapses, log.renews = now, math.max(now + LEASE, log.began + log.within), now + LEASE end
+  if runs(log) or can_move(log) then
+    log.renewed, log.lapses, log.renews = now, math.max(now + LEASE, log.began + log.within), now + LEASE
+  end
   save(log)
+end
+
+local function move(log, process)  -- that process runs it
+  if can_move(log) then
+    call('SREM', name('runs', log.process), log.key)
+    call('SADD', name('runs', process), log.key)
+  end
+  log.process = log.topic == '' and process or ''  -- another process can continue one of a list
+end
+
+local function drop_payload(log)  -- no other process adopts it any more
+  call('DEL', name('payload', log.key))
+  call('ZREM', name('lapses', log.topic), log.key)
+  call('SREM', name('runs', log.process), log.key)
+  log.payload = 0
 end
 
 local function publish(log, number, before, ids, entries)  -- as texts that have their lengths before them
@@ -154,13 +179,14 @@ local function join(log)  -- as the last one of its list
   local last = tonumber(call('GET', PREFIX .. 'number') or 0)
   log.number = math.max(micros, last + 1)
   call('INCRBY', PREFIX .. 'number', log.number - last)
+  if log.topic == '' then return end
   call('ZADD', name('list', log.topic), log.number, log.key)
   call('ZADD', PREFIX .. 'lists', log.number, log.topic)
 end
 
 local function create(key, id, payer, keep, owned, arguments, topic, payload, memory, within, process)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
-    payload = payload, memory = tonumber(memory), within = tonumber(within), process = process, owner = id, attempt = 0, first = 1,
+    payload = #payload, memory = tonumber(memory), within = tonumber(within), process = process, owner = id, attempt = 0, first = 1,
     last = 0, bytes = 0, ending = false, dropped = '', began = now, lapses = now + within, freed = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
   local too_much = excess(payer) + cost
@@ -169,14 +195,16 @@ local function create(key, id, payer, keep, owned, arguments, topic, payload, me
   while topic ~= '' and too_much > 0 do
     local ended = call('ZRANGE', name('left', payer), 0, 0)[1]
     if not ended then break end
-    for _, kind in ipairs({'log', 'entries', 'readers', 'writers'}) do call('DEL', name(kind, ended)) end
+    for _, kind in ipairs({'log', 'entries', 'readers', 'writers', 'payload'}) do call('DEL', name(kind, ended)) end
     forget(payer, ended)
     too_much = excess(payer) + cost
   end
   if too_much > 0 then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
-  call('DEL', name('entries', key), name('readers', key), name('writers', key), name('acquired', key))
-  if topic ~= '' then join(log) end
+  for _, kind in ipairs({'entries', 'readers', 'writers', 'payload', 'acquired'}) do call('DEL', name(kind, key)) end
+  if payload ~= '' then call('SET', name('payload', key), payload, 'PX', LEASE) end
+  if topic ~= '' or can_move(log) then join(log) end
+  move(log, process)
   return log
 end
 
@@ -190,7 +218,7 @@ end
 local function add(log, writer, sequence, entries)
   local ids, before = {}, log.bytes
   for i, entry in ipairs(entries) do
-    ids[i] = writer .. '.' .. sequence + i - 1
+    ids[i] = (log.owned == 1 and log.id or writer) .. '.' .. sequence + i - 1
     log.last = log.last + 1
     call('XADD', name('entries', log.key), log.last .. '-0', ids[i], entry)
     log.bytes = log.bytes + ENTRY + #ids[i] + #entry
@@ -223,16 +251,20 @@ local function refusal(log, writer, sequence, some)  -- why a writer may not add
 end
 
 local function finish(log, ending, free)
-  local more = math.max(0, #ending - SHORT_END) - log.memory - #log.payload
+  local more = math.max(0, #ending - SHORT_END) - log.memory - (log.topic ~= '' and log.payload or 0)
   local too_much = more > 0 and excess(log.payer) + more or 0
   if too_much > log.bytes then return 'full' end
   trim(log, too_much, 0)
   charge(log, more)
-  log.ending, log.free, log.payload = ending, free == '1', ''
+  log.ending, log.free, log.ended = ending, free == '1', now
+  if log.free and can_move(log) then
+    charge(log, -log.payload)
+    drop_payload(log)
+  end
   if log.topic == '' then return end
+  drop_payload(log)
   call('ZADD', name('left', log.payer), micros, log.key)
   call('ZREM', name('list', log.topic), log.key)
-  call('ZREM', name('lapses', log.topic), log.key)
   if call('EXISTS', name('list', log.topic)) == 0 then call('ZREM', PREFIX .. 'lists', log.topic) end
 end
 
@@ -247,7 +279,7 @@ local function listed(topic, command, from, to, most)  -- up to so many logs of 
         table.insert(dead, key)
       else
         table.insert(logs, log)
-        size = size + #log.payload
+        size = size + log.payload
       end
     end
     seen = seen + #keys
@@ -332,10 +364,16 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
     remember(log, writer, {sequence = sequence, after = sequence + #entries, number = number, before = before})
   end
   local did_end = ends == '1' and runs(log) and (only_if_lost == '0' or is_lost(log) or is_gone(log))
-  if did_end then error = finish(log, ending, free) end
-  if runs(log) and writer == log.owner and log.topic == '' then renew(log) elseif did_end or entries[1] or payer ~= '' then save(log) end
+  if did_end then
+    error = finish(log, ending, free)
+  elseif ends == '1' and ending == '' and log.ending and can_move(log) and writer == log.owner then
+    charge(log, -log.payload)
+    drop_payload(log)
+    did_end = true
+  end
+  if (runs(log) or can_move(log)) and writer == log.owner and log.topic == '' then renew(log) elseif did_end or entries[1] or payer ~= '' then save(log) end
   if entries[1] or did_end and not error then publish(log, number, before, ids, entries) end
-  return error or {number, before, state(log)}
+  return error or {number, before, state(log), log.owned}
 end
 
 function steps.read(key, after, watches)
@@ -374,9 +412,9 @@ function steps.hold(process, ...)  -- the ids of logs by their keys
   if process ~= '' then listens(process) end
   return each({...}, 2, function(key, id)
     local log = find(key)
-    if not log or log.id ~= id then return end
-    if runs(log) then
-      log.process = log.topic == '' and process or ''  -- another process can continue one of a list
+    if not log or held_as(log) ~= id then return end
+    if runs(log) or can_move(log) then
+      move(log, process)
       renew(log)
     end
     return {key, state(log)}
@@ -386,10 +424,9 @@ end
 function steps.release(...)  -- the ids of logs by their keys
   return each({...}, 2, function(key, id)
     local log = find(key)
-    if log and log.id == id and runs(log) then
-      log.lapses = math.max(now, log.began + log.within)
-      save(log)
-    end
+    if not log or held_as(log) ~= id or not (runs(log) or can_move(log)) then return end
+    log.owner, log.lapses = can_move(log) and '' or log.owner, math.max(now, log.began + log.within)
+    save(log)
   end)
 end
 
@@ -404,21 +441,51 @@ function steps.count(process, ...)  -- the numbers of readers by the keys of log
   end)
 end
 
-function steps.adopt(key, id, owner)
+function steps.adopt(key, id, owner, process, watches)
   local log = find(key)
-  if not log or log.id ~= id or not runs(log) then return 'gone' end
+  if not log or log.id ~= id or not (runs(log) or can_move(log)) then return 'gone' end
   if owner ~= log.owner then
-    if log.began + log.within <= now then return 'gone' end
-    log.owner, log.attempt = owner, log.attempt + 1
+    local may_move = log.began + log.within > now
+    if can_move(log) then may_move = log.lapses <= now or (watches == '1' and is_gone(log)) end
+    if not may_move then return 'gone' end
+    log.owner, log.attempt = owner, log.attempt + ((log.owner == '' or log.ending) and 0 or 1)
   end
+  move(log, process)
   renew(log)
   return state(log)
 end
 
-function steps.pending(topic, after)
-  local logs = listed(topic, 'ZRANGEBYSCORE', '(' .. after, '+inf', MOST_LISTED)
+local function lost_after(number, most, watches)  -- up to so many logs that other processes can take over, or perhaps soon
+  local lapses, found, logs, size = name('lapses', ''), {}, {}, 0
+  local keys = call('ZRANGEBYSCORE', lapses, '-inf', now, 'LIMIT', 0, 10 * most)
+  for _, process in ipairs(watches == '1' and call('ZRANGE', PREFIX .. 'processes', 0, -1) or {}) do
+    if absent_since(process) then
+      for _, key in ipairs(call('SRANDMEMBER', name('runs', process), 10 * most)) do table.insert(keys, key) end
+    end
+  end
+  for _, key in ipairs(keys) do
+    local log = find(key)
+    if not log or not can_move(log) then
+      redis.pcall('ZREM', lapses, key)  -- a full server refuses it
+    elseif log.number > number and (log.lapses <= now or (watches == '1' and silence(log) > 0)) then
+      found[log.number] = log
+    end
+  end
+  for each in pairs(found) do table.insert(logs, each) end
+  table.sort(logs)
+  for i, each in ipairs(logs) do
+    logs[i] = i <= most and size < PAGE and found[each] or nil
+    size = size + found[each].payload
+  end
+  return logs
+end
+
+function steps.pending(topic, after, watches)
+  local logs = topic == '' and lost_after(tonumber(after), MOST_LISTED, watches)
+    or listed(topic, 'ZRANGEBYSCORE', '(' .. after, '+inf', MOST_LISTED)
   for i, log in ipairs(logs) do
-    logs[i] = {log.number, log.key, log.id, log.payload, now - log.began, log.attempt, is_lost(log) and 1 or 0}
+    local payload, lost = call('GET', name('payload', log.key)) or '', log.lapses <= now or (watches == '1' and is_gone(log))
+    logs[i] = {log.number, log.key, log.id, payload, now - log.began, log.attempt, lost and 1 or 0}
   end
   return logs
 end

@@ -225,12 +225,13 @@ class RedisStore:
         new = (log, "", 0) if isinstance(log, str) else (log.id, log.payer, _ms(log.keep))
         ending = (int(end is not None), end or b"", int(free), int(only_if_lost))
         try:
-            number, before, state = await self._step("append", key, *new, writer, sequence, *ending, *entries)
+            number, before, state, owned = await self._step("append", key, *new, writer, sequence, *ending, *entries)
         except LogGone:
             self._tails.learn(key, None)
             raise
         added = Appended(number, text_of(before), state_of(*state))
-        ids = [f"{writer}.{each}" for each in range(sequence, sequence + len(entries))]
+        name = added.state.id if owned else writer
+        ids = [f"{name}.{each}" for each in range(sequence, sequence + len(entries))]
         self._tails.learn(key, Page(added.state, number, added.before, entries, ids))
         return added
 
@@ -280,12 +281,15 @@ class RedisStore:
             await self._step("look")
 
     async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
-        return state_of(*await self._step("adopt", key, id, owner))
+        process = await self._announced()
+        return state_of(*await self._step("adopt", key, id, owner, process, int(self._tails.watches)))
 
     async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
         return [
             ListedLog(number, key.decode(), id.decode(), payload, age / 1000, attempt, bool(lost))
-            for number, key, id, payload, age, attempt, lost in await self._step("pending", topic, after)
+            for number, key, id, payload, age, attempt, lost in await self._step(
+                "pending", topic, after, int(self._tails.watches)
+            )
         ]
 
     async def topics(self, after: int, /) -> Sequence[Topic]:

@@ -165,12 +165,15 @@ class PostgresStore:
             await db.execute(SQL.renew, [key], self.lease)
         if entries:
             await db.execute(SQL.remember, key, writer, sequence, sequence + len(entries), number, before, REPEATABLE)
-            size = await db.fetchval(SQL.add, key, number, writer, sequence, entries)
+            name = found["id"] if found["owned"] else writer
+            size = await db.fetchval(SQL.add, key, number, name, sequence, entries)
             excess, _ = await self._share(db, found["payer"])
             await db.execute(SQL.trim, key, excess, size - self._log_bytes)
         ends = end is not None and runs and (found["lost"] or not only_if_lost)
         if end is not None and ends:
             await self._end(db, key, found, end, free)
+        elif end == b"" and found["moves"] and found["ending"] is not None and writer == found["owner"]:
+            await db.execute(SQL.done, key)
         if entries or ends:
             await db.execute("SELECT pg_notify($1, $2)", self._schema, key)
         return Appended(number, before, await self._state(db, key))
@@ -207,20 +210,22 @@ class PostgresStore:
     async def release(self, db: Connection, logs: Mapping[str, str], /) -> None:
         keys = [row["key"] for row in await db.fetch(SQL.held, [*logs], [*logs.values()])]
         await db.execute(SQL.renew, keys, 0.0)
+        await db.execute(SQL.release, keys)
 
     @transaction()
     async def adopt(self, db: Connection, key: str, id: str, owner: str, /) -> LogState:
         found = await self._find(db, key)
-        if found is None or found["id"] != id or found["ending"] is not None:
+        if found is None or found["id"] != id or not (found["moves"] or (found["owned"] and found["ending"] is None)):
             raise LogGone("the store has no such log, or it has ended")
         if found["owner"] != owner and not await db.fetchval(SQL.adopt, key, owner):
-            raise LogGone("the time of the log is over")
+            raise LogGone("the time of the log is over, or its process has it")
         await db.execute(SQL.renew, [key], self.lease)
         return await self._state(db, key)
 
     @transaction()
     async def pending(self, db: Connection, topic: str, after: int, /) -> Sequence[ListedLog]:
-        return [ListedLog(*row) for row in await db.fetch(SQL.pending, topic, after)]
+        rows = await db.fetch(SQL.pending, topic, after) if topic else await db.fetch(SQL.lost, after)
+        return [ListedLog(*row) for row in rows]
 
     @transaction()
     async def topics(self, db: Connection, after: int, /) -> Sequence[Topic]:
@@ -270,7 +275,7 @@ class PostgresStore:
         return created
 
     async def _end(self, db: Connection, key: str, found: Record, end: bytes, free: bool) -> None:
-        more = max(0, len(end) - SHORT_END) - found["memory"] - len(found["payload"])
+        more = max(0, len(end) - SHORT_END) - found["memory"] - (len(found["payload"]) if found["topic"] else 0)
         if more > 0:
             excess, _ = await self._share(db, found["payer"])
             await db.execute(SQL.trim, key, excess + more, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from answers import answers
 from boards import SAFE, boards
 from effort import MAIN
 from world import world
@@ -21,3 +22,8 @@ def test_what_must_hold_holds_whatever_happens(part: int) -> None:
 @pytest.mark.timeout(600)
 def test_rooms_show_their_state_whatever_happens() -> None:
     simulate(boards, seed=range(SEEDS), faults=SAFE)
+
+
+@pytest.mark.timeout(600)
+def test_runs_go_on_whatever_happens() -> None:
+    simulate(answers, seed=range(2 * SEEDS), faults=SAFE)

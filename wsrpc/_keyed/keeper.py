@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -17,92 +17,23 @@ from .._base.logs import logger
 from .._base.names import ChannelRef
 from .._core.api.caller import user_channel_of
 from .._core.api.peer import Peer
-from .._core.channels.source import as_source, close_source, iterate
+from .._core.channels.source import close_source
 from .._core.handlers.compiled import Handler
 from .._core.handlers.introspection import Kind
-from .._core.handlers.invocation import CURRENT, EXITED, Call, Invocation, KeyedRun
-from .._core.handlers.layers import close_unawaited
+from .._core.handlers.invocation import CURRENT, Call, Invocation, KeyedRun
 from .._core.handlers.method import Keep
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
 from .._core.wire.codecs import Codec
 from .._core.wire.messages import WireMessage, context_of
-from .._core.wire.rejections import error_to_wire
-from .._log.contract import LogGone, LogState, NewLog, Store
-from .._log.kept import Encode, encoder_of, hash_of, read_kept
+from .._log.contract import LogState, NewLog, Store
+from .._log.kept import encoder_of, hash_of, read_kept
 from .._log.link import StoreLink
 from .._log.position import RunPosition
-from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
-from .runs import ITEMS_LOST, End, Performer, Run, Runs, failed, missing_items
-
-
-class HandlerPerformer(Performer):
-    """Runs the handler of a keyed call.
-
-    Args:
-        invocation: the call as the handler sees it. It outlives the call that began the run.
-        body: the coroutine or the iterator that the handler has returned. It has not started.
-        lane: the lane of an ``ordered=True`` handler, whose runs may outlive their callers and sessions.
-    """
-
-    def __init__(self, invocation: Invocation, body: Any, encode: Encode, lane: asyncio.Lock | None) -> None:
-        self._invocation = invocation
-        self._body = body
-        self._encode = encode
-        self._lane = lane
-
-    def drop(self) -> None:
-        close_unawaited(self._body)
-
-    def stopping(self, reason: RemoteError) -> None:
-        self._invocation.cancel_reason = reason
-
-    async def perform(self, run: Run) -> bytes:
-        invocation = self._invocation
-        invocation.task = task = asyncio.current_task()
-        assert task is not None
-        if self._lane is not None:
-            try:
-                await self._lane.acquire()
-            except BaseException:
-                self.drop()
-                raise
-        self.has_started = True
-        try:
-            return self._encode(End(await self._perform(run)))
-        except (LogGone, KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as exc:
-            if isinstance(exc, asyncio.CancelledError) and task.cancelling():
-                raise
-            return self._failed(exc)
-        finally:
-            invocation.state = EXITED
-            invocation.release()
-            if self._lane is not None:
-                self._lane.release()
-
-    async def _perform(self, run: Run) -> Any:
-        body = self._body
-        try:
-            if (source := as_source(body)) is None:
-                result = await body
-                if as_source(result) is not None:
-                    raise TypeError("a handler with keep= that streams is itself a generator: it has a `yield`")
-                return result
-            async for item in iterate(source):
-                await run.append(self._encode((item,)))
-        finally:
-            await close_source(body)
-
-    def _failed(self, exc: BaseException) -> bytes:
-        invocation = self._invocation
-        answers = invocation.dispatcher.answers
-        error = answers.sendable(answers.for_caller(exc, invocation), invocation)
-        try:
-            return self._encode(End(None, True, *error_to_wire(error)))
-        except Exception as problem:  # only the peer's codec can encode the data of the error
-            return failed(answers.for_caller(problem, invocation))
+from ..errors import BadArguments, ItemsGone, KeyReused, made_here
+from .adopter import Adopter
+from .performing import HandlerPerformer
+from .runs import ITEMS_LOST, End, Run, Runs, missing_items
 
 
 def principal_text(principal: object) -> str | None:
@@ -169,17 +100,34 @@ class Keeper:
         store: keeps the runs. None for a `MemoryStore`.
         codec: results and items are kept as they arrive with this codec.
         owners: the owners of keys. A client is the only one.
+        absent_peer: as for `Adopter`. None for a client, whose runs go on in no other process.
     """
 
-    def __init__(self, store: Store | None, codec: Codec, owners: Owners) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        codec: Codec,
+        owners: Owners,
+        absent_peer: Callable[[object], Peer] | None = None,
+    ) -> None:
         self.runs = Runs(StoreLink(store))
-        self._encode = encoder_of(codec)
+        self._encode = encode = encoder_of(codec)
         self._owners = owners
+        self._adopter = None if absent_peer is None else Adopter(self.runs, encode, absent_peer)
 
     def keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
-        """Let calls of a handler have keys, by replacing its ``call``. See `Registry.keeper`."""
+        """Let calls of a handler have keys, by replacing its ``call``. See `Registry.keeper`.
+
+        Raises:
+            TypeError: other processes cannot run it.
+        """
         call, keep = handler.call, handler.keep
         assert keep is not None
+        if keep.moves:
+            if self._adopter is None or handler.is_method or handler.lane is not None:
+                text = "attempts= and on_end= of Keep are for functions of a server, without ordered="
+                raise handler.facts.refusal(None, text)
+            self._adopter.add(handler, call)
 
         def keyed(invocation: Invocation, a: list[Any]) -> Any:
             context = context_of(invocation.inbound)
@@ -232,7 +180,11 @@ class Keeper:
             key = self._key(keep, invocation.peer, a[0], [], channel, context.key)
             return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
-        own, within, body = _new_call(invocation, call, a, context, keyed)
+        attempt = None if self._adopter is None else self._adopter.first(invocation, a, channel, keyed)
+        if attempt is None:
+            own, within, body = _new_call(invocation, call, a, context, keyed)
+        else:
+            own, within, body = attempt.own, attempt.within, attempt.start()
         lane = None if handler.lane is None else self._lane(handler.lane, invocation.peer)
         performer = HandlerPerformer(own, body, self._encode, lane)
         try:
@@ -254,14 +206,17 @@ class Keeper:
                 owned=True,
                 arguments=arguments,
                 memory=own.memory,
+                payload=b"" if attempt is None else self._encode(attempt.call),
             )
             run = Run(self.runs.link, key, new, performer, keyed, keep.unread)
+            if attempt is not None and self._adopter is not None:
+                self._adopter.prepare(run, attempt)
             state, skipped = await self.runs.start(run, within, invocation.peer), 0
         else:
             performer.drop()
             state, skipped = await self._find(handler, key, arguments, after)
         if not streams:
-            return (await self.runs.end_of(key, state)).result()
+            return (await self.runs.end_of(key, state, moves=keep.moves)).result()
         return self._items(invocation, key, state, skipped, announces=announces)
 
     async def _find(self, handler: Handler, key: str, arguments: str | None, after: int | str) -> tuple[LogState, int]:
@@ -306,7 +261,8 @@ class Keeper:
         if announces:
             channel = invocation.make_channel()
             channel.owner.sender.send_event_nowait(channel.id, "run", (state.id, skipped))
-        pages = self.runs.read(key, state, skipped)
+        keep = None if invocation.handler is None else invocation.handler.keep
+        pages = self.runs.read(key, state, skipped, moves=keep is not None and keep.moves)
         try:
             async for page in pages:
                 state = page.state

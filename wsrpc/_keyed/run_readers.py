@@ -18,19 +18,20 @@ class RunReaders:
 
     Args:
         lease: seconds after which readers that do nothing are no longer waited for.
+        before: the number of items that another process has stored, if the handler goes on.
 
     Attributes:
         names: the readers in this process.
     """
 
-    def __init__(self, lease: float) -> None:
+    def __init__(self, lease: float, before: int | None = None) -> None:
         self.names: set[str] = set()
         self._lease = lease
-        self._positions = {STARTER: 0}
+        self._positions = {STARTER: 0} if before is None else {}
         """The number of the last item that each of them has read, if it is waited for."""
         self._progress = asyncio.Event()
         """Set when a reader has read something, or has left."""
-        self._count = 0
+        self._count = before or 0
         """The number of items."""
         self._ahead: deque[int] = deque()
         """Bytes of each item after the furthest of these positions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
 from functools import partial
@@ -52,7 +52,7 @@ class Performer:
     def drop(self) -> None:
         """Release the handler, which does not run."""
 
-    def stopping(self, reason: RemoteError) -> None:
+    def stopping(self, reason: RpcError) -> None:
         """Note why the handler will be cancelled."""
 
 
@@ -88,6 +88,11 @@ class Run:
         performer: runs the handler.
         keyed: what the handler sees of it.
         unread: seconds without a reader after which the handler is stopped. None for no limit.
+
+    Attributes:
+        owner: the name of the writer that adds the items.
+        finish: called after the handler has exited, and its end is stored, if other processes can go on with the run.
+        is_handed_over: whether another process has to go on, because this one closes.
     """
 
     def __init__(
@@ -105,13 +110,17 @@ class Run:
         self.performer = performer
         self._keyed = keyed
         self._unread = unread
+        self._link = link
+        self.owner = new.id
+        self.finish: Callable[[], Awaitable[None]] | None = None
+        self.is_handed_over = False
         self.readers = RunReaders(link.store.lease)
         self.writer: LogWriter[Unstored] = LogWriter(new.id, link.spawn, self._store_items, self._stored)
         self._size = 0
         """Bytes of the items that wait to be stored."""
         self._task: asyncio.Task[None] | None = None
         """Runs the handler. None before and after."""
-        self._reason: RemoteError | None = None
+        self._reason: RpcError | None = None
         """Why the handler was stopped."""
         self._is_lost = False
         """Whether the store has no such run, or has lost items."""
@@ -120,38 +129,60 @@ class Run:
         self.ended: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         """Gets how the run has ended, or None if nothing is kept of it. The handler may still clean up."""
 
+    @property
+    def end(self) -> bytes | None:
+        """How it has ended. None if it has not, or nothing is kept of it."""
+        return self.ended.result() if self.ended.done() else None
+
+    def go_on(self, owner: str, state: LogState) -> None:
+        """Go on with what another process has begun, before the handler runs here."""
+        self.owner = owner
+        self.readers = RunReaders(self._store.lease, state.last)
+        self.writer = LogWriter(owner, self._link.spawn, self._store_items, self._stored)
+        self.writer.sequence = state.last
+        if state.end is not None:
+            self._has_ended(state.end)
+            self.stop(STOPPED)
+
     async def perform(self) -> None:
         """Run the handler, and store how it has ended."""
         end = await self._run_handler()
         self._task = None  # nothing stops it any more
         try:
-            await self._store_end(end)
+            await self.writer.wait_stored()
+            if end is not None:
+                await self._store_end(end)
+            if self.finish is not None:
+                await self.finish()
         finally:
             self.writer.stop()
 
-    async def _run_handler(self) -> bytes:
+    async def _run_handler(self) -> bytes | None:
+        """Return how the handler has ended. None if it has not, and another process goes on."""
         if (reason := self._reason) is not None:  # it was stopped before
             self.performer.drop()
-            return failed(reason)
+            return None if self.is_handed_over else failed(reason)
         self._task = asyncio.current_task()
         try:
             return await self.performer.perform(self)
         except asyncio.CancelledError:
+            if self.is_handed_over:
+                return None
             return failed(self._reason or RunLost("the handler was cancelled"))
         except LogGone:
             return _PART_LOST
 
     async def _store_end(self, end: bytes) -> None:
-        await self.writer.wait_stored()
+        other = OTHER if self.finish is None else self.owner  # which ends nothing that another process goes on with
         with suppress(LogGone):  # nothing is left of it
             try:
                 if self._is_lost:
                     raise LogGone
-                await self._append_end(self.new.id, end)
+                await self._append_end(self.owner, end)
             except StoreFull:
-                await self._append_end(OTHER, TOO_BIG)
+                await self._append_end(other, TOO_BIG)
             except LogGone:
-                await self._append_end(OTHER, _PART_LOST)
+                await self._append_end(other, _PART_LOST)
 
     async def _append_end(self, writer: str, end: bytes) -> None:
         append = partial(self._store.append, self.key, self.new.id, writer, self.writer.sequence + 1, [], end=end)
@@ -162,7 +193,12 @@ class Run:
         if not self.ended.done():
             self.ended.set_result(end)
 
-    def stop(self, reason: RemoteError) -> None:
+    def close(self, reason: RpcError) -> None:
+        """Stop the handler, because this process closes. If possible, another one goes on."""
+        self.is_handed_over = self.finish is not None and self._link.is_shared and self._reason is None
+        self.stop(reason)
+
+    def stop(self, reason: RpcError) -> None:
         """Stop the handler. Idempotent."""
         if self._reason is None:
             self._reason = reason
@@ -191,7 +227,7 @@ class Run:
         try:
             if self._is_lost:
                 raise LogGone  # these would take the numbers of those before them that the store does not have
-            return await insist(partial(self._store.append, self.key, self.new.id, self.new.id, sequence, items))
+            return await insist(partial(self._store.append, self.key, self.new.id, self.owner, sequence, items))
         except Exception:
             self._is_lost = True
             raise
@@ -263,6 +299,10 @@ class Runs:
         self._unread: dict[str, Unread] = {}
         """What readers hold, by their names. The oldest is the first."""
         self._unread_bytes = 0
+        self.is_closing = False
+        """Whether no run begins, and none of another process goes on here."""
+        self.watch: Callable[[], object] = lambda: None
+        """Looks for runs that other processes have lost, from now on."""
         self.lanes: WeakKeyDictionary[object, WeakKeyDictionary[object, asyncio.Lock]] = WeakKeyDictionary()
         """For each caller, the lanes of its runs, by handlers or channels."""
 
@@ -329,12 +369,12 @@ class Runs:
                 asked -= 1  # it has answered the last step, and done nothing
                 raise made_here(Overloaded(when_full)) from None
         except Exception as exc:
-            if asked and not new.topic:
+            if asked and not new.payload:
                 self.link.spawn(self._withdraw(key, new))
             elif asked and isinstance(exc, Overloaded):
-                exc.outcome = "unknown"  # it is made within its time, and those who repeat it join it
+                exc.outcome = "unknown"  # another process adopts it, and those who repeat the call join it
             raise
-        if asked > 1 and state.id != new.id and not new.topic:
+        if asked > 1 and state.id != new.id and not new.payload:
             self.link.spawn(self._withdraw(key, new, state.id))
         return state
 
@@ -362,13 +402,22 @@ class Runs:
                     left -= patience
             await insist_on(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
+    def has(self, id: str) -> bool:
+        """Return whether the handler of a run is here."""
+        return id in self._running
+
+    def go_on(self, run: Run, context: Context) -> None:
+        """Run the handler of a run that another process has begun."""
+        self._hold(run)
+        self._spawn_run(run, context)
+
     def _spawn_run(self, run: Run, context: Context) -> None:
         task = self.link.spawn(self._perform(run), context)
         task.add_done_callback(lambda _: run.performer.drop())  # if it was cancelled before its first step
         self._running[run.new.id] = run, task
 
     def _hold(self, run: Run) -> None:
-        self.link.lease.hold(run.key, run.new.id, run.learn, run.check_every)
+        self.link.lease.hold(run.key, run.owner, run.learn, run.check_every)
 
     async def find(self, key: str) -> LogState | None:
         """Return the state of the run that has the key, if there is one.
@@ -386,11 +435,11 @@ class Runs:
             await run.perform()
         finally:
             self._running.pop(run.new.id, None)
-            self.link.lease.release(run.new.id)
+            self.link.lease.release(run.owner)
 
     def _refuse(self, run: Run) -> None:
         run.frees_key = True
-        run.stop(Draining("closing, the handler of this call has not started: ask again later"))
+        run.close(Draining("closing, the handler of this call has not started: ask again later"))
 
     def refuse_waiting(self) -> None:
         """End the runs whose handlers have not started, because this side is about to close. Their keys are free."""
@@ -412,8 +461,11 @@ class Runs:
 
     # ------------------------------------------------------------ reading
 
-    async def read(self, key: str, state: LogState, after: int) -> AsyncGenerator[Unread]:
+    async def read(self, key: str, state: LogState, after: int, *, moves: bool = False) -> AsyncGenerator[Unread]:
         """Yield the items of a run after a number, some at a time. The last ones come with the end of the run.
+
+        Args:
+            moves: whether another process goes on with the run if its process has lost it.
 
         Raises:
             ItemsGone: some of these items are no longer kept.
@@ -448,6 +500,9 @@ class Runs:
                     if not state.lost:
                         lost_since = None
                         continue
+                    if moves:
+                        await asyncio.sleep(RETRY)
+                        continue
                     if lost_since is None:
                         lost_since = loop.time()
                     # Its process may just have reached the store again.
@@ -470,7 +525,7 @@ class Runs:
         """End a log unless somebody may continue it."""
         await self._store.append(key, id, OTHER, 1, [], end=end, free=free, only_if_lost=True)
 
-    async def end_of(self, key: str, state: LogState) -> End:
+    async def end_of(self, key: str, state: LogState, *, moves: bool = False) -> End:
         """Wait for the end of a run, and return it. See `read`.
 
         Raises:
@@ -487,7 +542,7 @@ class Runs:
             end = run.ended.result() if run.ended.done() else None
         if end is None:  # else the run may expire before it is read
             try:
-                async for page in self.read(key, state, 0):
+                async for page in self.read(key, state, 0, moves=moves):
                     end = page.state.end
                     while page.items:
                         page.pop()
@@ -523,7 +578,7 @@ class Runs:
     def open(self) -> None:
         """Begin again after `close`, perhaps in another event loop."""
         self.abandon()
-        self.link.closed = False
+        self.link.closed = self.is_closing = False
 
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
@@ -535,14 +590,14 @@ class Runs:
 
     async def close(self, patience: float) -> None:
         """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored."""
-        self.link.closed = True
+        self.link.closed = self.is_closing = True
         self.refuse_waiting()
         # Each run has to take the first step, in which it ends as not run.
         await asyncio.wait([*self._starting.values(), spawn_later(asyncio.sleep(0))], timeout=patience)
         here = asyncio.current_task()
         others = [(run, task) for run, task in self._running.values() if task is not here]
         for run, _ in others:
-            run.stop(RunLost("the process that ran the handler was closed"))
+            run.close(RunLost("the process that ran the handler was closed"))
         if others:
             await asyncio.wait([task for _, task in others], timeout=patience)
         await self.link.close()

@@ -47,7 +47,8 @@ class NewLog(Struct, frozen=True, kw_only=True):
         topic: the list in which the log stands until it has ended. Such a log has no owner until `Store.adopt` gives it
             one. Empty: it stands in no list.
         within: seconds from its beginning in which a log of a list can be adopted.
-        payload: what its owners need to know of a log of a list. It is forgotten when the log has ended.
+        payload: what its owners need to know of a log. If it stands in no list, other processes can take the log over;
+            see `wsrpc.store`.
     """
 
     id: str
@@ -75,7 +76,7 @@ class LogState(Struct, frozen=True):
             long as it can be adopted.
         owner_ended: whether the log has not ended, and the store knows that its owner has. Then nobody waits for it.
         known_in: for a log of a list that has not ended, seconds until it is lost, unless its lease is renewed.
-        attempt: how many owners `Store.adopt` has given to a log of a list.
+        attempt: how many owners `Store.adopt` has given to a log of a list, and how many have lost another log.
         behind: the id of the log before it in its list, which has not ended. `Store.open` says so. Empty: there is
             none.
     """
@@ -145,14 +146,15 @@ class Acquired(Struct, frozen=True):
 
 
 class ListedLog(Struct, frozen=True):
-    """A log of a list, as ``pending`` returns it.
+    """A log of a list, or one that a process has lost, as ``pending`` returns it.
 
     Attributes:
         number: its place. A log that has begun later has a higher number.
         key: the key of the log.
         id, payload: as for `NewLog`.
         age: seconds since the log has begun, by the clock of the store.
-        attempt, lost: as for `LogState`.
+        attempt: as for `LogState`.
+        lost: as for `LogState`. Of one that a process has lost: whether `Store.adopt` gives it another owner.
     """
 
     number: int
@@ -162,6 +164,11 @@ class ListedLog(Struct, frozen=True):
     age: float
     attempt: int
     lost: bool
+
+
+def is_rest(page: Sequence[ListedLog]) -> bool:
+    """Return whether no more logs come after those of a page."""
+    return len(page) < MOST_LISTED and sum(len(log.payload) for log in page) < PAGE
 
 
 class Topic(Struct, frozen=True):

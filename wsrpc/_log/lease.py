@@ -99,10 +99,11 @@ class ProcessLease:
     async def _hold(self, held: dict[str, Held], read: list[str]) -> None:
         """Renew the leases of some logs, and tell how many read some."""
         readers = {key: self._readers[key] for key in read}
-        states = await self._store.hold(self._process, {each.key: id for id, each in held.items()}, readers)
+        ids = {each.key: id for id, each in held.items()}
+        states = await self._store.hold(self._process, ids, readers)
         for key, count in readers.items():
             if not count and not self._readers[key]:
                 del self._readers[key]
         for id in held.keys() & self._held.keys():
-            state = states.get(held[id].key)
-            held[id].learn(state if state is not None and state.id == id else None)
+            key = held[id].key
+            held[id].learn(states.get(key) if ids[key] == id else None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import takewhile
 from math import inf
+from operator import itemgetter
 from sys import getsizeof
 from typing import Any
 
@@ -152,9 +153,20 @@ class StoredLog(Struct, eq=False):
         """Whether it has an owner, and has not ended."""
         return self.new.owned and self.end is None
 
+    @property
+    def can_move(self) -> bool:
+        """Whether another process can take it over when its lease has lapsed."""
+        return bool(self.new.payload) and not self.new.topic
+
+    @property
+    def held_as(self) -> str:
+        """The name by which its process holds and releases it."""
+        return self.owner if self.can_move else self.new.id
+
     def renew(self, now: float, lease: float) -> None:
-        if self.runs:
+        if self.runs or self.can_move:
             self.lapses = max(now + lease, self.started + self.new.within)
+        if self.runs:
             self.expires = self.lapses + self.new.keep
 
     def is_lost(self, now: float) -> bool:
@@ -277,6 +289,8 @@ class MemoryStore:
             self._add(found, writer, batch, entries)
         if end is not None and found.runs and not (only_if_lost and found.lapses > now):
             self._end(key, found, end, free, now)
+        elif end == b"" and found.can_move and writer == found.owner and found.end is not None:
+            self._drop_payload(key, found)
         return Appended(batch.number, batch.before, found.state(now))
 
     def _find(self, key: str, log: NewLog | str, now: float) -> StoredLog:
@@ -306,7 +320,7 @@ class MemoryStore:
         created.renew(now, 0.0 if log.topic else self.lease)
         self._shares[log.payer] = share
         share.logs += not log.topic
-        if log.topic:
+        if log.topic or created.can_move:
             created.number = self._next_number(now)
             self._join(key, created)
         self._resize(created, base, 0)
@@ -327,7 +341,7 @@ class MemoryStore:
         log.wake_readers()
 
     def _end(self, key: str, log: StoredLog, end: bytes, free: bool, now: float) -> None:
-        more = max(0, len(end) - SHORT_END) - log.new.memory - len(log.new.payload)
+        more = max(0, len(end) - SHORT_END) - log.new.memory - (len(log.new.payload) if log.new.topic else 0)
         if more > 0 and self._excess(log.share) + more > log.entry_bytes:
             raise StoreFull("the store has no room for the end of a log of this payer")
         log.end, log.free = end, free
@@ -335,12 +349,20 @@ class MemoryStore:
             self._leave(key, log)
             log.share.left[key] = log
             log.number = self._next_number(now)
-        log.new = replace(log.new, payload=b"") if log.new.payload else log.new
+            log.new = replace(log.new, payload=b"")
         self._resize(log, more, 0)
         self._trim(log)
+        if free and log.can_move:
+            self._drop_payload(key, log)
         log.expires = now + log.new.keep
         self._check_later(key, log)
         log.wake_readers()
+
+    def _drop_payload(self, key: str, log: StoredLog) -> None:
+        """No other process adopts a log any more."""
+        self._leave(key, log)
+        self._resize(log, -len(log.new.payload), 0)
+        log.new = replace(log.new, payload=b"")
 
     async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
         now = self._drop_expired()
@@ -362,7 +384,7 @@ class MemoryStore:
                 log.readers[process] = count, now + self.lease
         states: dict[str, LogState] = {}
         for key, id in logs.items():
-            if (log := self._logs.get(key)) is not None and log.new.id == id:
+            if (log := self._logs.get(key)) is not None and log.held_as == id:
                 log.readers = {each: told for each, told in log.readers.items() if told[1] > now}
                 log.renew(now, self.lease)
                 states[key] = log.state(now)
@@ -371,15 +393,17 @@ class MemoryStore:
     async def release(self, logs: Mapping[str, str], /) -> None:
         now = self._drop_expired()
         for key, id in logs.items():
-            if (log := self._logs.get(key)) is not None and log.new.id == id:
+            if (log := self._logs.get(key)) is not None and log.held_as == id:
                 log.renew(now, 0.0)
+                log.owner = "" if log.can_move else log.owner
 
     async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
         now = self._drop_expired()
         log = self._find(key, id, now)
-        if not log.runs or (owner != log.owner and log.started + log.new.within <= now):
-            raise LogGone("the log has ended, or its time is over")
-        log.attempt += owner != log.owner
+        may_move = log.lapses <= now if log.can_move else log.runs and log.started + log.new.within > now
+        if not (may_move or (owner == log.owner and (log.runs or log.can_move))):
+            raise LogGone("the log has ended, its time is over, or its process has it")
+        log.attempt += log.owner not in (owner, "") and log.end is None
         log.owner = owner
         log.renew(now, self.lease)
         return log.state(now)
@@ -389,15 +413,16 @@ class MemoryStore:
         for key, log in self._logs_of(topic).items():
             if size >= PAGE or len(found) == MOST_LISTED:
                 break
-            if log.number > after:
-                new, age = log.new, now - log.started
-                found.append(ListedLog(log.number, key, new.id, new.payload, age, log.attempt, log.is_lost(now)))
+            if log.number > after and (topic or log.lapses <= now):
+                new, age, lost = log.new, now - log.started, log.lapses <= now
+                found.append(ListedLog(log.number, key, new.id, new.payload, age, log.attempt, lost))
                 size += len(new.payload)
         return found
 
     async def topics(self, after: int, /) -> Sequence[Topic]:
         now, found = self._drop_expired(), list[Topic]()
-        newer = [*takewhile(lambda each: each[1].number > after, reversed(self._topics.items()))]
+        lists = filter(itemgetter(0), reversed(self._topics.items()))  # one without a name has logs that can move
+        newer = [*takewhile(lambda each: each[1].number > after, lists)]
         for name, listing in reversed(newer[-MOST_TOPICS:]):
             logs = listing.logs
             oldest, newest = logs[next(iter(logs))], logs[next(reversed(logs))]
@@ -445,7 +470,7 @@ class MemoryStore:
 
     def _behind(self, log: StoredLog) -> str:
         """Return the id of the log before a log in its list. Empty if there is none, or the log is in no list."""
-        logs = reversed(self._logs_of(log.new.topic).values())
+        logs = reversed(self._logs_of(log.new.topic).values()) if log.new.topic else iter(())
         before = next(logs, None) if any(each is log for each in logs) else None  # the iterator goes on behind the log
         return before.new.id if before is not None else ""
 

@@ -59,7 +59,7 @@ class Row(Struct, array_like=True):
     free: bool
     started: float = inf  # unknown to earlier versions, as are those below
     freed: tuple[str, ...] = ()
-    owner: str = ""
+    owner: str | None = None
     attempt: int = 0
     number: int = 0
 
@@ -157,6 +157,13 @@ class SqliteStore(MemoryStore):
         await self._open_file()
         return await super().hold(process, logs, readers)
 
+    async def release(self, logs: Mapping[str, str], /) -> None:
+        await self._open_file()
+        moving = [key for key in logs if key in self._logs and self._logs[key].can_move]
+        await super().release(logs)
+        for key in moving:
+            await self._save(key)
+
     async def adopt(self, key: str, id: str, owner: str, /) -> LogState:
         await self._open_file()
         try:
@@ -242,7 +249,7 @@ class SqliteStore(MemoryStore):
         for key, row in sorted(rows, key=lambda row: row[1].number):
             share = self._shares.setdefault(row.new.payer, Share())
             started = now - max(0.0, time_in_file - row.started)
-            log = self._logs[key] = StoredLog(row.new, share, started, row.owner or row.new.id)
+            log = self._logs[key] = StoredLog(row.new, share, started, row.new.id if row.owner is None else row.owner)
             log.attempt = row.attempt
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
             log.end, log.free, log.freed = row.end, row.free, row.freed
@@ -251,9 +258,9 @@ class SqliteStore(MemoryStore):
             for batch in log.writers.values():
                 batch.added = now  # on the clock of this process
             share.logs += not row.new.topic
-            if log.new.topic:
+            if log.new.topic or log.can_move:
                 self._number = log.number = max(row.number, self._number + 1)
-                (self._join if log.runs else share.left.__setitem__)(key, log)
+                (self._join if log.runs or log.can_move else share.left.__setitem__)(key, log)
             self._resize(log, row.base, 0)
             self._check_later(key, log)
         for key, id, entry in entries:

@@ -220,7 +220,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         self._settings = make_settings(
             limits, codec, expose_errors, extensions, log_payloads, profile, program, contract
         )
-        keeper = Keeper(store, self._settings.codec, Owners())
+        keeper = Keeper(store, self._settings.codec, Owners(), self._absent_peer)
         self._registry.keeper = keeper.keep
         self._channel_name = None
         self.state = PeerState()
@@ -785,6 +785,12 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 self._quotas.bind(connection, handshake)
             return connection
         return ServedPeer(self, core.peers, settings, self._registry, loop, handshake)
+
+    def _absent_peer(self, principal: object) -> Peer:
+        """Return a peer that was never connected, for a run that outlives its caller."""
+        core, handshake = self._core, Handshake("/", {})
+        handshake.principal = principal
+        return ServedPeer(self, core.peers, self._settings, self._registry, core.scheduler, handshake).peer
 
     async def close(self, drain_timeout: float = 0.0) -> None:
         """Close every connection with 1012, and wait until the handlers have ended.

@@ -148,6 +148,7 @@ class ServerCore:
         self._thread = get_ident()
         self.scheduler.renew()
         self.rebalancing.start()
+        self._runs.watch()
         self.join()
 
     @property
@@ -287,7 +288,7 @@ class ServerCore:
             self.scheduler.renew()
             self.acceptance.close()
             self.rebalancing.stop()
-            self.peers.closing = True
+            self.peers.closing = self._runs.is_closing = True
             self._end = spawn_later(self._run_end(drain))
         if first or deadline < self._deadline:
             self._deadline = deadline

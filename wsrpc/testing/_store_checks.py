@@ -9,6 +9,7 @@ from functools import partial
 
 from ..store import LogGone, LogState, Page, Store, StoreFull
 from ._store_list_checks import LIST_CHECKS
+from ._store_move_checks import MOVE_CHECKS
 from ._store_tools import (
     AN_HOUR,
     LATER,
@@ -379,6 +380,6 @@ async def a_payer_has_a_number_of_bytes(connect: Connect) -> None:
         await store.open("k3", new_log("a", payload=bytes(20_000)))
 
 
-STORE_CHECKS: tuple[Check, ...] = (*checks_in(globals()), *LIST_CHECKS)
+STORE_CHECKS: tuple[Check, ...] = (*checks_in(globals()), *LIST_CHECKS, *MOVE_CHECKS)
 """Checks of a store, each with a name that says what must hold. A check gets a `Connect`, and raises `AssertionError`.
 """

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from ..._base.state import PeerState
 from ..handlers.introspection import Injection, injections
-from ..handlers.invocation import CURRENT, Invocation
+from ..handlers.invocation import CURRENT, Earlier, Invocation
 from ..handlers.observation import Message
 from ..wire.messages import context_of
 from .caller import AnonymousChannel, user_channel_of
@@ -115,6 +115,18 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def key(self) -> str | None:
         """The key of the call (``key=``), in the handler that runs for it. None in middleware, and without a key."""
         return None if self._invocation.keyed is None else self._invocation.keyed.key
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt of the run, 1 for the first; see ``attempts`` of `Keep`."""
+        return 1 if self._invocation.keyed is None else self._invocation.keyed.attempt
+
+    async def earlier(self) -> Earlier:
+        """Return what the attempts before have yielded, for `Keep` with ``attempts``. Cancelling is safe."""
+        keyed = self._invocation.keyed
+        if keyed is None or keyed.read_earlier is None:
+            return Earlier([], complete=True)
+        return await keyed.read_earlier()
 
     @property
     def readers(self) -> int | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 from weakref import ref
 
 import msgspec
@@ -73,10 +73,25 @@ class CallState(enum.Enum):
 _RUNNING, _CANCELLED, _ORPHANED, EXITED = CallState.RUNNING, CallState.CANCELLED, CallState.ORPHANED, CallState.EXITED
 
 
+class Earlier(NamedTuple):
+    """What the attempts before have yielded, as it arrives at a caller.
+
+    Attributes:
+        items: the items that are kept.
+        complete: whether these are all of them.
+    """
+
+    items: list[Any]
+    complete: bool
+
+
 class KeyedRun(msgspec.Struct, eq=False):
     """What the handler of a call with a key knows of its run."""
 
     key: str
+    attempt: int = 1
+    read_earlier: Callable[[], Awaitable[Earlier]] | None = None
+    """Reads what the attempts before have yielded. None for the first attempt."""
     readers: int = 1
     """The number of readers in all processes, as far as this process knows."""
 

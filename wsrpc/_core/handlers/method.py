@@ -29,6 +29,12 @@ class Keep(Struct, frozen=True):
             must be a string or an integer; to the session of a caller without a principal, so that it is lost with the
             session; and to the client, for a handler of a client.
         unread: the time in seconds after which a handler without any reader is stopped. None: it runs to its end.
+        attempts: how often the handler may begin for one key. If its process ends, another process that has the handler
+            begins the next attempt, whose items follow those before it; see `Context.attempt` and `Context.earlier`. A
+            process that closes hands its runs over, which is no attempt.
+        on_end: a function that gets each run that has ended, as an `EndedRun`: at least once, in one of the processes
+            that have the handler, also if the last attempt was lost. If it raises an error, it is called again, as long
+            as the run is kept.
         last_argument: whether peers that speak plain ws-wrapper can pass a key and a position: as one more argument
             after the others, ``{"wsrpc": {"key": "answer-42", "after": 17}}``.
 
@@ -39,14 +45,25 @@ class Keep(Struct, frozen=True):
     seconds: float
     scope: Callable[..., str] | None = None
     unread: float | None = None
+    attempts: int = 1
+    on_end: Callable[[Any], Any] | None = None
     last_argument: bool = False
 
     def __post_init__(self) -> None:
         check_number("keep= is a number of seconds, 1 or more", self.seconds, 1)
         check_function("scope", self.scope)
+        check_function("on_end", self.on_end)
+        if isinstance(self.attempts, float):
+            raise TypeError(f"attempts= is a whole number, got {self.attempts!r}")
+        check_number("attempts= is a whole number, 1 or more", self.attempts, 1)
         if self.unread is not None:
             check_number("unread= is a number of seconds, 0 or more", self.unread, 0)
         check_flag("last_argument", self.last_argument)
+
+    @property
+    def moves(self) -> bool:
+        """Whether its runs do not depend on one process."""
+        return self.attempts > 1 or self.on_end is not None
 
 
 class HandlerOptions(Struct, frozen=True, kw_only=True):

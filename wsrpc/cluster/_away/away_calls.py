@@ -16,7 +16,7 @@ from ..._core.wire.codecs import Codec
 from ..._core.wire.nodes import as_raised, error_to_node
 from ..._core.wire.rejections import error_from_wire
 from ..._keyed.runs import NOTHING_KEPT, End, Runs, failed
-from ..._log.contract import ListedLog, LogGone, LogState, NewLog
+from ..._log.contract import ListedLog, LogGone, LogState, NewLog, is_rest
 from ..._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
 from ..._log.link import insist_on
 from ...errors import (
@@ -30,7 +30,7 @@ from ...errors import (
     WsrpcError,
     made_here,
 )
-from .deliverer import AwayCall, Deliverers, Recipient, is_answer, is_rest, lost_call, topics
+from .deliverer import AwayCall, Deliverers, Recipient, is_answer, lost_call, topics
 from .submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 
 KEPT = 60.0

@@ -28,7 +28,7 @@ from ..._core.wire.call_context import CallContext
 from ..._core.wire.messages import RequestOptions
 from ..._core.wire.nodes import error_to_node
 from ..._keyed.runs import TOO_BIG, End, failed
-from ..._log.contract import MOST_LISTED, MOST_TOPICS, OTHER, PAGE, ListedLog, LogGone, LogState, StoreFull, Topic
+from ..._log.contract import MOST_TOPICS, OTHER, ListedLog, LogGone, LogState, StoreFull, Topic, is_rest
 from ..._log.kept import UNREADABLE, Encode, read_kept
 from ..._log.link import StoreLink, insist_on
 from ...errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
@@ -498,11 +498,6 @@ async def topics(page_after: Callable[[int], Awaitable[Sequence[Topic]]]) -> Asy
         for each in page:
             after = each.number
             yield each
-
-
-def is_rest(page: Sequence[ListedLog]) -> bool:
-    """Return whether no more calls come after those that a store has listed."""
-    return len(page) < MOST_LISTED and sum(len(log.payload) for log in page) < PAGE
 
 
 def is_answer(error: Exception) -> bool:

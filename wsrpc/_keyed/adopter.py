@@ -1,0 +1,282 @@
+"""`Adopter`: a run that its process has lost goes on in another one, and its end is told."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from msgspec import UNSET, Struct, UnsetType
+
+from .._base.logs import logger
+from .._base.names import ChannelRef
+from .._core.api.peer import Peer, core_of
+from .._core.handlers.callables import name_of
+from .._core.handlers.compiled import Handler
+from .._core.handlers.invocation import CURRENT, Call, Earlier, Invocation, KeyedRun
+from .._core.handlers.lifecycle import attempted
+from .._core.handlers.lookup import find
+from .._core.wire.call_context import CallContext
+from .._core.wire.messages import WireMessage, context_of
+from .._log.contract import ListedLog, LogGone, NewLog, StoreLost, is_rest
+from .._log.kept import UNREADABLE, Encode, read_kept
+from .._log.link import RELEASE_TIMEOUT, insist, insist_on
+from .._log.position import LAST
+from ..errors import RpcError, RunLost
+from .performing import HandlerPerformer
+from .runs import STOPPED, End, Performer, Run, Runs
+
+LOOK = 0.5
+"""Seconds between two looks for lost runs. Half as many if one will perhaps be lost in a moment."""
+AFTER_ALL = 10**14 - 1
+"""A sequence after that of each entry."""
+QUICK = 2.0
+"""Seconds from the beginning of a run for each attempt after the second one: a run that kills its processes does so
+slowly."""
+
+
+class KeptCall(Struct, omit_defaults=True):
+    """What a run needs in another process. ``args`` begins with the event."""
+
+    channel: ChannelRef
+    args: list[Any]
+    key: str
+    principal: str | int | None = None
+    metadata: dict[str, str] | UnsetType = UNSET
+
+
+class EndedRun(Struct, frozen=True, kw_only=True):
+    """A run that has ended, for ``on_end=`` of `Keep`.
+
+    Attributes:
+        id: the id of the run. If the function is called again, it is the same.
+        key, event, args, metadata: those of the call.
+        principal: `Peer.principal` of the caller, if it is a string or an integer. Otherwise None.
+        outcome: "done"; "failed": the handler has raised an error; "stopped": somebody has stopped it, or nobody has
+            read it; "lost": too many processes have ended that ran it.
+        error: what the callers get. None if it is done.
+        result: what the handler has returned. None for a stream.
+        items: the items that are kept, as they arrive at a caller.
+        complete: whether these are all items.
+        attempt: the number of the last attempt.
+    """
+
+    id: str
+    key: str
+    event: str
+    args: tuple[Any, ...]
+    metadata: dict[str, str]
+    principal: str | int | None
+    outcome: Literal["done", "failed", "stopped", "lost"]
+    error: RpcError | None
+    result: Any
+    items: list[Any]
+    complete: bool
+    attempt: int
+
+
+class Attempt(Struct, eq=False):
+    """One attempt of a run, in this process."""
+
+    handler: Handler
+    call: KeptCall
+    compiled: Call
+    own: Invocation
+    """The call as the handler sees it."""
+    within: Context
+    """The `contextvars` context in which it runs."""
+
+    def start(self) -> Any:
+        """Call the handler, of which nothing runs yet. Return what it returns.
+
+        Raises:
+            CallRefused: the arguments do not fit.
+        """
+        message = self.own.inbound
+        message.i = 0  # too many arguments are refused, as with any request
+        try:
+            return self.within.run(self.compiled, self.own, message.a)
+        finally:
+            message.i = UNSET
+
+
+class Adopter:
+    """Goes on with runs that other processes have lost, and tells the ends of runs.
+
+    Args:
+        absent_peer: returns a peer that was never connected, with a principal.
+    """
+
+    def __init__(self, runs: Runs, encode: Encode, absent_peer: Callable[[object], Peer]) -> None:
+        self._runs = runs
+        self._store = runs.link.store
+        self._encode = encode
+        self._absent_peer = absent_peer
+        self._calls: WeakKeyDictionary[Handler, Call] = WeakKeyDictionary()
+        """How the handlers are called whose runs can move."""
+        self._context = copy_context()  # without what middleware sets, because no other process has that
+        self._watching: asyncio.Task[None] | None = None
+
+    def add(self, handler: Handler, call: Call) -> None:
+        """Let the runs of a handler go on in any process."""
+        self._calls[handler] = call
+        self._runs.watch = self.watch
+
+    # ------------------------------------------------------------ attempts
+
+    def first(self, invocation: Invocation, a: list[Any], channel: ChannelRef, keyed: KeyedRun) -> Attempt | None:
+        """Return the first attempt of the run of a call. None: its runs cannot move."""
+        if invocation.handler not in self._calls:
+            return None
+        principal, context = invocation.peer.principal, context_of(invocation.inbound)
+        kept: str | int | None = None
+        if isinstance(principal, str):
+            kept = str.__str__(principal)  # without what a subclass adds
+        elif isinstance(principal, int):
+            kept = int.__int__(principal)
+        metadata = UNSET if context is None else context.metadata
+        return self._attempt(KeptCall(channel, list(a), keyed.key, kept, metadata), keyed)
+
+    def _attempt(self, call: KeptCall, keyed: KeyedRun) -> Attempt | None:
+        """Return an attempt. None: this process does not have the handler."""
+        peer = self._absent_peer(call.principal)
+        core, within = core_of(peer), self._context.copy()
+        handler = find(core.options.own, call.channel, call.args[0]).handler
+        if handler is None or (compiled := self._calls.get(handler)) is None:
+            return None
+        channel = UNSET if call.channel is None else call.channel
+        message = WireMessage(a=list(call.args), c=channel, ctx=CallContext(metadata=call.metadata))
+        own = Invocation(peer, message, core.current.dispatcher, handler=handler, keyed=keyed)
+        within.run(CURRENT.set, own)
+        return Attempt(handler, call, compiled, own, within)
+
+    def prepare(self, run: Run, attempt: Attempt) -> None:
+        """Let a run go on in another process, if this one ends, and tell its end."""
+        run.finish = partial(self._finish, run, attempt)
+
+    # ------------------------------------------------------------ lost runs
+
+    def watch(self) -> None:
+        """Look for lost runs from now on, until this process begins to close. Idempotent."""
+        if self._watching not in self._runs.link.tasks and not self._runs.is_closing:
+            self._watching = self._runs.link.spawn(self._watch())
+
+    async def _watch(self) -> None:
+        while not self._runs.is_closing:
+            soon, after, is_last = False, 0, False
+            while not is_last:
+                page = await insist_on(partial(self._store.pending, "", after))
+                for log in page:
+                    after = log.number
+                    soon |= not log.lost
+                    if log.lost and log.age >= QUICK * log.attempt and not self._runs.has(log.id):
+                        await self._adopt(log)
+                is_last = is_rest(page)
+            await asyncio.sleep(LOOK / 2 if soon else LOOK)
+
+    async def _adopt(self, log: ListedLog) -> None:
+        """Go on with a lost run, unless another process does so, or this one lacks its handler."""
+        try:
+            call = read_kept(log.payload, KeptCall)
+        except UNREADABLE as exc:
+            logger.warning("the call of the lost run %s cannot be read: %s", log.id, exc)
+            return
+        keyed = KeyedRun(call.key)
+        if self._runs.is_closing or (attempt := self._attempt(call, keyed)) is None:
+            return
+        owner = f"{secrets.token_hex(8)}-{log.attempt}"
+        try:
+            state = await insist_on(partial(self._store.adopt, log.key, log.id, owner))
+        except LogGone:
+            return
+        keep, own = attempt.handler.keep, attempt.own
+        assert keep is not None
+        keyed.attempt, keyed.read_earlier = state.attempt + 1, partial(self._items, log.key, state.last)
+        performer: Performer = Performer()
+        error: RpcError | None = None
+        if state.attempt >= keep.attempts:
+            error = RunLost(f"the processes of {state.attempt} attempts have ended")
+        elif state.end is None:
+            try:
+                performer = HandlerPerformer(own, attempt.start(), self._encode, None)
+            except Exception as exc:
+                error = own.dispatcher.answers.for_caller(exc, own)
+        run = Run(self._runs.link, log.key, NewLog(id=log.id, payer="", keep=0.0), performer, keyed, keep.unread)
+        run.go_on(owner, state)
+        self.prepare(run, attempt)
+        if error is not None:
+            run.stop(error)
+        elif state.end is None:
+            logger.info("attempt %d of the run %s of %s", keyed.attempt, log.id, attempt.handler.name)
+        self._runs.go_on(run, attempt.within)
+
+    # ------------------------------------------------------------ the end
+
+    async def _finish(self, run: Run, attempt: Attempt) -> None:
+        """Tell the end of a run, or hand it over, after its handler has exited."""
+        if run.end is None:
+            if run.is_handed_over:
+                with suppress(StoreLost):  # then it is lost when its lease has lapsed
+                    await insist(partial(self._store.release, {run.key: run.owner}), RELEASE_TIMEOUT)
+            return
+        keep = attempt.handler.keep
+        if keep is not None and keep.on_end is not None:
+            try:
+                await insist_on(partial(self._store.adopt, run.key, run.new.id, run.owner))
+                await attempted(keep.on_end, await self._ended(run, attempt, run.end))
+            except LogGone:  # another process has it
+                return
+            except Exception:
+                text = "on_end=%s failed for the run %s; as long as the run is kept, it is called again"
+                logger.exception(text, name_of(keep.on_end), run.new.id)
+                return
+        with suppress(LogGone):
+            append = partial(self._store.append, run.key, run.new.id, run.owner, AFTER_ALL)
+            await insist_on(partial(append, [], end=b""))
+
+    async def _ended(self, run: Run, attempt: Attempt, end: bytes) -> EndedRun:
+        """Return what ``on_end`` gets."""
+        call, keep = attempt.call, attempt.handler.keep
+        assert keep is not None
+        kept = await self._items(run.key)
+        outcome: Literal["done", "failed", "stopped", "lost"] = "done"
+        result, error = None, None
+        try:
+            result = read_kept(end, End).result()
+        except RpcError as exc:
+            outcome = "lost" if isinstance(exc, RunLost) else "stopped" if exc.code == STOPPED.code else "failed"
+            error = exc
+        event, *args = call.args
+        return EndedRun(
+            id=run.new.id,
+            key=call.key,
+            event=event,
+            args=tuple(args),
+            metadata={} if call.metadata is UNSET else call.metadata,
+            principal=call.principal,
+            outcome=outcome,
+            error=error,
+            result=result,
+            items=kept.items,
+            complete=kept.complete,
+            attempt=min(1 if attempt.own.keyed is None else attempt.own.keyed.attempt, keep.attempts),
+        )
+
+    async def _items(self, key: str, last: int = LAST) -> Earlier:
+        """Return the items of a run that are kept, up to a number."""
+        found, after, complete = list[Any](), 0, True
+        while after < last:
+            if (page := await insist_on(partial(self._store.read, key, after))) is None:
+                return Earlier(found, complete=False)
+            entries = page.entries[: last + 1 - page.number]
+            complete = complete and page.number == after + 1
+            if not entries:
+                break
+            found += [read_kept(entry, list)[0] for entry in entries]
+            after = page.number - 1 + len(entries)
+        return Earlier(found, complete)
