@@ -154,6 +154,23 @@ async def test_another_connection_while_the_first_one_is_closed_without_a_code()
     assert d.peer.connected
 
 
+async def test_a_handler_that_binds_as_it_is_the_last_of_its_session() -> None:
+    """The `close` handlers were called after the next `open` handlers, and readers of the new session got an error."""
+    d, other, calls = Driven(), ScriptedTransport(), list[str]()
+    for event in ("open", "close"):
+        d.peer.on(event, lambda *_, event=event: calls.append(event))
+    d.peer.on("note", lambda: d.peer.bind(other))
+    d.transport.pause()  # so that the event waits
+    d.feed({"a": ["note"]})
+    d.transport.lose()
+    assert calls == ["close", "open"]
+    reading = start(anext(d.peer.events("news")))
+    await settled()
+    other.feed({"a": ["news", 5]})
+    assert await reading == 5
+    await d.peer.close()
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [

@@ -410,8 +410,8 @@ class Admission:
         else:
             self.update()
 
-    def start_last_events(self) -> None:
-        """Start the events of the session, which is over, as far as there is room, and drop the requests that wait.
+    def end_session(self) -> None:
+        """Drop the requests that wait, because the session is over. Events are still handled.
 
         If this side has closed the connection, or while `open` handlers run, which may refuse the remote peer, all
         messages that wait are dropped.
@@ -421,9 +421,9 @@ class Admission:
             self.drop_all()
         for waiting in self.waiting_room.pop_requests():
             mark_processed(waiting.view)
-        self.start_waiting()
         if dispatcher.paused is not None:
             dispatcher.paused.set_result(None)  # cancels the handlers that wait in their tasks
+        self.update()
 
     def drop_all(self) -> None:
         """Drop all messages that wait."""

@@ -178,6 +178,8 @@ class PeerCore:
     def session_ended(self, ended: PeerSession) -> None:
         """Release the peer, or count the memory that the session of ``ended``, which is over, has left."""
         self.owner.session_released()
+        if ended is not self.current:  # a function of the user has bound another transport
+            return
         # Readers may have unread messages, and handlers of events run on.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():

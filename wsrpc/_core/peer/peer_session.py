@@ -355,16 +355,15 @@ class PeerSession:
         self._log_end(end)
         self.outbox.fail_session(lost)
         self.dispatcher.cancel_requests(lost)
-        # Before the channels end, because a handler of an event may read one.
-        self.admission.start_last_events()
+        self.admission.end_session()
         self.named_channels.end_session(lost)
         self.channels.end_session(lost)
-        self.admission.update()
-        # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
+        self._wake_wait_closed()  # a handler that runs before the `close` handlers may wait for this
+        # Functions of users are called last. They may bind another transport.
         call = partial(self._call_close_handlers, end.info, self.host.close_calls)
-        call_close_handlers = partial(self.host.reporter.notify_in_order, "close", call)
-        self.admission.when_events_done(call_close_handlers)
-        self._wake_wait_closed()
+        self.admission.when_events_done(partial(self.host.reporter.notify_in_order, "close", call))
+        self.admission.start_waiting()
+        self.admission.notify_if_events_done()
         self.host.core.session_ended(self)
 
     def _log_end(self, end: SessionEnd) -> None:
