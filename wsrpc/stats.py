@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from .errors import LONGEST_LINE, one_line, short
 
-__all__ = ["ClusterStats", "PeerStats", "ServerStats"]
+__all__ = ["ClusterStats", "PeerStats", "RunStats", "ServerStats"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +134,23 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
 
 
+class RunStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Snapshot of the runs of one handler with ``keep=`` in one process: those of calls with a key.
+
+    Attributes:
+        running: number of runs whose handler runs.
+        ended: total numbers of ended runs, by how they have ended: ``done``, ``failed``, ``stopped``, ``lost``, ``not
+            run``, because the server was closing, and ``handed over`` to another process.
+        adopted: total number of runs that have come from other processes.
+        seconds: total duration of the ended runs in this process.
+    """
+
+    running: int = 0
+    ended: dict[str, int] = {}
+    adopted: int = 0
+    seconds: float = 0.0
+
+
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshot of a server's counters, from `Server.stats`. You can encode it with ``msgspec.json.encode``.
 
@@ -191,6 +208,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             32 of them, ``others`` stands for further ones.
         store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
             with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
+        runs: the runs of calls with a key, by event, as far as there were any.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
     """
 
@@ -223,6 +241,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     quotas_unchecked: int
     draining: dict[str, int]
     store_answers: bool
+    runs: dict[str, RunStats]
     cluster: ClusterStats | None
 
 
@@ -382,37 +401,16 @@ class StatsSum:
             self._refused_by_principal.add_ignored(principal, peer.ignored)
         self._by_program.add(peer.program, sum(peer.misfits.values()), sum(peer.deprecated.values()))
 
-    def result(
-        self,
-        now: float,
-        *,
-        healthy: bool,
-        refused: dict[int, int],
-        refusals: dict[str, int],
-        rooms: int,
-        errors: int,
-        quotas_unchecked: int,
-        draining: dict[str, int],
-        store_answers: bool,
-        cluster: ClusterStats | None,
-    ) -> ServerStats:
+    def result(self, now: float, **others: Any) -> ServerStats:
         """Return the sums, with what belongs to no connection."""
+        sums: dict[str, Any] = {**self._sums, **others}
         return ServerStats(
             uptime=now - self._started_at,
-            healthy=healthy,
             accepted=self._accepted,
-            refused=refused,
-            refusals=refusals,
             closed=self._closed,
-            rooms=rooms,
-            errors=errors,
             ignored=dict(self._ignored),
             misfits=self._by_program.misfits,
             deprecated=self._by_program.deprecated,
             refused_by_principal={name: dict(counts) for name, counts in self._refused_by_principal.totals.items()},
-            quotas_unchecked=quotas_unchecked,
-            draining=draining,
-            store_answers=store_answers,
-            cluster=cluster,
-            **self._sums,
+            **sums,
         )

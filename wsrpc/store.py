@@ -44,8 +44,8 @@ id of the first call, even if the entries have been dropped. An earlier batch is
 The writer of a log with an owner is the ``id`` of the log, or the name that ``adopt`` has given to its owner. Its
 sequence is the number of the entry, whose id has the ``id`` of the log in place of the writer. If there is a gap, the
 store has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises `LogGone`. It
-raises `LogGone` also for a log that does not exist, for entries for one that has ended, and for entries of anybody
-else.
+raises `LogGone` also for a log that does not exist, for entries for one that has ended, and for what anybody else adds
+or ends.
 
 **The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. The writer ``"other"`` may do
 so, too, without entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With

@@ -245,8 +245,9 @@ local function remember(log, writer, batch)
 end
 
 local function refusal(log, writer, sequence, some)  -- why a writer may not add to a log, or end it
-  if log.owned == 0 or (log.ending and not some) then return end
-  if log.ending or (writer ~= log.owner and (some or writer ~= 'other')) then return 'gone' end
+  if log.owned == 0 then return end
+  if writer ~= log.owner and (some or writer ~= 'other') then return 'gone' end
+  if log.ending then return some and 'gone' or nil end
   if writer == log.owner and sequence ~= log.last + 1 then return 'gone' end
 end
 

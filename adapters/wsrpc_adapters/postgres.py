@@ -157,7 +157,9 @@ class PostgresStore:
             if sequence != batch["sequence"]:
                 raise LogGone("the writer has added a later batch")
             number, before, entries = batch["number"], batch["before"], ()
-        elif found["owned"] and (entries or (runs and writer != "other")) and not (runs and writer == found["owner"]):
+        elif found["owned"] and (
+            (entries and not runs) or (writer != found["owner"] and (entries or writer != "other"))
+        ):
             raise LogGone("the log has ended, or has another owner")
         elif runs and writer == found["owner"] and sequence != number:
             raise LogGone("the store has lost some entries of the log")

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from itertools import accumulate
 
 from wsrpc import Context, Server
-from wsrpc.stats import ServerStats
+from wsrpc.stats import RunStats, ServerStats
 
 try:
     from prometheus_client import Histogram
@@ -159,12 +159,15 @@ class WsrpcCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics with their values."""
-        yield from _stats_metrics(self._snapshot())
+        stats = self._snapshot()
+        yield from _stats_metrics(stats)
+        yield from _run_metrics({} if stats is None else stats.runs)
         yield from self._call_metrics(self._events.copy())
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without values, because a registry asks for their names before the server runs."""
         yield from _stats_metrics(None)
+        yield from _run_metrics({})
         yield from self._call_metrics({})
 
     def _call_metrics(self, events: dict[str, EventCalls]) -> Iterator[Metric]:
@@ -199,6 +202,20 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _run_metrics(runs: dict[str, RunStats]) -> Iterator[Metric]:
+    running = GaugeMetricFamily("wsrpc_runs_running", "Runs of calls with a key that go on here.", labels=["event"])
+    ended = CounterMetricFamily("wsrpc_runs_ended", "Runs that have ended here.", labels=["event", "outcome"])
+    adopted = CounterMetricFamily("wsrpc_runs_adopted", "Runs that came from other processes.", labels=["event"])
+    seconds = CounterMetricFamily("wsrpc_runs_seconds", "Duration of ended runs in this process.", labels=["event"])
+    for event, each in runs.items():
+        running.add_metric([event], each.running)
+        adopted.add_metric([event], each.adopted)
+        seconds.add_metric([event], each.seconds)
+        for outcome, number in each.ended.items():
+            ended.add_metric([event, outcome], number)
+    yield from (running, ended, adopted, seconds)
 
 
 def _stats_metrics(stats: ServerStats | None) -> Iterator[Metric]:

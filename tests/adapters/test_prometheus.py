@@ -70,6 +70,7 @@ async def test_calls_are_counted_by_event_and_outcome(monkeypatch: pytest.Monkey
 
 async def test_each_statistic_of_the_server_and_its_cluster_is_exported() -> None:
     of_server = {each.name for each in msgspec.structs.fields(ServerStats)} - {"uptime", "cluster"}
+    of_server -= {"runs"}  # which have metrics of their own
     of_server -= {"refused_by_principal"}  # a label for each user would cost too much, and show who the users are
     of_cluster = {f"cluster.{each.name}" for each in msgspec.structs.fields(ClusterStats)} - {"cluster.node"}
     assert {path for _, path, _, _ in prometheus.STATS} == of_server | of_cluster
@@ -85,6 +86,26 @@ async def test_each_statistic_of_the_server_and_its_cluster_is_exported() -> Non
         await client.close(3777)
         await until(lambda: not server.peers)
     assert value("closed_total", code="_OTHER") == 1 and value("closed_total", code="3777") is None
+    await server.close()
+
+
+async def test_runs_are_counted_by_event_and_by_how_they_end() -> None:
+    server = Server()
+    value, go_on = observed(server), asyncio.Event()
+
+    @server.on("add", keep=60)
+    async def add(a: int) -> int:
+        await go_on.wait()
+        return 1 // a
+
+    async with connect(server, principal="ann") as client:
+        adding = asyncio.gather(*(client.request("add", a, key=f"k{a}") for a in (0, 1, 2)), return_exceptions=True)
+        await until(lambda: value("runs_running", event="add") == 3)
+        go_on.set()
+        await adding
+        await until(lambda: value("runs_running", event="add") == 0)
+        ended = {how: value("runs_ended_total", event="add", outcome=how) for how in ("done", "failed", "lost")}
+        assert ended == {"done": 2, "failed": 1, "lost": None} and value("runs_adopted_total", event="add") == 0
     await server.close()
 
 

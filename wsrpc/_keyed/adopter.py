@@ -206,6 +206,7 @@ class Adopter:
                 performer = HandlerPerformer(own, attempt.start(), self._encode, None)
             except Exception as exc:
                 error = own.dispatcher.answers.for_caller(exc, own)
+        performer.event = own.full_event
         run = Run(self._runs.link, log.key, NewLog(id=log.id, payer="", keep=0.0), performer, keyed, keep.unread)
         run.go_on(owner, state)
         self.prepare(run, attempt)

@@ -29,6 +29,7 @@ class HandlerPerformer(Performer):
         self._body = body
         self._encode = encode
         self._lane = lane
+        self.event = invocation.full_event
 
     def drop(self) -> None:
         close_unawaited(self._body)
@@ -75,6 +76,7 @@ class HandlerPerformer(Performer):
             await close_source(body)
 
     def _failed(self, exc: BaseException) -> bytes:
+        self.failed = True
         invocation = self._invocation
         answers = invocation.dispatcher.answers
         error = answers.sendable(answers.for_caller(exc, invocation), invocation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
@@ -26,6 +26,7 @@ from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, insist_on, unan
 from .._log.position import LAST, Position
 from .._log.writer import ENTRY, LogWriter, Unstored
 from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
+from ..stats import RunStats
 from .run_readers import AHEAD, RunReaders
 
 NOTHING_KEPT = "nothing is kept of this call any more"
@@ -46,8 +47,12 @@ class Performer:
         """
         raise NotImplementedError
 
+    event = ""
+    """The event of the call, with its named channel."""
     has_started = False
     """Whether the handler may have run."""
+    failed = False
+    """Whether the handler has raised an error."""
 
     def drop(self) -> None:
         """Release the handler, which does not run."""
@@ -133,6 +138,17 @@ class Run:
     def end(self) -> bytes | None:
         """How it has ended. None if it has not, or nothing is kept of it."""
         return self.ended.result() if self.ended.done() else None
+
+    @property
+    def outcome(self) -> str:
+        """How it has ended in this process, as in `RunStats.ended`."""
+        if self.is_handed_over and self.end is None:
+            return "handed over"
+        if (reason := self._reason) is None and self.end is not None:
+            return "failed" if self.performer.failed else "done"
+        if isinstance(reason, Draining):
+            return "not run"
+        return "stopped" if isinstance(reason, RemoteError) and reason.code == STOPPED_CODE else "lost"
 
     def go_on(self, owner: str, state: LogState) -> None:
         """Go on with what another process has begun, before the handler runs here."""
@@ -269,6 +285,18 @@ def _reason_of(end: bytes) -> RemoteError:
     return RunLost("another process has ended the run")
 
 
+class CountedRuns:
+    """The runs of one handler in this process; see `RunStats`."""
+
+    def __init__(self) -> None:
+        self.running = self.adopted = 0
+        self.ended = Counter[str]()
+        self.seconds = 0.0
+
+    def stats(self) -> RunStats:
+        return RunStats(running=self.running, ended=dict(self.ended), adopted=self.adopted, seconds=self.seconds)
+
+
 class Unread(Struct, eq=False):
     """Items for a reader, which it pops. If all readers hold too many, it loses them, and reads them again."""
 
@@ -292,6 +320,8 @@ class Runs:
         self._store = link.store
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
+        self.counted: defaultdict[str, CountedRuns] = defaultdict(CountedRuns)
+        """By event."""
         self._starting: WeakValueDictionary[object, asyncio.Task[LogState]] = WeakValueDictionary()
         """Begins the last run of each caller whose runs begin in order."""
         self._read_here = Counter[str]()
@@ -408,6 +438,7 @@ class Runs:
 
     def go_on(self, run: Run, context: Context) -> None:
         """Run the handler of a run that another process has begun."""
+        self.counted[run.performer.event].adopted += run.end is None
         self._hold(run)
         self._spawn_run(run, context)
 
@@ -431,9 +462,17 @@ class Runs:
     async def _perform(self, run: Run) -> None:
         if self.link.closed:
             self._refuse(run)
+        # One that has ended in another process is here only until this is told.
+        counted = CountedRuns() if run.end is not None else self.counted[run.performer.event]
+        time = asyncio.get_running_loop().time
+        counted.running += 1
+        began = time()
         try:
             await run.perform()
         finally:
+            counted.running -= 1
+            counted.ended[run.outcome] += 1
+            counted.seconds += time() - began
             self._running.pop(run.new.id, None)
             self.link.lease.release(run.owner)
 

@@ -139,12 +139,14 @@ class StoredLog(Struct, eq=False):
         Raises:
             LogGone: it may not, or the store has lost some entries.
         """
-        if not self.new.owned or (self.end is not None and not entries):
+        if not self.new.owned:
+            return
+        if writer != self.owner and (entries or writer != OTHER):
+            raise LogGone("the log has another owner")
+        if self.end is not None and not entries:
             return
         if self.end is not None:
             raise LogGone("the log has ended")
-        if writer != self.owner and (entries or writer != OTHER):
-            raise LogGone("the log has another owner")
         if writer == self.owner and sequence != self.last + 1:
             raise LogGone("the store has lost some entries of the log")
 

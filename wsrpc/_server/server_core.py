@@ -250,6 +250,7 @@ class ServerCore:
             quotas_unchecked=self.acceptance.quotas_unchecked,
             draining=self._unfinished(),
             store_answers=self._runs.link.answers,
+            runs={event: counted.stats() for event, counted in self._runs.counted.items()},
             cluster=None if joined_cluster is None else joined_cluster.stats(),
         )
 

@@ -67,6 +67,10 @@ async def a_log_that_its_process_has_lost_is_found_and_is_continued_by_another_o
     assert await entries_of(ours) == await entries_of(theirs) == [b"one", b"two", b"three"]
     assert [*(await page_of(ours)).ids] == ["a.1", "a.2", "a.3"]
     assert (await add_as(theirs, "p2", 4, end=b"done")).state.end == b"done"
+    for _ in range(2):
+        with raises(LogGone):
+            await add_as(ours, "a", 4, end=b"late")
+        await add_as(theirs, "p2", 4, end=b"")
     assert (await page_of(ours, 3)).state.end == b"done"
 
 
@@ -165,7 +169,8 @@ async def an_ended_log_waits_for_a_process_until_everything_is_done(connect: Con
     assert (log.key, log.payload) == ("k", b"call")
     state = await theirs.adopt("k", "a", "p2")
     assert (state.end, state.attempt) == (b"done", 0), "nobody has lost it before its end"
-    await ours.append("k", "a", "a", 2, [], end=b"")
+    with raises(LogGone):
+        await add_own(ours, 2, end=b"")
     await end(ours, b"")
     await theirs.append("k", "a", "p2", 2, [], end=b"done")
     assert [log.key for log in await found_lost(ours)] == ["k"], "others say so, and a repeated end does not"

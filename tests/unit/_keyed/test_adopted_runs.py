@@ -126,6 +126,9 @@ async def test_a_run_goes_on_in_another_process_although_nobody_reads_it(is_lost
         await settled(3 * LEASE)
         assert await read(theirs) == PARTS, "the process that has lost it adds nothing"
         assert [one.told, two.told] == [[], [told]]
+        runs = two.server.stats().runs["write"]
+        assert (runs.running, runs.ended, runs.adopted) == (0, {"done": 1}, 1)
+        assert one.server.stats().runs["write"].ended == {"lost" if is_lost else "handed over": 1}
 
 
 async def test_readers_in_other_processes_see_no_end_when_a_run_is_lost() -> None:
@@ -194,6 +197,7 @@ async def test_the_end_of_a_stopped_run_is_told_once(between: bool) -> None:
         await settled(LEASE)
         told = one.told + two.told
         assert [(run.outcome, run.items) for run in told] == [("stopped", PARTS[:2])]
+        assert one.server.stats().runs["write"].ended == {"stopped": 1}
         assert isinstance(told[0].error, RemoteError) and told[0].error.code == "wsrpc.stopped"
 
 

@@ -47,7 +47,10 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         If the remote peer cancelled the request or left a stream early, the reason is the argument of
         ``task.cancel(reason)`` on the remote peer, or a `RemoteError` with the message "Request aborted". If the
         session ended, the reason is a `ConnectionLost`, or a `SessionLost` if the session was kept after a drop and did
-        not resume. If the handler reached its time limit, the reason is a `HandlerTimeout`.
+        not resume. If the handler reached its time limit, the reason is a `HandlerTimeout`. In the run of a call with
+        a key, it is a `RemoteError` with the code ``"wsrpc.stopped"`` if somebody has stopped the run, or nobody has
+        read it for ``unread`` seconds (`Keep`); and a `RunLost` if this process closes or has lost the run, with which
+        another process may go on.
         """
         return self._invocation.cancel_reason
 
