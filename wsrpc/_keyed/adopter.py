@@ -29,7 +29,7 @@ from .._log.link import RELEASE_TIMEOUT, insist, insist_on
 from .._log.position import LAST
 from ..errors import RpcError, RunLost
 from .performing import HandlerPerformer
-from .runs import STOPPED, End, Performer, Run, Runs
+from .runs import STOPPED, CountedRuns, End, Performer, Run, Runs
 
 LOOK = 0.5
 """Seconds between two looks for lost runs. Half as many if one will perhaps be lost in a moment."""
@@ -130,9 +130,7 @@ class Adopter:
     # ------------------------------------------------------------ attempts
 
     def first(self, invocation: Invocation, a: list[Any], channel: ChannelRef, keyed: KeyedRun) -> Attempt | None:
-        """Return the first attempt of the run of a call. None: its runs cannot move."""
-        if invocation.handler not in self._calls:
-            return None
+        """Return the first attempt of the run of a call. None: the handler was removed meanwhile."""
         principal, context = invocation.peer.principal, context_of(invocation.inbound)
         kept: str | int | None = None
         if isinstance(principal, str):
@@ -206,8 +204,9 @@ class Adopter:
                 performer = HandlerPerformer(own, attempt.start(), self._encode, None)
             except Exception as exc:
                 error = own.dispatcher.answers.for_caller(exc, own)
-        performer.event = own.full_event
-        run = Run(self._runs.link, log.key, NewLog(id=log.id, payer="", keep=0.0), performer, keyed, keep.unread)
+        counted = CountedRuns() if state.end is not None else self._runs.counted[own.full_event]
+        new = NewLog(id=log.id, payer="", keep=0.0)
+        run = Run(self._runs.link, log.key, new, performer, keyed, counted, keep.unread)
         run.go_on(owner, state)
         self.prepare(run, attempt)
         if error is not None:

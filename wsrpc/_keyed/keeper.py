@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from .._base.logs import logger
@@ -33,7 +33,7 @@ from .._log.position import RunPosition
 from ..errors import BadArguments, ItemsGone, KeyReused, made_here
 from .adopter import Adopter
 from .performing import HandlerPerformer
-from .runs import ITEMS_LOST, End, Run, Runs, missing_items
+from .runs import ITEMS_LOST, CountedRuns, End, Run, Runs, missing_items
 
 
 def principal_text(principal: object) -> str | None:
@@ -93,6 +93,20 @@ class OneOwner(Owners):
         return f"owner {self.client}"
 
 
+class KeptHandler(Struct, eq=False):
+    """A handler with ``keep=``.
+
+    Attributes:
+        call: calls it without a key.
+        adopter: None if its runs go on in no other process.
+    """
+
+    call: Call
+    channel: ChannelRef
+    adopter: Adopter | None
+    counted: CountedRuns
+
+
 class Keeper:
     """Lets calls of the handlers of a server or a client have keys.
 
@@ -129,6 +143,11 @@ class Keeper:
                 raise handler.facts.refusal(None, text)
             self._adopter.add(handler, call)
 
+        adopter = self._adopter if keep.moves else None
+        kept = KeptHandler(
+            call, channel, adopter, self.runs.counted[event if channel is None else f"{channel}:{event}"]
+        )
+
         def keyed(invocation: Invocation, a: list[Any]) -> Any:
             context = context_of(invocation.inbound)
             if keep.last_argument and (context is None or context.key is UNSET):
@@ -137,7 +156,7 @@ class Keeper:
                 return call(invocation, a)
             if invocation.id is None:
                 raise made_here(BadArguments(f"{invocation.event!r} came with a key, and an event cannot have one"))
-            return self._join(invocation, call, a, context, channel)
+            return self._join(invocation, kept, a, context)
 
         handler.call = keyed
 
@@ -162,9 +181,7 @@ class Keeper:
             owner = ("scope", shared, self._owners.client)
         return hash_of((owner, channel, event, key))
 
-    async def _join(
-        self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, channel: ChannelRef
-    ) -> Any:
+    async def _join(self, invocation: Invocation, kept: KeptHandler, a: list[Any], context: CallContext) -> Any:
         """Join a call to the run with its key, or start the run. Return the result, or an iterator over the items.
 
         Raises:
@@ -173,6 +190,7 @@ class Keeper:
         handler, after = invocation.handler, context.after
         assert handler is not None and handler.keep is not None and context.key is not UNSET
         assert handler.arguments_of is not None
+        channel, adopter = kept.channel, kept.adopter
         keep, streams = handler.keep, handler.facts.kind is Kind.STREAM or after is not UNSET
         announces = context_of(invocation.inbound) is context
         invocation.movable = streams and announces and self.runs.link.is_shared
@@ -180,9 +198,9 @@ class Keeper:
             key = self._key(keep, invocation.peer, a[0], [], channel, context.key)
             return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
-        attempt = None if self._adopter is None else self._adopter.first(invocation, a, channel, keyed)
+        attempt = None if adopter is None else adopter.first(invocation, a, channel, keyed)
         if attempt is None:
-            own, within, body = _new_call(invocation, call, a, context, keyed)
+            own, within, body = _new_call(invocation, kept.call, a, context, keyed)
         else:
             own, within, body = attempt.own, attempt.within, attempt.start()
         lane = None if handler.lane is None else self._lane(handler.lane, invocation.peer)
@@ -208,15 +226,15 @@ class Keeper:
                 memory=own.memory,
                 payload=b"" if attempt is None else self._encode(attempt.call),
             )
-            run = Run(self.runs.link, key, new, performer, keyed, keep.unread)
-            if attempt is not None and self._adopter is not None:
-                self._adopter.prepare(run, attempt)
+            run = Run(self.runs.link, key, new, performer, keyed, kept.counted, keep.unread)
+            if attempt is not None and adopter is not None:
+                adopter.prepare(run, attempt)
             state, skipped = await self.runs.start(run, within, invocation.peer), 0
         else:
             performer.drop()
             state, skipped = await self._find(handler, key, arguments, after)
         if not streams:
-            return (await self.runs.end_of(key, state, moves=keep.moves)).result()
+            return (await self.runs.end_of(key, state, moves=adopter is not None)).result()
         return self._items(invocation, key, state, skipped, announces=announces)
 
     async def _find(self, handler: Handler, key: str, arguments: str | None, after: int | str) -> tuple[LogState, int]:

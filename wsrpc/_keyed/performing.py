@@ -29,7 +29,6 @@ class HandlerPerformer(Performer):
         self._body = body
         self._encode = encode
         self._lane = lane
-        self.event = invocation.full_event
 
     def drop(self) -> None:
         close_unawaited(self._body)

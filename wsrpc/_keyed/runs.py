@@ -47,8 +47,6 @@ class Performer:
         """
         raise NotImplementedError
 
-    event = ""
-    """The event of the call, with its named channel."""
     has_started = False
     """Whether the handler may have run."""
     failed = False
@@ -84,6 +82,18 @@ def failed(error: RpcError) -> bytes:
     return _encode(End(None, True, *error_to_wire(error)))
 
 
+class CountedRuns:
+    """The runs of one handler in this process; see `RunStats`."""
+
+    def __init__(self) -> None:
+        self.running = self.adopted = 0
+        self.ended = Counter[str]()
+        self.seconds = 0.0
+
+    def stats(self) -> RunStats:
+        return RunStats(running=self.running, ended=dict(self.ended), adopted=self.adopted, seconds=self.seconds)
+
+
 class Run:
     """A run whose handler runs in this process.
 
@@ -92,6 +102,7 @@ class Run:
         new: what the store gets of it.
         performer: runs the handler.
         keyed: what the handler sees of it.
+        counted: counts it.
         unread: seconds without a reader after which the handler is stopped. None for no limit.
 
     Attributes:
@@ -107,6 +118,7 @@ class Run:
         new: NewLog,
         performer: Performer,
         keyed: KeyedRun,
+        counted: CountedRuns,
         unread: float | None = None,
     ) -> None:
         self._store = link.store
@@ -117,6 +129,7 @@ class Run:
         self._unread = unread
         self._link = link
         self.owner = new.id
+        self.counted = counted
         self.finish: Callable[[], Awaitable[None]] | None = None
         self.is_handed_over = False
         self.readers = RunReaders(link.store.lease)
@@ -142,10 +155,10 @@ class Run:
     @property
     def outcome(self) -> str:
         """How it has ended in this process, as in `RunStats.ended`."""
+        if (reason := self._reason) is None and self.ended.done():
+            return "failed" if self.performer.failed else "done"
         if self.is_handed_over and self.end is None:
             return "handed over"
-        if (reason := self._reason) is None and self.end is not None:
-            return "failed" if self.performer.failed else "done"
         if isinstance(reason, Draining):
             return "not run"
         return "stopped" if isinstance(reason, RemoteError) and reason.code == STOPPED_CODE else "lost"
@@ -283,18 +296,6 @@ def _reason_of(end: bytes) -> RemoteError:
     except UNREADABLE:
         pass
     return RunLost("another process has ended the run")
-
-
-class CountedRuns:
-    """The runs of one handler in this process; see `RunStats`."""
-
-    def __init__(self) -> None:
-        self.running = self.adopted = 0
-        self.ended = Counter[str]()
-        self.seconds = 0.0
-
-    def stats(self) -> RunStats:
-        return RunStats(running=self.running, ended=dict(self.ended), adopted=self.adopted, seconds=self.seconds)
 
 
 class Unread(Struct, eq=False):
@@ -438,7 +439,7 @@ class Runs:
 
     def go_on(self, run: Run, context: Context) -> None:
         """Run the handler of a run that another process has begun."""
-        self.counted[run.performer.event].adopted += run.end is None
+        run.counted.adopted += 1
         self._hold(run)
         self._spawn_run(run, context)
 
@@ -462,9 +463,7 @@ class Runs:
     async def _perform(self, run: Run) -> None:
         if self.link.closed:
             self._refuse(run)
-        # One that has ended in another process is here only until this is told.
-        counted = CountedRuns() if run.end is not None else self.counted[run.performer.event]
-        time = asyncio.get_running_loop().time
+        counted, time = run.counted, asyncio.get_running_loop().time
         counted.running += 1
         began = time()
         try:
