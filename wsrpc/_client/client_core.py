@@ -190,7 +190,7 @@ class ClientCore(PeerOwner):
             await self._runs.wait_idle()
             if await self.peer_core.wait_active(self._closers):
                 continue
-            if self.peer.connected or self.state in AT_REST or not self.peer_core.outbox.kept:
+            if self.peer.connected or self.state in AT_REST or not self.peer_core.outbox.kept_bytes:
                 return
             await asyncio.gather(self.wait_connected(), return_exceptions=True)  # the state says if there is none
 

@@ -20,7 +20,10 @@ RESUMED = "resuming room resumed"
 KEEPS = [
     # What has not arrived is sent again, in order, and then what has waited.
     ("send 1 2 3; ack 1:1; send 6 text=True; drop; send 4; |resume 2:3", "resume=0:0 3 6t resuming 4 room resumed"),
-    ("send 1 2 3; drop; send 4; |look kept; resume 2:3; |send 5; look kept; ack 5:15; look kept", "5 kept=12 kept=0"),
+    (
+        "send 1 2 3; drop; send 4; |look kept_bytes; resume 2:3; |send 5; look kept_bytes; ack 5:15; look kept_bytes",
+        "5 kept_bytes=12 kept_bytes=0",
+    ),
     # Senders wait while as much is kept as may be.
     (f"send {K - 1}", f"{K - 1}"),
     (f"send {K}", f"{K} full"),
@@ -30,10 +33,10 @@ KEEPS = [
     (f"send 1*{MOST}", f"1*{MOST} full"),
     (f"send 1*{MOST + 1}; |ack 1:1; look full; ack 2:2", "full=True room"),
     # What cannot be kept ends the session with its connection. One message alone may be as large as it is.
-    (f"send {K} {K}; |look kept; drop", f"kept={2 * K} asked full detached"),
-    (f"send {K} {K + 1}; |look kept; ack 0:0; send 1; wait 60; drop", "kept=0 1 asked over=ENDED"),
-    (f"send {3 * K}; |look kept; drop", f"kept={3 * K} asked full detached"),
-    (f"send {3 * K} 1; |look kept full", "kept=0 full=False"),
+    (f"send {K} {K}; |look kept_bytes; drop", f"kept_bytes={2 * K} asked full detached"),
+    (f"send {K} {K + 1}; |look kept_bytes; ack 0:0; send 1; wait 60; drop", "kept_bytes=0 1 asked over=ENDED"),
+    (f"send {3 * K}; |look kept_bytes; drop", f"kept_bytes={3 * K} asked full detached"),
+    (f"send {3 * K} 1; |look kept_bytes full", "kept_bytes=0 full=False"),
     # A connection on which nothing arrives is dropped. (A page acknowledged too late for its 10 seconds.)
     (f"send 1 {K}; wait 9; |mark; wait 1; mark", f"-- {DROPPED} --"),
     (f"send 1 {K}; wait 9; ack 0:0; |mark; wait 1; mark", f"-- {DROPPED} --"),
@@ -66,25 +69,25 @@ BACK = "resume 2:20004"
 IN_PARTS = "16386*2 7234"
 PARTED = [
     # A large message leaves in parts, until one has shown that as much takes less than a second.
-    ("send 16384 16385; look kept", "16384 16386 3 kept=32773"),
+    ("send 16384 16385; look kept_bytes", "16384 16386 3 kept_bytes=32773"),
     ("wait 5; send 100000; wait 2; ack 6:98316; |send 20000", "16386 3618"),  # it has not arrived yet
     ("wait 5; send 100000; wait 2; ack 7:100014; wait 60; ack 7:100014; |send 50000 50001", "50000 50002 3"),
     ("send 100000; ack 7:100014; |send 131072 131073", "131072 full 131074 3"),
     ("send 20000; wait 10; ack 2:20004; |send 16384 16385", "16384 16386 3"),
     # If one that was not cut so small was lost, each is from then on.
     (
-        f"{FAST}send 40000 1; send 2 text=True; drop; |{BACK}; look kept",
-        f"resume=0:0 {IN_PARTS} 1 2t {RESUMED} kept=40009",
+        f"{FAST}send 40000 1; send 2 text=True; drop; |{BACK}; look kept_bytes",
+        f"resume=0:0 {IN_PARTS} 1 2t {RESUMED} kept_bytes=40009",
     ),
     (f"{FAST}send 40000; drop; {BACK}; ack 5:60010; |send 40000; ack 8:100016; send 40000", f"{IN_PARTS} {IN_PARTS}"),
     (f"{FAST}send 16384; drop; {BACK}; ack 3:36388; send 20000; ack 5:56392; |send 40000", "40000"),
     (f"{FAST}send 16386; send 16387; drop; |{BACK}", f"resume=0:0 16386*2 5 {RESUMED}"),
     # Parts are bounded as other messages are, and one message alone may be as large as it is.
-    (f"send {K - 16}; look kept", f"16386*7 16370 full kept={K}"),
+    (f"send {K - 16}; look kept_bytes", f"16386*7 16370 full kept_bytes={K}"),
     (f"send {K - 17}", "16386*7 16369"),
-    (f"send {K} {K}; |look kept full", f"kept={2 * K + 32} full=True"),
-    (f"send {K} {K + 1}; |look kept full", "kept=0 full=False"),
-    (f"send {3 * K}; |look full; send 1; look kept", "full=True 1 room kept=0"),
+    (f"send {K} {K}; |look kept_bytes full", f"kept_bytes={2 * K + 32} full=True"),
+    (f"send {K} {K + 1}; |look kept_bytes full", "kept_bytes=0 full=False"),
+    (f"send {3 * K}; |look full; send 1; look kept_bytes", "full=True 1 room kept_bytes=0"),
 ]
 
 
@@ -98,7 +101,7 @@ def test_what_leaves_in_parts(script: str, trace: str, side: str) -> None:
 def test_parts_and_parts_of_parts_make_the_message_again(text: bool) -> None:
     """Also if a connection refuses some of them."""
     s, other = Alone("client", offers=PARTS).begin(), Alone(offers=PARTS).begin()
-    assert s.play("send 20000; ack 2:20004; |look kept") == "kept=0"
+    assert s.play("send 20000; ack 2:20004; |look kept_bytes") == "kept_bytes=0"
     s.wire.takes = 1
     payload = bytes(range(48, 90)) * 5_000
     s.session.send(payload, text)
@@ -201,12 +204,12 @@ def test_what_was_sent_on_a_lost_connection_may_arrive_until_the_next_acknowledg
 UNKNOWN_SERVER = [
     # A plain server acknowledges nothing, so nobody waits. After the welcome, what was sent counts.
     (
-        f"start; send {2 * K}; |look kept full; greet; drop",
-        f"kept={2 * K} full=False full agree={2**53} asked full detached",
+        f"start; send {2 * K}; |look kept_bytes full; greet; drop",
+        f"kept_bytes={2 * K} full=False full agree={2**53} asked full detached",
     ),
-    (f"start; send {K} {K + 1}; |look kept; greet; drop", f"kept=0 gone agree={2**53} asked over=ENDED"),
-    (f"start; send 1*{2 * MOST}; |look kept full; greet", f"kept={2 * MOST} full=False full agree={2**53}"),
-    (f"start; send 1*{2 * MOST + 1}; |look kept", "kept=0"),
+    (f"start; send {K} {K + 1}; |look kept_bytes; greet; drop", f"kept_bytes=0 gone agree={2**53} asked over=ENDED"),
+    (f"start; send 1*{2 * MOST}; |look kept_bytes full; greet", f"kept_bytes={2 * MOST} full=False full agree={2**53}"),
+    (f"start; send 1*{2 * MOST + 1}; |look kept_bytes", "kept_bytes=0"),
     (f"start; send {K - 1}; |greet", f"agree={2**53}"),
     (f"start; send {K}; |greet", f"full agree={2**53}"),
     (f"start; send 1*{MOST}; |greet", f"full agree={2**53}"),
@@ -222,5 +225,5 @@ def test_what_a_client_keeps_before_the_welcome(script: str, trace: str) -> None
 def test_between_nodes_the_largest_message_is_given_up_that_is_lost_again_and_again(size: int, sent: int) -> None:
     """What carries their connections may be unable to carry it."""
     s = Alone(profile=NODE).begin()
-    trace = s.play(f"send 1 {size} 2; {'drop; resume; ' * 3}drop; |resume; look kept")
-    assert trace == f"{'given-up ' * (sent != size)}resume=0:0 1 {sent} 2 resuming room resumed kept={3 + sent}"
+    trace = s.play(f"send 1 {size} 2; {'drop; resume; ' * 3}drop; |resume; look kept_bytes")
+    assert trace == f"{'given-up ' * (sent != size)}resume=0:0 1 {sent} 2 resuming room resumed kept_bytes={3 + sent}"

@@ -95,7 +95,7 @@ TABLES = [
     ("begin; forget; |drop", GONE),
     ("begin; drop; resume; wait 60; |look state survives", "state=resumable survives=True"),
     # With a plain peer it ends with its connection, and messages are what they are.
-    ("start can_resume=False; |send 1; get 1; look kept timers; drop 4412", f"1 kept=0 timers=0 {GONE}"),
+    ("start can_resume=False; |send 1; get 1; look kept_bytes timers; drop 4412", f"1 kept_bytes=0 timers=0 {GONE}"),
     # The user's messages wait for open handlers, and others do not. No message overtakes one that has to wait longer.
     (f"{AWAY}decide session_resuming=False; queue 1; queue 2 of_session=True; |resume", f"{BACK} 2 {RESUMED}"),
     (
@@ -149,7 +149,7 @@ def test_what_is_withdrawn_makes_room(side: str) -> None:
     s.play(f"drop; queue {SMALL} of_session=True; |queue_changed")
     [message] = s.offline.all()
     assert message.withdraw() and not message.withdraw()
-    assert s.play("queue_changed; look kept") == "full room kept=0"
+    assert s.play("queue_changed; look kept_bytes") == "full room kept_bytes=0"
 
 
 async def test_who_waits_for_room_goes_on_with_room_and_with_the_end() -> None:
@@ -199,7 +199,7 @@ CLIENT = [
     # A welcome that is late: it counts on, because the server sends parts until it reads that the session ends.
     ("start; wait 10; |greet; get 1; wait 1; drop", f"gone agree={LIMIT} ack=1:1 {GONE}"),
     # A server that does not resume sessions.
-    ("start; |greet sid=''; send 1; look kept; drop", f"agree={LIMIT} 1 kept=0 {GONE}"),
+    ("start; |greet sid=''; send 1; look kept_bytes; drop", f"agree={LIMIT} 1 kept_bytes=0 {GONE}"),
 ]
 
 

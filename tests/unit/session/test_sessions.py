@@ -63,7 +63,7 @@ def test_who_has_no_right_to_a_session_gets_an_answer_and_changes_nothing(
 ASKED = [
     ("drop; wait 59.9; |resume; wait 60; look state", "resume=0:0 resuming room resumed state=resumable"),
     ("drop; wait 60; |resume", "answer=expired"),
-    ("|say gone why=closed; look state kept; resume", "state=attached kept=0 answer=expired"),
+    ("|say gone why=closed; look state kept_bytes; resume", "state=attached kept_bytes=0 answer=expired"),
     ("refuse; |say gone why=closed; look state", "state=dead"),
     ("drop 1000; |resume", "answer=expired"),
     # Another connection closes the first one, if the owner keeps the session.

@@ -13,7 +13,7 @@ from ..._base.scheduler import Timer
 from ...errors import ChannelClosed, StreamOverflow
 from ..wire.messages import Decode
 from .credit import SMALLEST_SHARE, GrantedCredit
-from .message_queue import BYTES_PER_UNREAD, DECODED, MessageQueue, UnreadMemory
+from .message_queue import BYTES_PER_UNREAD, DECODED_TIMES, MessageQueue, UnreadMemory
 from .recipients import Recipient
 
 LEAST_RESERVED = 4096
@@ -208,7 +208,7 @@ class Inbox(MessageQueue, Recipient):
         needed = self.received_bytes - self.read_bytes + size
         if needed > self._reserved:
             more = max(needed - self._reserved, LEAST_RESERVED)
-            if not self.unread_memory.reserve(more * DECODED):
+            if not self.unread_memory.reserve(more * DECODED_TIMES):
                 return False
             self._reserved += more
         return True
@@ -374,5 +374,5 @@ class Inbox(MessageQueue, Recipient):
             self.channel.answer(i)
 
     def _release(self) -> None:
-        self.unread_memory.release(self._in_hand + self._reserved * DECODED)
+        self.unread_memory.release(self._in_hand + self._reserved * DECODED_TIMES)
         self._in_hand = self._reserved = 0

@@ -17,7 +17,7 @@ from ..wire.messages import Decode, WireMessage
 from ..wire.rejections import reason_from_wire
 from .credit import GrantedCredit
 from .inbox import Inbox, ReadableChannel, ReaderState
-from .message_queue import DECODED, EncodedItems
+from .message_queue import DECODED_TIMES, EncodedItems
 
 LARGEST_BATCH = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
@@ -127,7 +127,7 @@ class ItemInbox(Inbox):
         first, *others = item
         share = size // len(item)
         waiting = share * len(others)
-        self.unread_memory.reserve(waiting * DECODED, granted=True)
+        self.unread_memory.reserve(waiting * DECODED_TIMES, granted=True)
         self._reserved += waiting
         self.queue.extendleft((other, share, None, None) for other in reversed(others))
         return first, size - waiting

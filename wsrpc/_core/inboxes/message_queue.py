@@ -16,11 +16,11 @@ BYTES_PER_UNREAD = 176
 """Bytes that an unread message takes besides its payload: its entry in a queue, and the headers of its objects.
 (Measured with tracemalloc: 170 to 177 decoded, 81 to 181 encoded.)"""
 
-DECODED = 32
+DECODED_TIMES = 32
 """How many times its encoded size a decoded message may take. (Measured: 7 times for lists of objects, numbers or
 words, 24 for empty JSON objects, 73 for empty MessagePack maps.)"""
 
-ALWAYS = 4096
+ALWAYS_FREE = 4096
 """Bytes that each channel may take even when the limit is reached, so that one busy channel does not end the others."""
 
 
@@ -52,7 +52,7 @@ class UnreadMemory:
         credit, and a message on a channel where few bytes wait.
         """
         size += BYTES_PER_UNREAD
-        if self.used + size > self.limits.unread_bytes and not granted and self.used and waiting + size > ALWAYS:
+        if self.used + size > self.limits.unread_bytes and not granted and self.used and waiting + size > ALWAYS_FREE:
             return False
         self.used += size
         return True

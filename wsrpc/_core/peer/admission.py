@@ -183,7 +183,7 @@ class Admission:
             # The state is not `ReceivingState.OPEN`, without a call.
             or writer.session.full
             or dispatcher.paused is not None
-            or dispatcher.late
+            or dispatcher.held_up
             or writer.opening.state is not _OPENED
             or writer.draining.phase in REFUSING
             or self.leaving
@@ -196,7 +196,7 @@ class Admission:
     def _state(dispatcher: Dispatcher) -> ReceivingState:
         """Return the state of a session, as far as it decides which received messages wait."""
         writer = dispatcher.writer
-        if writer.session.full or dispatcher.paused is not None or dispatcher.late:
+        if writer.session.full or dispatcher.paused is not None or dispatcher.held_up:
             return _STOPPED
         if writer.opening.holds_back:
             return _DIALED if writer.session.negotiation.dialer else _ACCEPTED
@@ -236,7 +236,7 @@ class Admission:
             return
         key = None if i is UNSET else i
         decode = aging(message, decode, self._loop.time)
-        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        waiting = WaitingMessage(kind, _payload_of(payload, view), key, view, decode, dispatcher, channel, is_read)
         limits = self._limits
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(limits.waiting_bytes)
@@ -423,7 +423,6 @@ class Admission:
             mark_processed(waiting.view)
         if dispatcher.paused is not None:
             dispatcher.paused.set_result(None)  # cancels the handlers that wait in their tasks
-        self.update()
 
     def drop_all(self) -> None:
         """Drop all messages that wait."""
@@ -468,7 +467,7 @@ class Admission:
         self.named_channels.unread_memory().drop_all(why)
 
 
-def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
+def _payload_of(payload: bytes | bytearray, view: Message | None) -> bytes:
     return bytes(payload) if view is None else view.payload  # the same bytes, which the view has anyway
 
 

@@ -86,7 +86,7 @@ class Dispatcher:
         self.paused: asyncio.Future[None] | None = None
         """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
         continues on another connection. May be read in any thread."""
-        self.late = 0
+        self.held_up = 0
         """Number of handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
@@ -360,7 +360,7 @@ class Dispatcher:
         Raises:
             asyncio.CancelledError: the session is over.
         """
-        self.late += 1
+        self.held_up += 1
         try:
             while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
@@ -369,8 +369,8 @@ class Dispatcher:
                     invocation.record_orphaned(self._session.end_error)
                     raise invocation.cancellation()
         finally:
-            self.late -= 1
-            if not self.late:
+            self.held_up -= 1
+            if not self.held_up:
                 self.loop.call_soon(self.admission.start_waiting)  # later, so that this handler starts first
 
     # ------------------------------------------------------------ ending

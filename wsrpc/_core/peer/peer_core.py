@@ -101,7 +101,7 @@ class PeerCore:
             uptime=0.0 if connection is None else host.uptime(),
             **{name: getattr(passed, name, None) for name in Traffic.__struct_fields__},
             unsent_bytes=0 if connection is None else connection.transport.unsent,
-            kept_bytes=self.outbox.kept,
+            kept_bytes=self.outbox.kept_bytes,
             detached=current.session.state.away,
             slow=connection is not None and current.session.full,
             skipped_broadcasts=host.skipped_broadcasts,

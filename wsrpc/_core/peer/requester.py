@@ -205,7 +205,7 @@ class Requester:
     ) -> Any:
         """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
         assert options.retry is not None
-        kept = self._host.settings.kept((event, *args))
+        kept = self._host.settings.copied((event, *args))
         return await ask_again(
             lambda left: self.send_request(channel, event, kept[1:], replace(options, timeout=left)),
             options.retry,

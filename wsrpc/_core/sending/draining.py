@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
-from ..._base.scheduler import Timer
 from ..handlers.opening import Opening
 from ..session.peer_host import PeerHost
 from ..session.session import Session
@@ -47,7 +47,7 @@ class Draining:
     session. All messages that it sent before have arrived by then, so no message needs to be refused.
     """
 
-    __slots__ = ("_host", "_on_remote_silent", "_opening", "_session", "_waits", "closes_at", "phase")
+    __slots__ = ("_finishing", "_host", "_on_remote_silent", "_opening", "_session", "closes_at", "phase")
 
     def __init__(self, session: Session, host: PeerHost, opening: Opening) -> None:
         self._session = session
@@ -56,8 +56,8 @@ class Draining:
         self.phase = DrainPhase.NONE
         self.closes_at: float | None = None
         """The time at which the side that drains closes at the latest. None if neither side drains."""
-        self._waits: list[Timer | asyncio.Task[None]] = []
-        """The task that waits until this side has finished, and the timer for when no time is left."""
+        self._finishing: asyncio.Task[None] | None = None
+        """Waits until this side has finished, or no time is left."""
         self._on_remote_silent: asyncio.Future[None] | None = None
 
     @property
@@ -119,30 +119,31 @@ class Draining:
 
     def stop_waiting(self) -> None:
         """Stop the wait for the remote peer, or for the calls of this side."""
-        self._stop_timers()
+        self._stop_finishing()
         if self._on_remote_silent is not None and not self._on_remote_silent.done():
             self._on_remote_silent.set_result(None)
 
-    def _stop_timers(self) -> None:
-        for each in self._waits:
-            each.cancel()
+    def _stop_finishing(self) -> None:
+        if self._finishing is not None:
+            self._finishing.cancel()
 
     # ------------------------------------------------------------ the side that is asked
 
     def _peer_drains(self, seconds: float) -> None:
         """Finish what has started, because the remote peer closes in so many ``seconds`` at the latest."""
-        loop = self._host.loop
         self._enter(DrainPhase.FINISHING)
-        self.closes_at = loop.time() + seconds
-        self._stop_timers()
+        self.closes_at = self._host.loop.time() + seconds
+        self._stop_finishing()
         finish = self._host.current.in_progress() if seconds >= MARGIN and self._opening.done else None
         if finish is None:
             self._become_silent()
         else:
-            self._waits = [loop.call_at(self.closes_at - MARGIN, self._become_silent), loop.spawn(self._finish(finish))]
+            self._finishing = self._host.loop.spawn(self._finish(finish, seconds - MARGIN))
 
-    async def _finish(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await finish()
+    async def _finish(self, finish: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await finish()
         self._become_silent()
 
     @property

@@ -173,7 +173,7 @@ class Outbox:
         try:
             while (gate := self._send_or_queue(outgoing)) is not None:
                 if not waiter.is_waiting:
-                    outgoing.keep()
+                    outgoing.copy_arguments()
                 waiter.move_to(gate)
                 await waiter.wait()
                 if pending is not None and pending.future.done():  # the request has failed
@@ -251,7 +251,7 @@ class Outbox:
         # The context depends on the remote peer, and a large message may be smaller by what will be negotiated.
         outgoing.encoded_late = message.ctx is not UNSET or (size > terms.unchecked and not terms.known)
         if outgoing.encoded_late:
-            outgoing.keep()
+            outgoing.copy_arguments()
         else:
             message.a = ()  # the payload has the arguments
         if outgoing.pending is not None:
@@ -359,9 +359,9 @@ class Outbox:
         self.room_gate.wake()
 
     @property
-    def kept(self) -> int:
+    def kept_bytes(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another connection."""
-        return self.writer.session.kept + self.offline_queue.user_size
+        return self.writer.session.kept_bytes + self.offline_queue.user_size
 
     def withdraw(self, queued: Encoded | None) -> bool:
         """Remove a message from the queue. Return False if it does not wait there."""

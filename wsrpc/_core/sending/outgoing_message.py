@@ -73,13 +73,13 @@ class Outgoing(Encoded, kw_only=True):
             self.message.ctx.remaining_ms = self.pending.remaining_ms(self.writer.loop.time())
         return terms.encode_call(self.message)
 
-    def keep(self) -> None:
+    def copy_arguments(self) -> None:
         """Copy the arguments before the message waits, because the caller may change them.
 
         Raises what encoding them raises.
         """
         # Before the greeting, the payload is JSON, in which bytes are text.
-        self.message.a = self.writer.settings.kept(self.message.a, self.payload if self.terms.known else b"")
+        self.message.a = self.writer.settings.copied(self.message.a, self.payload if self.terms.known else b"")
 
     def check_context(self) -> None:
         """Refuse a call whose key the remote peer might ignore, and count metadata that it does not get.

@@ -33,7 +33,7 @@ ANSWER_TIMEOUT = 5.0
 """Seconds that the first attempt to resume waits for the answer of the server. Each attempt without an answer adds as
 many seconds to the wait of the next one: if many clients return over a slow network, the answers arrive late. Attempts
 without an answer do not end the session, because the server may still keep it."""
-UNNAMED = 30.0
+UNNAMED_TTL = 30.0
 """Seconds for which a session without a welcome asks for its first answer."""
 REFUSALS = {
     "expired": "the server has no such session any more",
@@ -178,7 +178,7 @@ class ClientSession(Session):
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
         if info.code == CloseCode.RESUMES and self.may_move and not self.state.resumes:
-            self.ttl = UNNAMED
+            self.ttl = UNNAMED_TTL
             self._move(SessionInput.COUNTED)  # the server has counted its messages, of which none has arrived
         if self._attempt is None:
             super().connection_lost(connection, info)

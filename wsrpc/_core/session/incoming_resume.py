@@ -15,7 +15,7 @@ from ..wire.control import Alive, Gone, Hello, Probe, Resume, Resumed, announce,
 from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
-FIRST_MESSAGE = 30.0
+NAMING_TIMEOUT = 30.0
 """Seconds within which the client must name the session, otherwise the connection is dropped. It does not get a new
 session: over a slow network the client might take its first message for the answer, and end the session that it has."""
 
@@ -64,7 +64,7 @@ class IncomingResume:
             ConnectionLost: the connection has ended, or is closed because the session was closed, or is dropped.
         """
         self.connection.start_receiving(self._receive, ignore_end)
-        patience = asyncio.timeout(FIRST_MESSAGE)
+        patience = asyncio.timeout(NAMING_TIMEOUT)
         try:
             with naming(patience):
                 async with patience:

@@ -206,7 +206,7 @@ class ServerSession(Session):
             return 0
         messages = len(self._offline_queue) + (0 if self.replay is None else len(self.replay))
         joined = 0 if self.acknowledger is None else len(self.acknowledger.joined)
-        size = self.kept + joined + self._offline_queue.user_size + BYTES_PER_MESSAGE * messages
+        size = self.kept_bytes + joined + self._offline_queue.user_size + BYTES_PER_MESSAGE * messages
         return BYTES_PER_SESSION + size + above
 
     def memory_changed(self) -> None:

@@ -224,9 +224,9 @@ class Session:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the connection has not written yet. Without a connection, ``kept``."""
+        """Bytes that the connection has not written yet. Without a connection, ``kept_bytes``."""
         connection = self.live_connection
-        return self.kept if connection is None else connection.transport.unsent
+        return self.kept_bytes if connection is None else connection.transport.unsent
 
     def send_control(self, message: Control) -> None:
         """Send a control message, which is JSON text whatever the codec is.
@@ -303,7 +303,7 @@ class Session:
         full = (
             (connection is not None and connection.above_high_water and self.state.connection != "dead")
             or (replay is not None and replay.at_limit)
-            or (self._offline_queue.session_size > 0 and self.kept >= self._host.settings.limits.replay_bytes)
+            or (self._offline_queue.session_size > 0 and self.kept_bytes >= self._host.settings.limits.replay_bytes)
         )
         if (full != self.full or other_connection) and self.state is not SessionState.OVER:
             self.full = full
@@ -316,7 +316,7 @@ class Session:
     # ------------------------------------------------------------ messages that are kept, and counted
 
     @property
-    def kept(self) -> int:
+    def kept_bytes(self) -> int:
         """Bytes of the messages that may have to be sent again, and of the messages of the session that wait."""
         replay, waiting = self.replay, self._offline_queue.session_size
         return waiting if replay is None else waiting + replay.size

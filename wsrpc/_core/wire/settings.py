@@ -70,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         """Whether sessions with other wsrpc peers can resume on another connection."""
         return self.extensions and self.limits.replay_bytes > 0
 
-    def kept(self, a: tuple[Any, ...], payload: bytes = b"") -> tuple[Any, ...]:
+    def copied(self, a: tuple[Any, ...], payload: bytes = b"") -> tuple[Any, ...]:
         """Return a copy of the name and the arguments of a call that waits, because its caller may change them.
 
         A codec of the user may be unable to decode what it has encoded, so the call is only checked.
@@ -95,12 +95,12 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         hook = make_enc_hook(enc_hook_of(self.codec))
         to_builtins = partial(msgspec.to_builtins, builtin_types=AS_THEY_ARE, enc_hook=hook)
 
-        def copied(value: Any) -> Any:
+        def copy_value(value: Any) -> Any:
             if value.__class__ is dict and FROZEN.issuperset(map(type, value.values())):  # a row, in half of the time
                 return value.copy()
             return bytes(value) if value.__class__ in (bytearray, memoryview) else to_builtins(value)
 
-        return copied
+        return copy_value
 
     @cached_property
     def terms(self) -> Terms:

@@ -129,7 +129,7 @@ class NodeLinks:
             current = current_of(peer)
             # Messages can wait in a session for its next connection. They never wait for a new session.
             if self._node.connected or (
-                current.session.state.lives and current.outbox.kept < self._limits.offline_bytes
+                current.session.state.lives and current.outbox.kept_bytes < self._limits.offline_bytes
             ):
                 return peer
         raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
