@@ -29,7 +29,8 @@ from .._log.link import RELEASE_TIMEOUT, insist, insist_on
 from .._log.position import LAST
 from ..errors import RpcError, RunLost
 from .performing import HandlerPerformer
-from .runs import STOPPED, CountedRuns, End, Performer, Run, Runs
+from .run import STOPPED, CountedRuns, End, Performer, Run
+from .runs import Runs
 
 LOOK = 0.5
 """Seconds between two looks for lost runs. Half as many if one will perhaps be lost in a moment."""

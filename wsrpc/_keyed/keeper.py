@@ -33,7 +33,8 @@ from .._log.position import RunPosition
 from ..errors import BadArguments, ItemsGone, KeyReused, made_here
 from .adopter import Adopter
 from .performing import HandlerPerformer
-from .runs import ITEMS_LOST, CountedRuns, End, Run, Runs, missing_items
+from .run import CountedRuns, End, Run
+from .runs import ITEMS_LOST, Runs, missing_items
 
 
 def principal_text(principal: object) -> str | None:

@@ -12,7 +12,7 @@ from .._core.wire.rejections import error_to_wire
 from .._log.contract import LogGone
 from .._log.kept import Encode
 from ..errors import RpcError
-from .runs import End, Performer, Run, failed
+from .run import End, Performer, Run, failed
 
 
 class HandlerPerformer(Performer):

@@ -5,297 +5,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
 from functools import partial
-from math import inf
-from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from .._base.scheduler import spawn_later
-from .._core.handlers.invocation import KeyedRun
-from .._core.wire.rejections import STOPPED as STOPPED_CODE
-from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
-from .._log.contract import OTHER, Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
-from .._log.kept import UNREADABLE, read_kept
+from .._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
+from .._log.kept import read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, insist_on, unanswered
 from .._log.position import LAST, Position
-from .._log.writer import ENTRY, LogWriter, Unstored
-from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
-from ..stats import RunStats
-from .run_readers import AHEAD, RunReaders
+from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RunLost, made_here
+from .run import STOPPED, CountedRuns, End, Run, failed
 
 NOTHING_KEPT = "nothing is kept of this call any more"
 ITEMS_LOST = "the store has lost items, perhaps those before {}"
 RESULTS_FULL = "the store is full, or too many results are kept for this caller: a shorter keep= or another store helps"
 MOST_UNREAD = 16 * 1024 * 1024
 """Bytes of items that were read from the store, and that all readers together have not passed on."""
-
-
-class Performer:
-    """What a run does: it runs a handler. `Runs.start` either performs or drops it."""
-
-    async def perform(self, run: Run) -> bytes:
-        """Run the handler, and return the encoded `End`. Give each item to `Run.append`.
-
-        Raises:
-            LogGone: an item could not be stored.
-        """
-        raise NotImplementedError
-
-    has_started = False
-    """Whether the handler may have run."""
-    failed = False
-    """Whether the handler has raised an error."""
-
-    def drop(self) -> None:
-        """Release the handler, which does not run."""
-
-    def stopping(self, reason: RpcError) -> None:
-        """Note why the handler will be cancelled."""
-
-
-class End(Struct, omit_defaults=True):
-    """How a run has ended: with a value, or with an error as in a rejection."""
-
-    value: Any = None
-    failed: bool = False
-    error: Any = None
-    flag: Flag = UNSET
-
-    def result(self) -> Any:
-        """Return the value, or raise the error."""
-        if self.failed:
-            raise made_here(error_from_wire(self.error, self.flag))
-        return self.value
-
-
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def failed(error: RpcError) -> bytes:
-    """Encode the end of a run that has failed here."""
-    return _encode(End(None, True, *error_to_wire(error)))
-
-
-class CountedRuns:
-    """The runs of one handler in this process; see `RunStats`."""
-
-    def __init__(self) -> None:
-        self.running = self.adopted = 0
-        self.ended = Counter[str]()
-        self.seconds = 0.0
-
-    def stats(self) -> RunStats:
-        return RunStats(running=self.running, ended=dict(self.ended), adopted=self.adopted, seconds=self.seconds)
-
-
-class Run:
-    """A run whose handler runs in this process.
-
-    Args:
-        key: the key of the run in the store.
-        new: what the store gets of it.
-        performer: runs the handler.
-        keyed: what the handler sees of it.
-        counted: counts it.
-        unread: seconds without a reader after which the handler is stopped. None for no limit.
-
-    Attributes:
-        owner: the name of the writer that adds the items.
-        finish: called after the handler has exited, and its end is stored, if other processes can go on with the run.
-        is_handed_over: whether another process has to go on, because this one closes.
-    """
-
-    def __init__(
-        self,
-        link: StoreLink,
-        key: str,
-        new: NewLog,
-        performer: Performer,
-        keyed: KeyedRun,
-        counted: CountedRuns,
-        unread: float | None = None,
-    ) -> None:
-        self._store = link.store
-        self.key = key
-        self.new = new
-        self.performer = performer
-        self._keyed = keyed
-        self._unread = unread
-        self._link = link
-        self.owner = new.id
-        self.counted = counted
-        self.finish: Callable[[], Awaitable[None]] | None = None
-        self.is_handed_over = False
-        self.readers = RunReaders(link.store.lease)
-        self.writer: LogWriter[Unstored] = LogWriter(new.id, link.spawn, self._store_items, self._stored)
-        self._size = 0
-        """Bytes of the items that wait to be stored."""
-        self._task: asyncio.Task[None] | None = None
-        """Runs the handler. None before and after."""
-        self._reason: RpcError | None = None
-        """Why the handler was stopped."""
-        self._is_lost = False
-        """Whether the store has no such run, or has lost items."""
-        self.frees_key = False
-        """Whether the next call with the key begins another run, once this one has ended."""
-        self.ended: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        """Gets how the run has ended, or None if nothing is kept of it. The handler may still clean up."""
-
-    @property
-    def end(self) -> bytes | None:
-        """How it has ended. None if it has not, or nothing is kept of it."""
-        return self.ended.result() if self.ended.done() else None
-
-    @property
-    def outcome(self) -> str:
-        """How it has ended in this process, as in `RunStats.ended`."""
-        if (reason := self._reason) is None and self.ended.done():
-            return "failed" if self.performer.failed else "done"
-        if self.is_handed_over and self.end is None:
-            return "handed over"
-        if isinstance(reason, Draining):
-            return "not run"
-        return "stopped" if isinstance(reason, RemoteError) and reason.code == STOPPED_CODE else "lost"
-
-    def go_on(self, owner: str, state: LogState) -> None:
-        """Go on with what another process has begun, before the handler runs here."""
-        self.owner = owner
-        self.readers = RunReaders(self._store.lease, state.last)
-        self.writer = LogWriter(owner, self._link.spawn, self._store_items, self._stored)
-        self.writer.sequence = state.last
-        if state.end is not None:
-            self._has_ended(state.end)
-            self.stop(STOPPED)
-
-    async def perform(self) -> None:
-        """Run the handler, and store how it has ended."""
-        end = await self._run_handler()
-        self._task = None  # nothing stops it any more
-        try:
-            await self.writer.wait_stored()
-            if end is not None:
-                await self._store_end(end)
-            if self.finish is not None:
-                await self.finish()
-        finally:
-            self.writer.stop()
-
-    async def _run_handler(self) -> bytes | None:
-        """Return how the handler has ended. None if it has not, and another process goes on."""
-        if (reason := self._reason) is not None:  # it was stopped before
-            self.performer.drop()
-            return None if self.is_handed_over else failed(reason)
-        self._task = asyncio.current_task()
-        try:
-            return await self.performer.perform(self)
-        except asyncio.CancelledError:
-            if self.is_handed_over:
-                return None
-            return failed(self._reason or RunLost("the handler was cancelled"))
-        except LogGone:
-            return _PART_LOST
-
-    async def _store_end(self, end: bytes) -> None:
-        other = OTHER if self.finish is None else self.owner  # which ends nothing that another process goes on with
-        with suppress(LogGone):  # nothing is left of it
-            try:
-                if self._is_lost:
-                    raise LogGone
-                await self._append_end(self.owner, end)
-            except StoreFull:
-                await self._append_end(other, TOO_BIG)
-            except LogGone:
-                await self._append_end(other, _PART_LOST)
-
-    async def _append_end(self, writer: str, end: bytes) -> None:
-        append = partial(self._store.append, self.key, self.new.id, writer, self.writer.sequence + 1, [], end=end)
-        added = await insist(partial(append, free=self.frees_key))
-        self._has_ended(added.state.end)
-
-    def _has_ended(self, end: bytes | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(end)
-
-    def close(self, reason: RpcError) -> None:
-        """Stop the handler, because this process closes. If possible, another one goes on."""
-        self.is_handed_over = self.finish is not None and self._link.is_shared and self._reason is None
-        self.stop(reason)
-
-    def stop(self, reason: RpcError) -> None:
-        """Stop the handler. Idempotent."""
-        if self._reason is None:
-            self._reason = reason
-            if self._task is not None:
-                self.performer.stopping(reason)
-                self._task.cancel()
-
-    # ------------------------------------------------------------ items
-
-    async def append(self, item: bytes) -> None:
-        """Store an item. If the store is slower than the handler, the next items are stored together.
-
-        Raises:
-            LogGone: the store has no such run, or has lost items.
-        """
-        self._size += len(item) + ENTRY
-        self.writer.add(Unstored(item))
-        if self._size > AHEAD:
-            await self.writer.wait_stored()
-        if self._is_lost:
-            raise LogGone("the store has no such run any more, or has lost items")
-        await self.readers.wait_near(len(item) + ENTRY)
-
-    async def _store_items(self, sequence: int, items: list[bytes]) -> Appended:
-        self._size -= sum(map(len, items)) + ENTRY * len(items)
-        try:
-            if self._is_lost:
-                raise LogGone  # these would take the numbers of those before them that the store does not have
-            return await insist(partial(self._store.append, self.key, self.new.id, self.owner, sequence, items))
-        except Exception:
-            self._is_lost = True
-            raise
-
-    def _stored(self, items: list[Unstored], sequence: int, added: Appended) -> None:
-        self.learn(added.state)
-
-    # ------------------------------------------------------------ what the store says
-
-    def learn(self, state: LogState | None) -> None:
-        """Do what the store says of the run. None: the store has no such run."""
-        if state is None:
-            self.stop(RunLost("the store has lost the run"))
-        elif state.end is not None:
-            self._has_ended(state.end)
-            self.stop(_reason_of(state.end))
-        else:
-            self._keyed.readers = state.readers + len(self.readers.names)
-            if self.readers.are_missing(self._unread, reads=self._keyed.readers > 0):
-                self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE))
-
-    @property
-    def check_every(self) -> float:
-        """Seconds after which the run has to learn how many read it."""
-        return inf if self._unread is None else max(0.01, self._unread / 2)
-
-
-STOPPED = RemoteError("the handler was stopped", STOPPED_CODE)
-
-
-def _reason_of(end: bytes) -> RemoteError:
-    """Return why another process has ended a run."""
-    try:
-        read_kept(end, End).result()
-    except RemoteError as exc:
-        return exc
-    except UNREADABLE:
-        pass
-    return RunLost("another process has ended the run")
 
 
 class Unread(Struct, eq=False):
@@ -331,7 +61,7 @@ class Runs:
         """What readers hold, by their names. The oldest is the first."""
         self._unread_bytes = 0
         self.is_closing = False
-        """Whether no run begins, and none of another process goes on here."""
+        """Whether this process drains or closes, so that no run of another process goes on here."""
         self.watch: Callable[[], object] = lambda: None
         """Looks for runs that other processes have lost, from now on."""
         self.lanes: WeakKeyDictionary[object, WeakKeyDictionary[object, asyncio.Lock]] = WeakKeyDictionary()
@@ -643,8 +373,6 @@ class Runs:
 
 _NOT_RUN = failed(unanswered())
 _STOPPED = failed(STOPPED)
-TOO_BIG = failed(RemoteError("the result is too big to be kept"))
-_PART_LOST = failed(RunLost("the store has lost a part of the run"))
 _PROCESS_ENDED = failed(RunLost("the process that ran the handler has ended"))
 
 

@@ -15,7 +15,8 @@ from ..._base.names import ChannelRef
 from ..._core.wire.codecs import Codec
 from ..._core.wire.nodes import as_raised, error_to_node
 from ..._core.wire.rejections import error_from_wire
-from ..._keyed.runs import NOTHING_KEPT, End, Runs, failed
+from ..._keyed.run import End, failed
+from ..._keyed.runs import NOTHING_KEPT, Runs
 from ..._log.contract import ListedLog, LogGone, LogState, NewLog, is_rest
 from ..._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
 from ..._log.link import insist_on

@@ -27,7 +27,7 @@ from ..._base.retry import NEVER_RAN, may_have_run
 from ..._core.wire.call_context import CallContext
 from ..._core.wire.messages import RequestOptions
 from ..._core.wire.nodes import error_to_node
-from ..._keyed.runs import TOO_BIG, End, failed
+from ..._keyed.run import TOO_BIG, End, failed
 from ..._log.contract import MOST_TOPICS, OTHER, ListedLog, LogGone, LogState, StoreFull, Topic, is_rest
 from ..._log.kept import UNREADABLE, Encode, read_kept
 from ..._log.link import StoreLink, insist_on
