@@ -57,6 +57,7 @@ class EndedRun(Struct, frozen=True, kw_only=True):
     Attributes:
         id: the id of the run. If the function is called again, it is the same.
         key, event, args, metadata: those of the call.
+        channel_name: the name of the channel. None for the main channel.
         principal: `Peer.principal` of the caller, if it is a string or an integer. Otherwise None.
         outcome: "done"; "failed": the handler has raised an error; "stopped": somebody has stopped it, or nobody has
             read it; "lost": too many processes have ended that ran it.
@@ -70,6 +71,7 @@ class EndedRun(Struct, frozen=True, kw_only=True):
     id: str
     key: str
     event: str
+    channel_name: str | None
     args: tuple[Any, ...]
     metadata: dict[str, str]
     principal: str | int | None
@@ -257,6 +259,7 @@ class Adopter:
             id=run.new.id,
             key=call.key,
             event=event,
+            channel_name=call.channel,
             args=tuple(args),
             metadata={} if call.metadata is UNSET else call.metadata,
             principal=call.principal,
