@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 from msgspec import UNSET, Struct, UnsetType
 
 from .._base.logs import logger
-from .._base.names import ChannelRef
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.callables import name_of
 from .._core.handlers.compiled import Handler
@@ -44,7 +43,7 @@ slowly."""
 class KeptCall(Struct, omit_defaults=True):
     """What a run needs in another process. ``args`` begins with the event."""
 
-    channel: ChannelRef
+    channel: str | None
     args: list[Any]
     key: str
     principal: str | int | None = None
@@ -132,7 +131,7 @@ class Adopter:
 
     # ------------------------------------------------------------ attempts
 
-    def first(self, invocation: Invocation, a: list[Any], channel: ChannelRef, keyed: KeyedRun) -> Attempt | None:
+    def first(self, invocation: Invocation, a: list[Any], keyed: KeyedRun) -> Attempt | None:
         """Return the first attempt of the run of a call. None: the handler was removed meanwhile."""
         principal, context = invocation.peer.principal, context_of(invocation.inbound)
         kept: str | int | None = None
@@ -141,7 +140,7 @@ class Adopter:
         elif isinstance(principal, int):
             kept = int.__int__(principal)
         metadata = UNSET if context is None else context.metadata
-        return self._attempt(KeptCall(channel, list(a), keyed.key, kept, metadata), keyed)
+        return self._attempt(KeptCall(invocation.channel_name, list(a), keyed.key, kept, metadata), keyed)
 
     def _attempt(self, call: KeptCall, keyed: KeyedRun) -> Attempt | None:
         """Return an attempt. None: this process does not have the handler."""

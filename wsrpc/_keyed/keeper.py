@@ -199,7 +199,7 @@ class Keeper:
             key = self._key(keep, invocation.peer, a[0], [], channel, context.key)
             return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
-        attempt = None if adopter is None else adopter.first(invocation, a, channel, keyed)
+        attempt = None if adopter is None else adopter.first(invocation, a, keyed)
         if attempt is None:
             own, within, body = _new_call(invocation, kept.call, a, context, keyed)
         else:
