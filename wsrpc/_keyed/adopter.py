@@ -131,8 +131,12 @@ class Adopter:
 
     # ------------------------------------------------------------ attempts
 
-    def first(self, invocation: Invocation, a: list[Any], keyed: KeyedRun) -> Attempt | None:
-        """Return the first attempt of the run of a call. None: the handler was removed meanwhile."""
+    def first(self, invocation: Invocation, a: list[Any], keyed: KeyedRun) -> Attempt:
+        """Return the first attempt of the run of a call.
+
+        Raises:
+            TypeError: only this peer has the handler, so no other process does.
+        """
         principal, context = invocation.peer.principal, context_of(invocation.inbound)
         kept: str | int | None = None
         if isinstance(principal, str):
@@ -140,7 +144,11 @@ class Adopter:
         elif isinstance(principal, int):
             kept = int.__int__(principal)
         metadata = UNSET if context is None else context.metadata
-        return self._attempt(KeptCall(invocation.channel_name, list(a), keyed.key, kept, metadata), keyed)
+        attempt = self._attempt(KeptCall(invocation.channel_name, list(a), keyed.key, kept, metadata), keyed)
+        if attempt is None or attempt.handler is not invocation.handler:
+            text = f"attempts= and on_end= of {invocation.full_event!r} are for handlers of all peers of a server"
+            raise TypeError(text)
+        return attempt
 
     def _attempt(self, call: KeptCall, keyed: KeyedRun) -> Attempt | None:
         """Return an attempt. None: this process does not have the handler."""

@@ -14,7 +14,7 @@ from leftovers import nothing_left as nothing_left
 from waiting import settled, until
 
 from wsrpc import Client, Context, Keep, Peer, Server, Service, method
-from wsrpc.errors import BadArguments, ConnectionLost, RemoteError, RpcError, RunLost
+from wsrpc.errors import BadArguments, ConnectionLost, HandlerFailed, RemoteError, RpcError, RunLost
 from wsrpc.store import LEASE, MemoryStore, StoreLost
 from wsrpc.testing import connect
 from wsrpc.types import EndedRun
@@ -332,6 +332,17 @@ def keep(**wrong: Any) -> Keep:
 def test_what_cannot_go_on_in_another_process(make: Callable[[], Any], error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
         make()
+
+
+async def test_a_handler_of_one_peer_cannot_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.on("open", lambda peer: peer.on("add", add, keep=Keep(60, attempts=2)))
+    async with connect(server, principal="ann") as client:
+        with pytest.raises(HandlerFailed):
+            await client.request("add", key="k")
+    assert "are for handlers of all peers of a server" in caplog.text
+    caplog.clear()
+    await server.close()
 
 
 async def test_a_peer_has_what_its_principal_is() -> None:
