@@ -148,7 +148,9 @@ class Hearing:
 def check_counts(peer: Peer) -> None:
     """See that what limits the requests of a peer agrees with the requests that there are."""
     admission, requests = current_of(peer).admission, current_of(peer).outbox.requests
-    assert admission.needs_checks or not admission.must_check(), admission
+    checked = admission.needs_checks
+    admission.update()
+    assert checked or not admission.needs_checks, admission
     table, flight = requests.all(), requests.flight
     counted = [pending for pending in table if pending.h is None and pending.state.counts]
     assert flight.requests == len(counted) + sum(flight.abandoned.values()), flight

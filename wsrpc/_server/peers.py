@@ -155,7 +155,7 @@ class ServedPeer(PeerOwner):
 
     def newly_ignored(self) -> Counter[str]:
         """Return the numbers of messages that were ignored since the last call, by kind."""
-        before, self._counted = self._counted, self.core.ignored.copy()
+        before, self._counted = self._counted, self.core.host.ignored.copy()
         return self._counted - before
 
     def new_by_program(self) -> tuple[int, int]:

@@ -71,7 +71,7 @@ class Peer(Registrar, ReadingCaller):
         self.id = log.id
         self.state = PeerState() if state is None else state
         log.principal = principal
-        self.ignored = core.ignored
+        self.ignored = core.host.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
         self._sender = core.requester

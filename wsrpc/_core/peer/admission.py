@@ -171,13 +171,9 @@ class Admission:
 
     def update(self) -> None:
         """Compute ``needs_checks`` again, because something on which it depends has changed."""
-        self.needs_checks = self.must_check()
-
-    def must_check(self) -> bool:
-        """Return the present value of ``needs_checks``."""
         dispatcher, calls = self.dispatcher, self.calls
         writer = dispatcher.writer
-        return bool(
+        self.needs_checks = bool(
             self.named_channels.channels
             or self.waiting_room.items
             # The state is not `ReceivingState.OPEN`, without a call.

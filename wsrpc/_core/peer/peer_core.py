@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -15,7 +14,7 @@ from ..._base.references import weakly
 from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost, one_line
 from ...stats import PeerStats
-from ...transport import ConnectionInfo, Traffic
+from ...transport import Traffic
 from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
@@ -86,11 +85,6 @@ class PeerCore:
         """The object that users hold."""
         return self.reporter.peer()
 
-    @property
-    def ignored(self) -> Counter[str]:
-        """Numbers of messages that were not handled, by kind."""
-        return self.host.ignored
-
     def stats(self) -> PeerStats:
         """See `Peer.stats`."""
         current, host = self.current, self.host
@@ -111,7 +105,7 @@ class PeerCore:
             waiting=len(self.admission.waiting_room),
             anonymous_channels=len(current.channels),
             errors=self.log.errors,
-            ignored=dict(self.ignored),
+            ignored=dict(host.ignored),
             program=self.log.program,
             contract=host.contract,
             misfits={f"{one_line(event)}: {kind}": count for (event, kind), count in host.misfits.items()},
@@ -126,10 +120,6 @@ class PeerCore:
         self.admission.set_dispatcher(current.dispatcher)
 
     # ------------------------------------------------------------ sessions
-
-    def expect(self, info: ConnectionInfo) -> None:
-        """Show in `Peer.info` and in the log a connection that is about to be bound."""
-        self.host.connection_expected(info)
 
     def check_new(self, connection: Connection) -> Connection:
         """Return ``connection``, unless the present session uses its transport.

@@ -119,7 +119,9 @@ class Receiver:
                 message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
             except Exception:
                 message = None  # handled below, so that an exception of a handler does not refer to this one
-            if message is None or (size > self._depth and self._nests_deeper(payload, text, message)):
+            if message is None or (
+                size > self._depth and self._codec_of(text).nests_deeper(payload, message, self._depth)
+            ):
                 message, decode = self._decode_unusual(payload, text), self._codec_of(text).decode
                 if message is None:
                     return
@@ -160,9 +162,6 @@ class Receiver:
     def _codec_of(self, text: bool) -> Codec:
         """Return the codec of text messages, or of binary ones."""
         return self._codec if text is self._text or self._other is None else self._other
-
-    def _nests_deeper(self, payload: bytes | bytearray, text: bool, message: WireMessage) -> bool:
-        return self._codec_of(text).nests_deeper(payload, message, self._depth)
 
     def _refuses_values(self, payload: bytes | bytearray, text: bool) -> bool:
         """Return whether a large message is a part, or has more values than may be decoded, and was handled."""

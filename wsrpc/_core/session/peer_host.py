@@ -192,7 +192,7 @@ class PeerHost:
     # ------------------------------------------------------------ connections
 
     def connection_expected(self, info: ConnectionInfo) -> None:
-        """A connection is being made: name its remote peer in the log."""
+        """A connection is about to be bound: show it in `Peer.info`, and name its remote peer in the log."""
         self.info, self.log.remote = info, info.remote
 
     def connection_started(self, info: ConnectionInfo) -> None:

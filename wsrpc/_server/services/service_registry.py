@@ -237,7 +237,7 @@ class ServiceRegistry:
         Raises:
             ConnectionLost: a factory failed or refused, or ``acceptance`` was closed; ``transport`` is closed.
         """
-        served.core.expect(transport.info)
+        served.core.host.connection_expected(transport.info)
         making = asyncio.timeout(served.peer.limits.open_timeout)
         try:
             with acceptance.deciding(making):
