@@ -57,7 +57,8 @@ def transaction(isolation: str = "read_committed") -> Callable[[Step[P, T]], Met
     def decorate(step: Step[P, T]) -> Method[P, T]:
         @wraps(step)
         async def call(self: PostgresStore, /, *args: P.args, **options: P.kwargs) -> T:
-            return await self.enter_loop().run(lambda db: step(self, db, *args, **options), isolation)
+            connections = self._enter_loop()  # pyright: ignore[reportPrivateUsage]  # of this module
+            return await connections.run(lambda db: step(self, db, *args, **options), isolation)
 
         return call
 
@@ -112,7 +113,7 @@ class PostgresStore:
     def __repr__(self) -> str:
         return f"PostgresStore({self._host}, schema={self._schema!r})"
 
-    def enter_loop(self) -> PostgresConnections:
+    def _enter_loop(self) -> PostgresConnections:
         """Return the connections of the running event loop. Those of a loop that has ended are left."""
         connections = self._connections
         if connections is None or connections.loop is not asyncio.get_running_loop():
@@ -183,7 +184,7 @@ class PostgresStore:
     async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
         if wait <= 0:
             return await self._page(key, after)
-        with self.enter_loop().watch(key) as changed:  # before the log is read, so that no entry is overlooked
+        with self._enter_loop().watch(key) as changed:  # before the log is read, so that no entry is overlooked
             page = await self._page(key, after)
             if page is None or page.state.end is not None or page.state.last != after:
                 return page
