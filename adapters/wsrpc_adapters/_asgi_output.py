@@ -14,9 +14,9 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-FRAME = 2
+MESSAGE_OVERHEAD = 2
 """Bytes that a message counts for besides its payload, so that empty messages count, too."""
-BURST = 256
+MESSAGES_PER_TURN = 256
 """Number of messages that are written before other tasks run."""
 
 
@@ -165,7 +165,7 @@ class AsgiOutput(ABC):
 
     def _add(self, payload: bytes, text: bool, *, in_read: bool) -> None:
         """Add a message. If it is sent ``in_read``, the next `flush` or `_write` writes it, otherwise a task does."""
-        size = len(payload) + FRAME
+        size = len(payload) + MESSAGE_OVERHEAD
         self._sent += 1
         self._messages.append((payload, text))
         self.written += size
@@ -209,9 +209,9 @@ class AsgiOutput(ABC):
                         await send({"type": "websocket.send", "bytes": payload})
                     if end.info is not None:  # the connection ended meanwhile
                         return
-                    self._count_written(len(payload) + FRAME)
+                    self._count_written(len(payload) + MESSAGE_OVERHEAD)
                     count += 1
-                    if count % BURST == 0:
+                    if count % MESSAGES_PER_TURN == 0:
                         await asyncio.sleep(0)
             if end.closing is not None and not end.close_sent:
                 code, reason = end.closing

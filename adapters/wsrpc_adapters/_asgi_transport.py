@@ -22,9 +22,9 @@ from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
 from wsrpc.adapting import check_close, loop_budget_of
 from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
-from ._asgi_output import FRAME, AsgiOutput, Receive, Send
+from ._asgi_output import MESSAGE_OVERHEAD, AsgiOutput, Receive, Send
 
-AT_ONCE = 64
+MESSAGES_PER_READ = 64
 """Number of messages that are read together before they spend the `LoopBudget`."""
 
 
@@ -185,7 +185,7 @@ class AsgiTransport(AsgiOutput):
                     if self._reader is not asyncio.current_task():
                         return
                     waiting.cancel()
-                if self._in_read >= AT_ONCE:
+                if self._in_read >= MESSAGES_PER_READ:
                     await self._wait_for_budget(self._loop.time() - began)
                 while self._is_paused():
                     self._read_ended()
@@ -257,7 +257,7 @@ class AsgiTransport(AsgiOutput):
             self._start_close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes, the limit is {self.largest}")
         else:
             if self._delivery.receiver is None:
-                self._early_size += len(payload) + FRAME
+                self._early_size += len(payload) + MESSAGE_OVERHEAD
             self._delivery.receive(payload, text)
 
     def _read_ended(self) -> None:

@@ -14,10 +14,10 @@ from wsrpc.errors import EngineLost, one_line
 
 T = TypeVar("T")
 
-BATCH = 256 * 1024
+LARGEST_WRITE = 256 * 1024
 """Maximum number of bytes that are written at once. A single message can be larger."""
 
-GRACE = 0.25
+LATE_ANSWER_TIMEOUT = 0.25
 """Seconds of further waiting for a late answer. The answer may have arrived, but be unread because this process was
 busy."""
 
@@ -144,7 +144,7 @@ class BrokerConnection:
     def _next_batch(self) -> tuple[list[tuple[str, bytes]], int]:
         size = count = 0
         for _, payload in self._out:
-            if count and size + len(payload) > BATCH:
+            if count and size + len(payload) > LARGEST_WRITE:
                 break
             size += len(payload)
             count += 1
@@ -204,7 +204,7 @@ class BrokerConnection:
             while not asked.done():
                 heard = self._messages_received
                 await asyncio.wait((asked,), timeout=RESPONSE_TIMEOUT)
-                await asyncio.wait((asked,), timeout=GRACE)
+                await asyncio.wait((asked,), timeout=LATE_ANSWER_TIMEOUT)
                 if not asked.done() and self._messages_received == heard:
                     self.end(f"no response within {RESPONSE_TIMEOUT:g} s")
 
@@ -226,7 +226,7 @@ class BrokerConnection:
         while tasks:  # more than once, because Python 3.11's `wait_for` may lose a cancellation
             for task in tasks:
                 task.cancel()
-            _, tasks = await asyncio.wait(tasks, timeout=GRACE)
+            _, tasks = await asyncio.wait(tasks, timeout=LATE_ANSWER_TIMEOUT)
 
     async def close(self) -> None:
         if self._closing is None:

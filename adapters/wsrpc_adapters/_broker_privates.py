@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-END_TIMEOUT = 0.25
+CANCEL_TIMEOUT = 0.25
 """Seconds in which what was cancelled has to end."""
 
 
@@ -46,7 +46,7 @@ async def end_nats_tasks(client: Any, subscriptions: Iterable[Any]) -> None:
     for task in (client._reading_task, client._flusher_task):
         if task is not None:
             task.cancel()
-            await asyncio.wait((task,), timeout=END_TIMEOUT)
+            await asyncio.wait((task,), timeout=CANCEL_TIMEOUT)
             if task.done() and not task.cancelled():
                 task.exception()  # otherwise asyncio logs that the exception was never retrieved
 

@@ -47,11 +47,11 @@ from ._redis_tails import Tails, state_of, text_of
 CONNECTIONS = 8
 """Number of connections. One of them is listened on."""
 
-TOGETHER = 64 * 1024
+BATCH_BYTES = 64 * 1024
 """Bytes of steps that one connection is sent at once, and then waits for. Each counts for 1 KiB more than its entries,
 and one that reads for what it may get."""
 
-HELD_TOGETHER = 200
+HELD_PER_STEP = 200
 """Number of logs that are held in one step, during which Redis does nothing else."""
 
 SET_HERE = frozenset(
@@ -70,14 +70,14 @@ SET_HERE = frozenset(
 )
 """Options of connections that `RedisEngine` and `RedisStore` set."""
 
-REFUSALS = {
+STEP_ERRORS = {
     b"gone": (LogGone, "the store has no such log any more, or has lost some of its entries"),
     b"full": (StoreFull, "the store has no room for a log of this payer, or for its end"),
     b"later": (LogGone, "the writer has added a later batch"),
 }
 """What a step raises, by its reply."""
 
-STEPS = files("wsrpc_adapters").joinpath("_redis_store.lua").read_text("utf-8")
+SCRIPT = files("wsrpc_adapters").joinpath("_redis_store.lua").read_text("utf-8")
 
 
 class RedisStore:
@@ -121,7 +121,7 @@ class RedisStore:
         self._prefix = f"{name}:"
         self._script = self._client.register_script(
             "local FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS, WAITING = "
-            f"'{FORMAT}', {_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}, {waiting}{STEPS}"
+            f"'{FORMAT}', {_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}, {waiting}{SCRIPT}"
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the connections."""
@@ -138,7 +138,7 @@ class RedisStore:
         self._enter_loop()
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
-        size = TOGETHER if name == "read" else 1024 + sum(len(word) for word in words if isinstance(word, bytes))
+        size = BATCH_BYTES if name == "read" else 1024 + sum(len(word) for word in words if isinstance(word, bytes))
         self._waiting.append((size, (self._prefix, name, *words), reply))
         if len(self._senders) < CONNECTIONS - 1:
             sender = loop.create_task(self._send_waiting(), context=Context())
@@ -151,7 +151,7 @@ class RedisStore:
                 await self._pool.disconnect()
             raise StoreLost(f"Redis: {error_text(found)}") from found
         if isinstance(found, bytes):
-            error, text = REFUSALS[found]
+            error, text = STEP_ERRORS[found]
             raise error(text)
         return found
 
@@ -159,7 +159,7 @@ class RedisStore:
         """Send the steps that wait. Those that were added while all connections waited for Redis are sent together."""
         while self._waiting:
             steps = [self._waiting.popleft()]
-            while self._waiting and sum(size for size, *_ in steps) + self._waiting[0][0] <= TOGETHER:
+            while self._waiting and sum(size for size, *_ in steps) + self._waiting[0][0] <= BATCH_BYTES:
                 steps.append(self._waiting.popleft())
             replies: Iterable[Any] = repeat(OSError("the store was closed"))
             try:
@@ -331,5 +331,5 @@ def _ms(seconds: float) -> int:
 def _parts(words: Mapping[str, str | int]) -> Iterator[list[str | int]]:
     """Yield the keys and values of what one step does for many logs, some at a time."""
     flat = [word for each in words.items() for word in each]
-    for start in range(0, len(flat), 2 * HELD_TOGETHER):
-        yield flat[start : start + 2 * HELD_TOGETHER]
+    for start in range(0, len(flat), 2 * HELD_PER_STEP):
+        yield flat[start : start + 2 * HELD_PER_STEP]

@@ -18,22 +18,22 @@ from wsrpc.store import LogState, Page, StoreLost
 
 from ._broker_connection import error_text
 
-RECENT = 64 * 1024
+TAIL_BYTES = 64 * 1024
 """Bytes of the last entries of a log that a process has at hand for its readers."""
-ENTRY = 192
+ENTRY_OVERHEAD = 192
 """Bytes for which an entry counts besides its own."""
 LONGEST_PAGE = 256
 """Maximum number of entries in a page."""
 
-CLOSED = "the store was closed"
+STORE_CLOSED = "the store was closed"
 
-WATCH = 0.25
+WATCH_INTERVAL = 0.25
 """Seconds between the questions whether the processes live that own the logs for which readers wait."""
-AGAIN = 0.1
+LISTEN_AGAIN_DELAY = 0.1
 """Seconds until a process with logs of its own listens again."""
-FIRST = 1.0
+FIRST_LISTEN_TIMEOUT = 1.0
 """Seconds for which the first log of a process waits until the process listens."""
-OUTAGE = 3.0
+OUTAGE_TIME = 3.0
 """Seconds after an outage was noticed in which the connections of others are not missed: perhaps Redis was away."""
 
 ReadPage = Callable[[str, int], Awaitable[tuple[Page | None, str, float]]]
@@ -88,7 +88,7 @@ class Tail:
         is_whole = page.state.last == page.number + len(page.entries) - 1
         self.state = page.state if is_whole else None
         self._ids, self._entries = deque([page.before, *page.ids]), deque(page.entries)
-        self._size = sum(map(len, page.entries)) + ENTRY * len(page.entries)
+        self._size = sum(map(len, page.entries)) + ENTRY_OVERHEAD * len(page.entries)
 
     def learn(self, page: Page | None) -> None:
         """Add what was just added to the log. None: that is not known."""
@@ -102,7 +102,7 @@ class Tail:
             self.state = page.state
             self._ids += page.ids
             self._entries += page.entries
-            self._size += sum(map(len, page.entries)) + ENTRY * len(page.entries)
+            self._size += sum(map(len, page.entries)) + ENTRY_OVERHEAD * len(page.entries)
         elif page.state.last > state.last or page.state.end is not None:
             self.start(page)
         elif (id := self._id_of(page.state.last, state)) == [page.before, *page.ids][-1]:
@@ -111,9 +111,9 @@ class Tail:
             self.state = None
         else:
             self.start(page)
-        while self._size > RECENT and len(self._entries) > 1:
+        while self._size > TAIL_BYTES and len(self._entries) > 1:
             self._ids.popleft()
-            self._size -= len(self._entries.popleft()) + ENTRY
+            self._size -= len(self._entries.popleft()) + ENTRY_OVERHEAD
         self.wake("")
 
     def wake(self, lost: str) -> None:
@@ -168,7 +168,7 @@ class Tails:
         self._stays = True
         self._start_listening()
         if not self._first.done():  # also of another log that has just begun to wait
-            await asyncio.wait((self._first,), timeout=FIRST)
+            await asyncio.wait((self._first,), timeout=FIRST_LISTEN_TIMEOUT)
         return "" if self._pubsub is None else self.process
 
     def outage(self) -> None:
@@ -178,7 +178,7 @@ class Tails:
     @property
     def watches(self) -> bool:
         """Whether the connections of other processes count as signs of their lives."""
-        return asyncio.get_running_loop().time() - self._lost_at > OUTAGE
+        return asyncio.get_running_loop().time() - self._lost_at > OUTAGE_TIME
 
     def own(self, key: str, state: LogState) -> None:
         """Know that nobody else adds to a log that has just begun."""
@@ -272,12 +272,12 @@ class Tails:
         while self._stays:
             with suppress(RedisError, OSError):  # it may not listen again for long
                 await self._client.set(self._absent + self.process, "lives", px=max(1, round(1000 * self._lease)))
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(LISTEN_AGAIN_DELAY)
             await self._listen_once()
 
     async def _listen_once(self) -> None:
         """Pass on what is published of the logs that are read, until the connection is lost."""
-        lost, here = CLOSED, asyncio.current_task()
+        lost, here = STORE_CLOSED, asyncio.current_task()
         try:
             async with self._client.pubsub() as pubsub:
                 try:
@@ -345,7 +345,7 @@ class Tails:
     async def _watch(self) -> None:
         """Let readers ask for the state of their logs while the processes that own these are not connected."""
         while True:
-            await asyncio.sleep(WATCH)
+            await asyncio.sleep(WATCH_INTERVAL)
             waiting = [tail for tail in self._tails.values() if tail.readers and tail.process not in ("", self.process)]
             if not waiting:
                 return
@@ -381,7 +381,7 @@ class Tails:
                 task.cancel()
                 await asyncio.wait((task,))
         self._listening = self._watching = None
-        self._end_all(CLOSED)
+        self._end_all(STORE_CLOSED)
 
 
 def state_of(*fields: Any) -> LogState:

@@ -20,7 +20,7 @@ from ._worker import EXIT_TIMEOUT, Order, WorkerSettings, run_worker
 START_TIMEOUT = 120.0
 """Seconds after which a worker that has not started is killed."""
 LONGEST_DELAY = 30.0
-INTERVAL = 0.1
+CHECK_INTERVAL = 0.1
 """Seconds between two looks at the signals and the workers."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")  # Windows has SIGBREAK, and no SIGHUP
 
@@ -135,7 +135,7 @@ class Supervisor:
         try:
             while not (self._stopping and not self._workers):
                 self._step()
-                time.sleep(INTERVAL)
+                time.sleep(CHECK_INTERVAL)
         finally:
             for worker in self._workers:
                 worker.process.kill()

@@ -32,7 +32,7 @@ close at once."""
 EXIT_TIMEOUT = 15.0
 """Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
 runs the end of the application's lifespan."""
-LINGER = 1.0
+LEAVE_TIME = 1.0
 """Seconds in which a worker that leaves still serves connections that it had accepted, but whose request was on its
 way."""
 HEALTH_PATH = "/healthz"
@@ -154,7 +154,7 @@ class WorkerServer(uvicorn.Server):
         if self.order == "leave":
             for server in self.servers:
                 server.close()
-            await asyncio.sleep(LINGER)
+            await asyncio.sleep(LEAVE_TIME)
         try:
             await close_servers(0 if self.force_exit else self._drain_timeout)
         finally:

@@ -48,14 +48,14 @@ except ImportError as exc:
 
 __all__ = ["aiohttp_handler", "dial", "routes", "serve"]
 
-LARGEST_BODY = 64 * 1024
+LARGEST_REFUSAL = 64 * 1024
 """Maximum bytes of a refusal's body that are read."""
 LINGER = 2.0
 """Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response, or may read
 the rest of a response that has ended early."""
-AT_ONCE = 64 * 1024
+LARGEST_WHOLE_BODY = 64 * 1024
 """Maximum bytes of a body that aiohttp sends with the headers. It keeps them for as long as nobody reads them."""
-WATCH = 2.0
+LEFT_CHECK_INTERVAL = 2.0
 """Seconds between two checks whether the client of a response has left, which aiohttp does not report."""
 
 
@@ -168,7 +168,7 @@ class AiohttpRequest:
 
     async def left(self) -> None:
         while self._request.transport is not None:  # noqa: ASYNC110  # aiohttp has no event for it
-            await asyncio.sleep(WATCH)
+            await asyncio.sleep(LEFT_CHECK_INTERVAL)
 
 
 def _whole(response: HttpResponse) -> web.Response:
@@ -177,7 +177,7 @@ def _whole(response: HttpResponse) -> web.Response:
 
 async def _answer(response: HttpResponse, asked: AiohttpRequest, request: web.Request) -> web.StreamResponse:
     """Send a response, until the end of its stream."""
-    if response.stream is None and len(response.body) <= AT_ONCE:
+    if response.stream is None and len(response.body) <= LARGEST_WHOLE_BODY:
         whole = _whole(response)
         return await _refuse(whole, request) if "content-encoding" in request.headers else whole
 
@@ -337,7 +337,7 @@ async def _dial(
         headers = joined_headers(response.headers)
         connection = response.connection
         if response.status != 101 or connection is None:
-            body = await response.content.read(LARGEST_BODY)
+            body = await response.content.read(LARGEST_REFUSAL)
             raise HandshakeRejected(response.status, body.decode(errors="replace"), headers)
         protocol, tcp = connection.protocol, connection.transport
         if protocol is None or tcp is None:

@@ -189,11 +189,11 @@ async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mappin
     # Only the framework's object knows what was received before.
     seen = getattr(websocket, "client_state", None) or getattr(websocket, "connection_state", None)
     if str(getattr(seen, "name", seen or "init")).lower() not in ("connecting", "init"):
-        raise RuntimeError(ACCEPTED)
+        raise RuntimeError(ALREADY_ACCEPTED)
     await serve(server, scope, receive, send, state or {}, websocket)
 
 
-ACCEPTED = (
+ALREADY_ACCEPTED = (
     "this WebSocket is already accepted: remove `websocket.accept()`; wsrpc accepts it itself, once the server's "
     "on_handshake has let it in"
 )
@@ -255,7 +255,7 @@ async def start(
     if event["type"] == "websocket.disconnect":
         return None
     if event["type"] != "websocket.connect":
-        raise RuntimeError(ACCEPTED)
+        raise RuntimeError(ALREADY_ACCEPTED)
     servers_in_use.add(server)
     try:
         handshake = handshake_of(scope, server)

@@ -15,7 +15,7 @@ from typing import Any
 from wsrpc.cluster.engine import FEW, RESPONSE_TIMEOUT, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
-from ._broker_connection import GRACE, BrokerConnection, error_text, host_of, refuse_options
+from ._broker_connection import LATE_ANSWER_TIMEOUT, BrokerConnection, error_text, host_of, refuse_options
 from ._broker_privates import abort_nats, end_nats_tasks, unsent_by_nats
 
 try:
@@ -184,7 +184,8 @@ class NatsBroker:
         self._connected = False
         await abort_nats(self._client)
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(GRACE):  # `close` never returns if TLS could not start on the connection
+            # `close` never returns if TLS could not start on the connection.
+            async with asyncio.timeout(LATE_ANSWER_TIMEOUT):
                 await self._client.close()
         await end_nats_tasks(self._client, self._subscriptions.values())
         self._subscriptions.clear()

@@ -35,7 +35,7 @@ __all__ = ["instrument"]
 # All names are those of version 1.43 of the conventions. The part for RPC is a release candidate, so later versions may
 # rename them.
 SCHEMA = "https://opentelemetry.io/schemas/1.43.0"
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Upper bounds of the buckets of durations."""
 SYSTEM = "rpc.system.name"
 METHOD = "rpc.method"
@@ -107,7 +107,7 @@ class Calls(Generic[T]):
         self._kind = kind
         self._start_span = tracer.start_span
         self._record = meter.create_histogram(
-            duration, unit="s", description="Duration of calls.", explicit_bucket_boundaries_advisory=SECONDS
+            duration, unit="s", description="Duration of calls.", explicit_bucket_boundaries_advisory=DURATION_BUCKETS
         ).record
         self._codes: set[str] = set()
         """The error codes that are distinguished."""

@@ -37,10 +37,10 @@ from ._postgres_sql import KEY, LISTS, PAYER, SQL, SUBJECT
 
 __all__ = ["PostgresStore"]
 
-LOG = 2048
+LOG_OVERHEAD = 2048
 """Bytes that a log counts besides its own. They include a short end, which always has room."""
 SHORT_END = 1024
-REPEATABLE = 600.0
+REPEATABLE_TIME = 600.0
 """Seconds for which a writer may repeat its last batch."""
 MOST_FREED = 8
 """Maximum number of the logs before a log, which have freed its key, that it remembers."""
@@ -167,7 +167,9 @@ class PostgresStore:
         if writer == found["owner"] and not found["topic"]:
             await db.execute(SQL.renew, [key], self.lease)
         if entries:
-            await db.execute(SQL.remember, key, writer, sequence, sequence + len(entries), number, before, REPEATABLE)
+            await db.execute(
+                SQL.remember, key, writer, sequence, sequence + len(entries), number, before, REPEATABLE_TIME
+            )
             name = found["id"] if found["owned"] else writer
             size = await db.fetchval(SQL.add, key, number, name, sequence, entries)
             excess, _ = await self._share(db, found["payer"])
@@ -259,7 +261,7 @@ class PostgresStore:
     async def _create(self, db: Connection, key: str, log: NewLog, freed: Sequence[str] = ()) -> Record:
         await db.execute(SQL.remove_expired)
         texts = log.arguments, log.payer, log.topic
-        base = LOG + log.memory + len(log.payload) + sum(len(text.encode()) for text in texts)
+        base = LOG_OVERHEAD + log.memory + len(log.payload) + sum(len(text.encode()) for text in texts)
         is_full = False
         if log.topic:
             await db.execute(SQL.lock, LISTS, "")  # so that places are committed in their order

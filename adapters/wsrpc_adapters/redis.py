@@ -28,10 +28,10 @@ from ._redis_store import RedisStore, pool_of
 
 __all__ = ["RedisEngine", "RedisStore"]
 
-LARGEST = 8 * 1024 * 1024
+LARGEST_PAYLOAD = 8 * 1024 * 1024
 """Bytes of the largest payload: a quarter of the backlog at which Redis disconnects a subscriber."""
 
-STRETCH = 100
+REPLIES_PER_TURN = 100
 """Number of replies that are read before other tasks run."""
 
 
@@ -70,7 +70,7 @@ class RedisEngine:
 class RedisBroker:
     """Two connections of redis-py: one publishes, the other one subscribes."""
 
-    largest = LARGEST
+    largest = LARGEST_PAYLOAD
 
     def __init__(self, connection: BrokerConnection, publishing: Any, subscribing: Any) -> None:
         self._connection = connection
@@ -183,7 +183,7 @@ class Replies:
         last: Any = None
         try:
             while True:
-                for _ in range(STRETCH):
+                for _ in range(REPLIES_PER_TURN):
                     try:
                         reply = await self._connection.read_response(disable_decoding=True)
                     except ResponseError as exc:

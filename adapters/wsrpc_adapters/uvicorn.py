@@ -25,17 +25,17 @@ from wsrpc.types import WebSocketTransport
 
 from .asgi import EXTENSION, TakeOver
 
-NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'"
+NEEDS_UVICORN = "wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'"
 
 try:
     import uvicorn
     from uvicorn.protocols.utils import ClientDisconnected
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as exc:
-    raise ImportError(NEEDED) from exc
+    raise ImportError(NEEDS_UVICORN) from exc
 
 if not hasattr(WebSocketsSansIOProtocol, "stop_keepalive"):
-    raise ImportError(NEEDED)
+    raise ImportError(NEEDS_UVICORN)
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent

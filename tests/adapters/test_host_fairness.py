@@ -18,7 +18,7 @@ from served import LIMITS, raw
 
 from wsrpc import Server, current_peer
 from wsrpc._net import loop_budget
-from wsrpc._net.loop_budget import READ
+from wsrpc._net.loop_budget import SMALL_READ
 from wsrpc_adapters.asgi import asgi
 
 READ_OF_UVLOOP = 256_000
@@ -47,12 +47,12 @@ class Flood:
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn has a place for one, however fast this machine is."""
-    monkeypatch.setattr(loop_budget, "AT_ONCE", 1e-9)
+    monkeypatch.setattr(loop_budget, "TURN_BUDGET", 1e-9)
 
 
 @pytest.mark.parametrize(("host", "senders"), [*((host, SENDERS) for host in HOSTS), (HOSTS[0], 1)], ids=str)
 async def test_floods_are_handled_in_parts_with_a_turn_for_others_between_them(host: Host, senders: int) -> None:
-    read = READ_OF_UVLOOP if on_uvloop() else READ
+    read = READ_OF_UVLOOP if on_uvloop() else SMALL_READ
     events, at_most = 2 * read, read // len(MESSAGE)  # no frame takes less than its message
     flood = Flood()
     async with host.serving(flood.server) as url, AsyncExitStack() as stack:

@@ -570,7 +570,7 @@ def test_names_that_are_not_valid(value: Any) -> None:
 
 @hosts
 async def test_a_handler_is_cancelled_when_the_client_leaves(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_aiohttp, "WATCH", 0.01)
+    monkeypatch.setattr(on_aiohttp, "LEFT_CHECK_INTERVAL", 0.01)
     async with serving(host) as (app, browser):
         leaving = asyncio.create_task(browser.ask("POST", "/call/wait"))
         await until(lambda: app.server.peers and app.server.peers[0].active)

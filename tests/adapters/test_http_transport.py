@@ -37,7 +37,7 @@ from wsrpc import (
 from wsrpc._core.session import client_session, sessions
 from wsrpc._http import chosen_transport, http_dial, http_frames
 from wsrpc._http.http_dial import dial_http
-from wsrpc._http.http_frames import CLOSE, NOTHING, PIECE, PING, PONG, TEXT, frame
+from wsrpc._http.http_frames import CLOSE, LARGEST_FRAME, NOTHING, PING, PONG, TEXT, frame
 from wsrpc._http_server import connections, requests
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters import aiohttp as aiohttp_adapter
@@ -200,14 +200,14 @@ async def test_a_client_uses_http_where_websocket_fails_and_remembers_that(caplo
 @pytest.mark.asyncio_loop
 async def test_a_client_remembers_that_responses_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each drop, it waited again for a response that goes on."""
-    monkeypatch.setattr(http_dial, "HELD_BACK", 0.05)
+    monkeypatch.setattr(http_dial, "HELD_BACK_TIMEOUT", 0.05)
     async with gated() as (_server, gate, url):
         gate.holds_back = True
         client = Client(url, reconnect=AT_ONCE, limits=LIMITS)
         for _ in range(4):
             async with client:
                 assert await client.request("double", 21) == 42
-            leap(monkeypatch, 0.4 * chosen_transport.LONGEST_REMEMBERED)
+            leap(monkeypatch, 0.4 * chosen_transport.LONGEST_BLOCKED_TIME)
         assert gate.carried_by == ["stream", "poll", "poll", "poll", "stream", "poll"], "and tries again after a while"
 
 
@@ -216,7 +216,7 @@ async def test_a_request_for_a_websocket_that_a_proxy_swallows(
     answers_http: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HTTP was tried after ``open_timeout``. If that fails, the WebSocket may still open."""
-    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
+    monkeypatch.setattr(chosen_transport, "SECOND_DIAL_DELAY", 0.05)
     async with gated() as (_server, gate, url):
         gate.websockets, gate.answers_http = "swallowed", answers_http
         async with Client(url, limits=LIMITS) as client:
@@ -230,7 +230,7 @@ async def test_a_request_for_a_websocket_that_a_proxy_swallows(
 
 async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each message of the server was a request."""
-    monkeypatch.setattr(http_dial, "HELD_BACK", 0.05)
+    monkeypatch.setattr(http_dial, "HELD_BACK_TIMEOUT", 0.05)
     async with gated() as (server, gate, url):
         asked_again = asyncio.Event()
 
@@ -250,9 +250,9 @@ async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(mo
 @pytest.mark.asyncio_loop
 @pytest.mark.parametrize("before", ["refused", "mute"])
 async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)  # a connection that lasted a second is replaced at once
+    monkeypatch.setattr(chosen_transport, "BLOCKED_TIME", 1.1)  # a connection that lasted a second is replaced at once
     if before == "mute":
-        monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
+        monkeypatch.setattr(chosen_transport, "SILENT_TIMEOUT", 0.05)
     async with connected(before) as (server, gate, client, infos):
         go_on = asyncio.Event()
 
@@ -266,7 +266,7 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
         await until(lambda: client.transport == "http")
         assert await client.request("double", 4) == 8  # the server has accepted the transport, and infos tells it
         infos.clear()
-        monkeypatch.setattr(chosen_transport, "SILENCE", 60.0)
+        monkeypatch.setattr(chosen_transport, "SILENT_TIMEOUT", 60.0)
         stream, got = client.stream("count", returns=int), list[int]()
         while len(got) < 500:
             got.append(await anext(stream))
@@ -274,7 +274,7 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
         await until(lambda: client.transport == "websocket")
         go_on.set()
         assert [*got, *[number async for number in stream]] == [*range(1000)]
-        leap(monkeypatch, chosen_transport.UNUSED)
+        leap(monkeypatch, chosen_transport.UNUSED_TIMEOUT)
         await asyncio.sleep(0)
         assert await client.request("double", 21) == 42
         assert [info.resumed for info in infos] == [True]
@@ -295,10 +295,10 @@ async def test_a_client_that_had_a_websocket(
     schedule = Reconnect(initial=0.01, max=0.1)
     async with connected("passed on", reconnect=schedule, connections=1) as (_, gate, client, _):
         assert await client.request("double", 21) == 42
-        monkeypatch.setattr(chosen_transport, "PASSES", passes)
+        monkeypatch.setattr(chosen_transport, "PASSING_TIME", passes)
         for module, name in (
-            (chosen_transport, "SLOW"),
-            (chosen_transport, "SILENCE"),
+            (chosen_transport, "SECOND_DIAL_DELAY"),
+            (chosen_transport, "SILENT_TIMEOUT"),
             (client_session, "ANSWER_TIMEOUT"),
         ):
             monkeypatch.setattr(module, name, 0.5 if name == "ANSWER_TIMEOUT" else 0.05)
@@ -320,7 +320,7 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
     websockets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls that were made at once failed after 40 s, with an unknown outcome."""
-    monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
+    monkeypatch.setattr(chosen_transport, "SILENT_TIMEOUT", 0.05)
     monkeypatch.setattr(sessions, "WAS_OPEN", 0.05)
     async with connected(websockets) as (server, gate, client, infos):
         ran: list[int | str] = []
@@ -351,7 +351,7 @@ async def test_what_a_mute_websocket_has_not_carried_yet_is_not_sent_again(
     websockets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process, or the same one later, may get it, so the outcome is unknown."""
-    monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
+    monkeypatch.setattr(chosen_transport, "SILENT_TIMEOUT", 0.05)
     async with connected(websockets) as (server, gate, client, _):
         ran: list[int] = []
         server.on("run", ran.append)
@@ -368,7 +368,7 @@ async def test_what_a_mute_websocket_has_not_carried_yet_is_not_sent_again(
 
 async def test_a_session_does_not_move_without_what_preceded_its_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an `open` handler had sent was lost, and nobody was told: it is not counted, so it is not sent again."""
-    monkeypatch.setattr(chosen_transport, "SILENCE", 0.05)
+    monkeypatch.setattr(chosen_transport, "SILENT_TIMEOUT", 0.05)
     async with gated() as (server, gate, url):
         gate.websockets, greetings = "heard", list[str]()
         server.on("open", lambda peer: peer.emit_nowait("greeting", "hello"))
@@ -392,15 +392,15 @@ async def test_a_server_without_extensions_takes_no_session_over_http() -> None:
 
 async def test_a_websocket_on_which_nothing_arrives_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It took over as soon as it was open."""
-    monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)
-    monkeypatch.setattr(chosen_transport, "LONGEST_REMEMBERED", 0.05)
-    monkeypatch.setattr(chosen_transport, "UNUSED", 0.2)
+    monkeypatch.setattr(chosen_transport, "BLOCKED_TIME", 0.05)
+    monkeypatch.setattr(chosen_transport, "LONGEST_BLOCKED_TIME", 0.05)
+    monkeypatch.setattr(chosen_transport, "UNUSED_TIMEOUT", 0.2)
     async with connected() as (_, gate, client, infos):
         gate.websockets = "mute"
         await until(lambda: gate.requests.count("websocket") > 3)
         assert await client.request("double", 4) == 8
         assert client.transport == "http" and not infos
-        monkeypatch.setattr(chosen_transport, "UNUSED", 60.0)
+        monkeypatch.setattr(chosen_transport, "UNUSED_TIMEOUT", 60.0)
         gate.websockets = "passed on"
         await until(lambda: client.transport == "websocket")
         assert await client.request("double", 5) == 10
@@ -411,7 +411,7 @@ async def test_a_connection_that_replaces_another_one_has_the_present_credential
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was given to the next user of the client, and was opened with credentials that had expired."""
-    monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)
+    monkeypatch.setattr(chosen_transport, "BLOCKED_TIME", 1.1)
     token = "new"
     async with connected(auth=lambda: token) as (server, gate, client, _):
 
@@ -433,7 +433,7 @@ async def test_a_session_that_does_not_resume_keeps_its_transport(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its calls would be lost."""
-    monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)
+    monkeypatch.setattr(chosen_transport, "BLOCKED_TIME", 0.05)
     async with connected(**options) as (server, gate, client, _):
         release = asyncio.Event()
         server.on("wait", release.wait)
@@ -483,7 +483,7 @@ async def test_what_has_got_the_request_is_not_asked_again_over_http() -> None:
 @pytest.mark.parametrize("websockets", ["swallowed", "refused"])
 async def test_a_refusal_over_http_is_that_of_the_server(websockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client waited for the WebSocket, and then dialed again and again."""
-    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
+    monkeypatch.setattr(chosen_transport, "SECOND_DIAL_DELAY", 0.05)
     async with gated() as (server, gate, url):
         gate.websockets = websockets
         server.on_handshake(lambda handshake: handshake.reject(401, "who are you?"))
@@ -513,22 +513,24 @@ async def test_a_token_for_one_connection_is_not_sent_twice() -> None:
 # ---------------------------------------------------------------- slow networks
 
 
-@pytest.mark.parametrize(("quick", "least", "most"), [(1000.0, 200_000, 300_000), (-1.0, PIECE, 2 * PIECE)])
+@pytest.mark.parametrize(
+    ("quick", "least", "most"), [(1000.0, 200_000, 300_000), (-1.0, LARGEST_FRAME, 2 * LARGEST_FRAME)]
+)
 async def test_bodies_grow_while_they_go_through_quickly(
     quick: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bodies of 256 KiB took longer than `Limits.stall_timeout` on a slow network."""
-    monkeypatch.setattr(http_frames, "QUICK", quick)
+    monkeypatch.setattr(http_frames, "QUICK_POST", quick)
     async with gated() as (server, gate, url):
         server.on("size", len)
         async with Client(url, transports=["http"], limits=LIMITS) as client:
             assert await client.request("size", "x" * 900_000) == 900_000
-    assert max(gate.bodies[:2]) <= 2 * PIECE and least <= max(gate.bodies) <= most
+    assert max(gate.bodies[:2]) <= 2 * LARGEST_FRAME and least <= max(gate.bodies) <= most
 
 
 async def test_senders_fill_the_next_body_while_one_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """They waited at 64 KiB, with those on their way, so that each round trip carried no more."""
-    monkeypatch.setattr(http_frames, "QUICK", 1000.0)
+    monkeypatch.setattr(http_frames, "QUICK_POST", 1000.0)
     async with gated() as (_server, gate, url):
         transport = await dial_http(url, limits=LIMITS)
         recorder = Recorder.of(transport)
@@ -546,7 +548,7 @@ async def test_senders_fill_the_next_body_while_one_is_on_its_way(monkeypatch: p
 @pytest.mark.asyncio_loop
 async def test_a_close_waits_while_bytes_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """It dropped the connection after ``close_timeout``."""
-    monkeypatch.setattr(http_frames, "QUICK", -1.0)
+    monkeypatch.setattr(http_frames, "QUICK_POST", -1.0)
     async with gated() as (server, gate, url):
         endings = Endings(server)
         transport = await dial_http(url, limits=LIMITS)
@@ -577,9 +579,9 @@ async def test_a_client_that_polls_and_is_paused_stays(monkeypatch: pytest.Monke
         await peer.emit("news")
         await until(lambda: recorder.messages)
         for posts in range(1, 5):
-            leap(monkeypatch, http_dial.PAUSED)
+            leap(monkeypatch, http_dial.SIGN_OF_LIFE_INTERVAL)
             await until(lambda posts=posts: len(gate.bodies) == posts)  # type: ignore[misc]
-        assert 4 * http_dial.PAUSED > connections.ABSENT and server.peers == (peer,)
+        assert 4 * http_dial.SIGN_OF_LIFE_INTERVAL > connections.ABSENT and server.peers == (peer,)
         await peer.emit("more news")
         transport.resume_receiving()
         await until(lambda: "more news" in recorder.texts[-1])
@@ -588,8 +590,8 @@ async def test_a_client_that_polls_and_is_paused_stays(monkeypatch: pytest.Monke
 
 async def test_an_aiohttp_server_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waited for ``close_timeout``, because it answered no more requests."""
-    monkeypatch.setattr(aiohttp_adapter, "WATCH", 0.02)
-    monkeypatch.setattr(http_dial, "LAST", 0.05)
+    monkeypatch.setattr(aiohttp_adapter, "LEFT_CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(http_dial, "LAST_POST_TIMEOUT", 0.05)
     server = Server(limits=Limits(close_timeout=1000.0))
     server.on("double", lambda number: 2 * number)
     async with AsyncExitStack() as left:

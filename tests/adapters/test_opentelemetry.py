@@ -25,7 +25,7 @@ from wsrpc.blocking import ClusterClient as BlockingClusterClient
 from wsrpc.errors import PeerNotFound
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
-from wsrpc_adapters.opentelemetry import MAX_CODES, SECONDS, instrument
+from wsrpc_adapters.opentelemetry import DURATION_BUCKETS, MAX_CODES, instrument
 
 CLIENT, SERVER = SpanKind.CLIENT, SpanKind.SERVER
 
@@ -146,7 +146,7 @@ async def test_each_call_has_one_span_on_each_side(event: str, call: Callable[[C
     for side, number in (("client", 1), ("server", len(handled))):
         points = telemetry.durations(side)
         assert sum(point.count for point in points) == number
-        assert {tuple(point.explicit_bounds) for point in points} == {SECONDS}
+        assert {tuple(point.explicit_bounds) for point in points} == {DURATION_BUCKETS}
         assert {(point.attributes or {})["rpc.method"] for point in points} == {event}
     assert telemetry.durations("client")[0].sum == pytest.approx(((out.end_time or 0) - (out.start_time or 0)) / 1e9)
 

@@ -111,7 +111,7 @@ PATIENT = """
 from wsrpc._server.quotas import shared_connections
 from wsrpc_adapters import _redis_tails
 
-shared_connections.ANSWER_TIMEOUT = _redis_tails.FIRST = 60.0
+shared_connections.ANSWER_TIMEOUT = _redis_tails.FIRST_LISTEN_TIMEOUT = 60.0
 """
 """On a busy machine, a program may listen only after its first log has begun. The log names its process in the next
 third of a lease, which here is longer than a test."""

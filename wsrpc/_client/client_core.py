@@ -29,7 +29,7 @@ from ..transport import Transport
 from .client_room import ClientRooms
 from .client_states import AT_REST, TABLE, ClientState, Input, after
 from .connection_waiters import ConnectionWaiters
-from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
+from .dialing import NO_CONNECTION, STILL_OPENING, Dialing, DialPlan
 from .reconnect_hooks import ReconnectHooks
 from .reconnect_policy import ReconnectSchedule
 from .user_command import UserCommand
@@ -128,7 +128,7 @@ class ClientCore(PeerOwner):
         if decided or (deadline is not None and ends_at is not None and deadline <= ends_at):
             await self.wait_connected()
             return
-        failure = (dialing or first_dialing).timeout_error(OPENING if self.state == "opening" else NOT_CONNECTED)
+        failure = (dialing or first_dialing).timeout_error(STILL_OPENING if self.state == "opening" else NO_CONNECTION)
         raise failure from failure.__cause__
 
     async def wait_connected(self) -> None:

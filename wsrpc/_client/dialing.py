@@ -21,8 +21,8 @@ from .reconnect_policy import Reconnect, ReconnectSchedule
 if TYPE_CHECKING:
     from .client_core import ClientCore
 
-NOT_CONNECTED = "no connection"
-OPENING = "the `open` handlers have not finished"
+NO_CONNECTION = "no connection"
+STILL_OPENING = "the `open` handlers have not finished"
 
 
 class DialPlan(Struct, frozen=True):
@@ -134,7 +134,7 @@ class Dialing:
         self._last_failure = error
         return self.schedule.delay_after_drop(error)
 
-    def timeout_error(self, why: str = NOT_CONNECTED) -> ConnectFailed:
+    def timeout_error(self, why: str = NO_CONNECTION) -> ConnectFailed:
         """Return the error for a `connect` whose time is over."""
         late = TimeoutError(f"{why} within connect_timeout={self._plan.timeout} s")
         failed = ConnectFailed(self.attempts, self._last_failure or late)
@@ -159,7 +159,7 @@ class Dialing:
 
     def _deadline_passed(self) -> None:
         """The time for the first connection is over, while its `open` handlers run."""
-        self._client.dialing_gave_up(self.timeout_error(OPENING))
+        self._client.dialing_gave_up(self.timeout_error(STILL_OPENING))
 
     async def _run(self, delay: float | None) -> None:
         try:

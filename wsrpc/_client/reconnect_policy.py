@@ -33,11 +33,11 @@ FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 407, 410, 414, 426, 431, 501,
 
 TRY_AGAIN_LATER = 10.0
 """Seconds to wait, at least, after a server has closed with 1013."""
-RESTART = 0.8
+LONGEST_RESTART_DELAY = 0.8
 """Longest delay, in seconds, after a server has closed with 1012: another worker serves meanwhile."""
-AT_ONCE = frozenset({CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
+REDIAL_AT_ONCE = frozenset({CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
 """Close codes after which the client dials without a delay: it has fresh credentials, or another connection is open."""
-SERVED = 1.0
+SHORTEST_SERVICE = 1.0
 """Seconds that a connection must last before its end with 1012 or 4411 is no failure, and before the count of failures
 restarts because a session has resumed.
 
@@ -144,7 +144,7 @@ class ReconnectSchedule:
         self._stable = reconnect.stable
         self._wait: Wait = reconnect.wait or wait_random_exponential(multiplier=reconnect.initial, max=reconnect.max)
         self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
-            multiplier=min(reconnect.initial, RESTART), max=reconnect.max
+            multiplier=min(reconnect.initial, LONGEST_RESTART_DELAY), max=reconnect.max
         )
         self.connected = False
         """Whether an attempt has succeeded."""
@@ -178,7 +178,7 @@ class ReconnectSchedule:
 
     def session_resumed(self) -> None:
         """The session has resumed on the connection, which then need not last as long."""
-        self._must_last = min(self._stable, SERVED)
+        self._must_last = min(self._stable, SHORTEST_SERVICE)
 
     def delay_after_drop(self, error: ConnectionLost) -> float | None:
         """Return the seconds until the next attempt after a drop. None if there shall be none.
@@ -188,8 +188,8 @@ class ReconnectSchedule:
         """
         lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
         self._opened_at = None
-        restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
-        at_once = error.code in AT_ONCE and lasted >= SERVED
+        restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SHORTEST_SERVICE
+        at_once = error.code in REDIAL_AT_ONCE and lasted >= SHORTEST_SERVICE
         self._count_from(0 if restarts or at_once or lasted >= self._must_last else self._failures)
         delay = self.delay_after_failure(error, self._wait_for_restart if restarts else self._wait)
         if (restarts or at_once) and delay is not None:

@@ -27,21 +27,21 @@ from .http_transport import HttpTransport
 TransportName = Literal["websocket", "http"]
 """Names of transports, for ``Client(transports=)``."""
 
-REMEMBERED = 60.0
+BLOCKED_TIME = 60.0
 """Seconds for which HTTP is dialed at once after WebSocket has failed. Then WebSocket is tried beside it."""
-LONGEST_REMEMBERED = 600.0
+LONGEST_BLOCKED_TIME = 600.0
 """Longest such time: it doubles with each failure."""
-SILENCE = 3.0
+SILENT_TIMEOUT = 3.0
 """Seconds without a message on a new WebSocket, after which HTTP is tried beside it. (A wsrpc server greets at once. If
 another server sends nothing, HTTP fails, and the WebSocket stays.)"""
-SLOW = 4.0
+SECOND_DIAL_DELAY = 4.0
 """Seconds after which the second transport is tried beside the first one: a proxy may swallow the opening request."""
-PASSES = 30.0
+PASSING_TIME = 30.0
 """Seconds from the first attempt after a WebSocket on which a message has arrived. In this time, the network counts as
 one that passes WebSockets: a thousand clients that return to a slow network must not dial twice as often."""
 NO_OBSTACLES = frozenset({401, 429})
 """Statuses of what has got the request, such as the server's framework. HTTP would get the same answer."""
-UNUSED = 5.0
+UNUSED_TIMEOUT = 5.0
 """Seconds after which a connection is dropped that should have replaced another one."""
 
 
@@ -73,15 +73,15 @@ class ChosenTransport:
         self._websocket: Any = None
         """The last WebSocket."""
         self._passes_until = 0.0
-        """See `PASSES`."""
+        """See `PASSING_TIME`."""
         self._blocked_until = 0.0
         """Until then, WebSocket is not dialed first."""
-        self._remembered = REMEMBERED
+        self._blocked_time = BLOCKED_TIME
         self._polls_until = 0.0
         """Until then, HTTP is dialed with responses that end, because others were held back."""
         self._ready: Ready | None = None
         self._silent: Any = None
-        """The last WebSocket, if nothing had arrived on it after `SILENCE` seconds."""
+        """The last WebSocket, if nothing had arrived on it after `SILENT_TIMEOUT` seconds."""
         self._trying: asyncio.Task[None] | None = None
         """Tries the other transport."""
 
@@ -104,10 +104,12 @@ class ChosenTransport:
             return await first()
         second = partial(self._dial_again, names[1], url, options)
         may_follow = _has_no_websockets if passes else _may_be_blocked
-        transport, failure = await first_opened(first, second, None if passes else SLOW, may_follow, _is_refused)
+        transport, failure = await first_opened(
+            first, second, None if passes else SECOND_DIAL_DELAY, may_follow, _is_refused
+        )
         name: TransportName = "http" if isinstance(transport, HttpTransport) else "websocket"
         if name != names[0] == "websocket":
-            self._block(url, f"no answer within {SLOW:g} s" if failure is None else named(failure))
+            self._block(url, f"no answer within {SECOND_DIAL_DELAY:g} s" if failure is None else named(failure))
         self._watch(transport, name, url, options)
         return transport
 
@@ -126,7 +128,7 @@ class ChosenTransport:
         transport = await dial_http(url, polls=polls, **options)
         carrier: Any = transport.info.underlying
         if carrier.polls and not polls:
-            self._polls_until = now + LONGEST_REMEMBERED
+            self._polls_until = now + LONGEST_BLOCKED_TIME
         return transport
 
     def _update_network(self, url: str) -> bool:
@@ -134,7 +136,7 @@ class ChosenTransport:
         last, self._websocket, silent, self._silent = self._websocket, None, self._silent, None
         now = asyncio.get_running_loop().time()
         if last is not None and last.traffic.messages_in:
-            self._passes_until, self._blocked_until, self._remembered = now + PASSES, 0.0, REMEMBERED
+            self._passes_until, self._blocked_until, self._blocked_time = now + PASSING_TIME, 0.0, BLOCKED_TIME
         elif silent is not None:
             self._block(url, "no message has arrived")
         if self.is_first():
@@ -143,8 +145,8 @@ class ChosenTransport:
 
     def _prefer_http(self) -> None:
         """Do so for a while, which is longer each time."""
-        self._blocked_until = asyncio.get_running_loop().time() + self._remembered
-        self._remembered = min(2 * self._remembered, LONGEST_REMEMBERED)
+        self._blocked_until = asyncio.get_running_loop().time() + self._blocked_time
+        self._blocked_time = min(2 * self._blocked_time, LONGEST_BLOCKED_TIME)
 
     def _block(self, url: str, why: str) -> None:
         self._prefer_http()
@@ -162,7 +164,7 @@ class ChosenTransport:
             return
         self._websocket = transport
         if loop.time() >= self._passes_until:
-            loop.call_later(SILENCE, self._try_http_if_silent, transport, url, options)
+            loop.call_later(SILENT_TIMEOUT, self._try_http_if_silent, transport, url, options)
 
     async def _try_websocket(self, http: HttpTransport, url: str, options: dict[str, Any]) -> None:
         loop, trying = asyncio.get_running_loop(), self._trying
@@ -222,7 +224,7 @@ class ChosenTransport:
                 self._ready = None
                 ready.transport.abort()
 
-        ready.loop.call_later(UNUSED, drop)
+        ready.loop.call_later(UNUSED_TIMEOUT, drop)
 
 
 async def _try_messages(websocket: Transport) -> None:
@@ -235,7 +237,7 @@ async def _try_messages(websocket: Transport) -> None:
     connection.start_receiving(lambda payload, text: arrived.set(), ignore_end)
     connection.send_control(Probe())
     try:
-        await asyncio.wait_for(arrived.wait(), UNUSED)
+        await asyncio.wait_for(arrived.wait(), UNUSED_TIMEOUT)
     except BaseException:
         websocket.abort()
         raise

@@ -31,15 +31,15 @@ from .http_transport import HttpTransport
 
 T = TypeVar("T")
 
-HELD_BACK = 1.5
+HELD_BACK_TIMEOUT = 1.5
 """Seconds without the first bytes of a response that goes on, after which one that ends is asked for, too. If its bytes
 arrive first, a proxy holds back those of the other one. (Otherwise, the network or the server was slow.)"""
-PAUSED = 4.0
+SIGN_OF_LIFE_INTERVAL = 4.0
 """Seconds between two signs of life while the user does not want to receive. (Servers wait for 10 s.)"""
-LAST = 1.0
+LAST_POST_TIMEOUT = 1.0
 """Seconds in which the last POST has to go through, which confirms the server's Close frame. (aiohttp's server does not
 answer requests on idle connections while it ends, and would wait for this one.)"""
-LARGEST_BODY = 64 * 1024
+LARGEST_REFUSAL = 64 * 1024
 """Maximum bytes of a refusal's body that are read."""
 
 
@@ -85,7 +85,7 @@ async def dial_http(
 
         if polls:
             return await open_carrier(True)
-        transport, _ = await first_opened(partial(open_carrier, False), partial(open_carrier, True), HELD_BACK)
+        transport, _ = await first_opened(partial(open_carrier, False), partial(open_carrier, True), HELD_BACK_TIMEOUT)
         return transport
 
     request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None, unix=unix)
@@ -153,7 +153,7 @@ class HttpCarrier:
             self._response.close()
         self._response = response = await self._session.post(self._url, headers=headers, **self._options)
         if response.status != 200:
-            body = (await response.content.read(LARGEST_BODY)).decode(errors="replace")
+            body = (await response.content.read(LARGEST_REFUSAL)).decode(errors="replace")
             raise HandshakeRejected(response.status, body, joined_headers(response.headers))
 
     async def _close(self) -> None:
@@ -184,7 +184,7 @@ class HttpCarrier:
             await _repeated(partial(self._receive, headers))
 
     async def _wait_readable(self) -> None:
-        while not await happens(self._transport.readable, PAUSED):
+        while not await happens(self._transport.readable, SIGN_OF_LIFE_INTERVAL):
             self._transport.send_nothing()  # or the server would wait for a poll in vain, and end the connection
 
     async def _post(self) -> None:
@@ -203,9 +203,9 @@ class HttpCarrier:
 
     async def _post_once(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
         """Send a POST. Return the status and the text of its response."""
-        async with asyncio.timeout(LAST if self._transport.close_received else None):
+        async with asyncio.timeout(LAST_POST_TIMEOUT if self._transport.close_received else None):
             async with self._session.post(self._url, data=body, headers=headers, **self._options) as response:
-                return response.status, (await response.content.read(LARGEST_BODY)).decode(errors="replace")
+                return response.status, (await response.content.read(LARGEST_REFUSAL)).decode(errors="replace")
 
     async def _wait_over(self) -> None:
         with suppress(asyncio.CancelledError):

@@ -1,7 +1,7 @@
 """Frames of a connection that HTTP requests carry: `FramesOut` has those that wait to be sent, `FramesIn` parses.
 
-A frame is a byte with the kind, four bytes with the length, and the payload. A message that is longer than `PIECE`
-travels in several frames, of which all but the last have the bit `MORE`.
+A frame is a byte with the kind, four bytes with the length, and the payload. A message that is longer than
+`LARGEST_FRAME` travels in several frames, of which all but the last have the bit `MORE`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ TRANSPORT, CONNECTION, NUMBER = "wsrpc-transport", "wsrpc-connection", "wsrpc-nu
 """Names of headers: how the response carries what is sent, the id of a connection, and the number of a request."""
 NO_ROOM = 425
 """Status of the response to a POST that must be sent again. (Proxies answer 503 or 429 themselves.)"""
-HEAD = Struct(">BI")
+FRAME_HEAD = Struct(">BI")
 """The kind of a frame, and the length of its payload."""
 TEXT, BINARY, CLOSE, PING, PONG, OPENED, NOTHING = range(7)
 """Kinds of frames. `OPENED` is the first one of a server, with the id of the connection. `NOTHING` shows that the
 connection works."""
 MORE = 0x80
 """Bit of the kind of a data frame: the message continues in the next data frame."""
-PIECE = 32 * 1024
+LARGEST_FRAME = 32 * 1024
 """Maximum bytes of the payload of a frame, and about those of the first body that carries what is sent."""
-MOST = 256 * 1024
+LARGEST_POST = 256 * 1024
 """About the maximum bytes of a later body: they double while bodies go through quickly. (nginx accepts 1 MiB.)"""
-QUICK = 1.0
+QUICK_POST = 1.0
 """Seconds within which such a body has gone through. While a body is on its way, nothing shows that it moves."""
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
-    return HEAD.pack(kind, len(payload)) + payload
+    return FRAME_HEAD.pack(kind, len(payload)) + payload
 
 
 async def happens(event: asyncio.Event, seconds: float) -> bool:
@@ -56,7 +56,7 @@ class FramesOut:
         """Number of bytes that were added."""
         self.messages = 0
         """Number of messages that were added."""
-        self.body_limit = PIECE
+        self.body_limit = LARGEST_FRAME
         """About the maximum bytes of the next body."""
         self._waiting: deque[bytes] = deque()
         self._body = 0
@@ -87,9 +87,9 @@ class FramesOut:
         """Add the frames of a message, or of a piece of one."""
         kind, at = TEXT if text else BINARY, 0
         self.messages += last
-        while len(payload) - at > PIECE:
-            self.add(kind | MORE, payload[at : at + PIECE])
-            at += PIECE
+        while len(payload) - at > LARGEST_FRAME:
+            self.add(kind | MORE, payload[at : at + LARGEST_FRAME])
+            at += LARGEST_FRAME
         self.add(kind if last else kind | MORE, payload[at:] if at else payload)
 
     def answer(self, ping: bytes) -> None:
@@ -111,10 +111,10 @@ class FramesOut:
 
     def carried(self, now: float) -> None:
         """Record that the body was sent."""
-        if now - self._popped_at > QUICK:
-            self.body_limit = max(self.body_limit // 2, PIECE)
+        if now - self._popped_at > QUICK_POST:
+            self.body_limit = max(self.body_limit // 2, LARGEST_FRAME)
         elif self._body >= self.body_limit:
-            self.body_limit = min(self.body_limit * 2, MOST)
+            self.body_limit = min(self.body_limit * 2, LARGEST_POST)
         self.unconfirmed -= self._body
         self._body = 0
 
@@ -126,7 +126,7 @@ class FramesOut:
 
 
 class FrameTooLong(Exception):
-    """A frame has more than `PIECE` bytes."""
+    """A frame has more than `LARGEST_FRAME` bytes."""
 
 
 class FramesIn:
@@ -149,12 +149,12 @@ class FramesIn:
         self.read += len(data)
         data, at = self._rest + data, 0
         self._rest = b""
-        while len(data) - at >= HEAD.size:
-            kind, size = HEAD.unpack_from(data, at)
-            if size > PIECE:
+        while len(data) - at >= FRAME_HEAD.size:
+            kind, size = FRAME_HEAD.unpack_from(data, at)
+            if size > LARGEST_FRAME:
                 raise FrameTooLong(f"a frame with {size} bytes")
-            if len(data) - at < HEAD.size + size:
+            if len(data) - at < FRAME_HEAD.size + size:
                 break
-            at += HEAD.size + size
+            at += FRAME_HEAD.size + size
             yield kind, data[at - size : at]
         self._rest = data[at:]

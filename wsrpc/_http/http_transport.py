@@ -20,10 +20,10 @@ from ..transport import ConnectionInfo, Receiver, Traffic
 from .http_frames import (
     BINARY,
     CLOSE,
+    LARGEST_FRAME,
     MORE,
     NOTHING,
     OPENED,
-    PIECE,
     PING,
     PONG,
     TEXT,
@@ -133,7 +133,7 @@ class HttpTransport:
         """The unsent bytes above which senders wait. On a client whose bodies have grown, there is room for the next
         one, because each body waits for the answer to the last one."""
         body = self._out.body_limit
-        return max(self._limits.high_water_bytes, body if self._dialed and body > PIECE else 0)
+        return max(self._limits.high_water_bytes, body if self._dialed and body > LARGEST_FRAME else 0)
 
     def flush(self) -> None:
         """Do nothing, because carriers take what is sent in the next turn of the event loop."""

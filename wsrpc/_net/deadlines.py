@@ -13,9 +13,9 @@ from typing import Any
 
 EMPTY_CONTEXT = contextvars.Context()
 """Context of the timer. The context of a connection would keep the objects in its context variables alive."""
-LONGEST_CLOSE = 12
+MOST_GRANTS = 12
 """How often ``close_timeout`` is granted while bytes leave; see `Limits.close_timeout`."""
-NO_MESSAGE = 256
+LARGEST_CLOSING = 256
 """More bytes than a Close frame and a ping take, also with TLS."""
 
 
@@ -28,8 +28,8 @@ def bytes_leave(undelivered: tuple[int, ...], acknowledged: bool) -> bool:
         acknowledged: whether the remote peer has acknowledged messages meanwhile. (If there is a proxy, the remote
             system is the system of the proxy, which may hold much before a slow network.)
     """
-    leave = acknowledged or NO_MESSAGE < undelivered[-2] > undelivered[-1]
-    return leave and len(undelivered) <= LONGEST_CLOSE
+    leave = acknowledged or LARGEST_CLOSING < undelivered[-2] > undelivered[-1]
+    return leave and len(undelivered) <= MOST_GRANTS
 
 
 class Deadlines:

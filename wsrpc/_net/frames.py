@@ -30,7 +30,7 @@ MASKED = 0x80
 MASKS = 64
 """Number of masking keys that are made together, from random bytes of the operating system."""
 
-LEAST = 2
+FRAME_OVERHEAD = 2
 """Bytes that every message counts for besides its payload, so that empty messages count, too. No frame is smaller."""
 
 COPIED = 4096
@@ -149,7 +149,7 @@ class FrameWriter(ABC):
         else:
             frames.append(heads[size] if size < 126 else _header(TEXT if text else BINARY, 0, size))
             frames.append(payload)
-        self.unwritten = unwritten = self.unwritten + size + LEAST
+        self.unwritten = unwritten = self.unwritten + size + FRAME_OVERHEAD
         if unwritten >= self._piece:
             self._write_piece()
         elif not (self.in_read or self._scheduled):
@@ -165,7 +165,7 @@ class FrameWriter(ABC):
             self._frames.append(payload)
         if first < FIN or first & CONTROL:
             self._sent -= 1  # it does not end a message
-        self.unwritten += len(payload) + LEAST
+        self.unwritten += len(payload) + FRAME_OVERHEAD
         if self.unwritten >= self._piece:
             self._write_piece()
         elif not (self.in_read or self._scheduled):

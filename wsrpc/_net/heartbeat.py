@@ -32,16 +32,16 @@ from .._base.closing import CloseCode
 from .._base.scheduler import Timer, Timers
 from ..limits import Limits
 
-CLOSELY = 0.5
+LONGEST_CHECK_INTERVAL = 0.5
 """Maximum seconds between two checks of a backlog."""
 
-STEPS = 2**8
+GRID_STEPS = 2**8
 """An interval has at least so many times at which pings are sent."""
 
-SOONER = 5.0
+SHORTEST_PING_TIME = 5.0
 """Least seconds to which the interval and the timeout are shortened while something waits for the remote peer."""
 
-BUFFERS = 16 * 1024 * 1024
+BUFFERED_BYTES = 16 * 1024 * 1024
 """Bytes that buffers between this side and a slow reader can hold. (The buffers of Linux grow to 10 MiB.)"""
 
 
@@ -136,7 +136,7 @@ class Heartbeat:
         self._step = 0.0
         """Seconds between these times: a power of 2, so that connections with other intervals share them."""
         if self._interval is not None:
-            self._step = math.ldexp(1 / STEPS, math.frexp(self._interval)[1] - 1)
+            self._step = math.ldexp(1 / GRID_STEPS, math.frexp(self._interval)[1] - 1)
             # Connections that were opened together should not always send their pings at the same time.
             self._interval *= random.uniform(0.9, 1.0)
         self._tick = self._interval
@@ -253,10 +253,10 @@ class Heartbeat:
         self._written = self._output.written
         # Asking the system would take a tenth of the time of a ping.
         backlog = 0 if all_arrived else self._output.backlog()
-        self._progress = Progress(self._output, now, backlog, BUFFERS)
+        self._progress = Progress(self._output, now, backlog, BUFFERED_BYTES)
         if self._incoming is not None:
             self._seen = self._incoming.bytes
-            self._enough = self._seen + BUFFERS + self._incoming.largest
+            self._enough = self._seen + BUFFERED_BYTES + self._incoming.largest
         if self._progress.behind or self._interval >= self._timeout:
             self._watch_later(now)
         else:  # the response has nearly always arrived by then, so one timer for each ping is enough
@@ -362,10 +362,10 @@ class StallWatch:
 
 
 def sooner(seconds: float) -> float:
-    """Return a quarter of a time, but not less than `SOONER` seconds, if the time is longer."""
-    return min(seconds, max(seconds / 4, SOONER))
+    """Return a quarter of a time, but not less than `SHORTEST_PING_TIME` seconds, if the time is longer."""
+    return min(seconds, max(seconds / 4, SHORTEST_PING_TIME))
 
 
 def closely(limit: float) -> float:
     """Return the seconds between two checks of a backlog that may make no progress for ``limit`` seconds."""
-    return min(CLOSELY, limit / 8)
+    return min(LONGEST_CHECK_INTERVAL, limit / 8)

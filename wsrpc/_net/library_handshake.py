@@ -69,7 +69,7 @@ class OfferedCompression(ClientPerMessageDeflateFactory):
         return self.agreed
 
 
-END = b"\r\n\r\n"
+HEAD_END = b"\r\n\r\n"
 
 
 class Head:
@@ -79,7 +79,7 @@ class Head:
 
     def __init__(self) -> None:
         self._last = b""
-        """The last bytes that arrived, which may be the beginning of `END`."""
+        """The last bytes that arrived, which may be the beginning of `HEAD_END`."""
         self.complete = False
         self.size = 0
         """Bytes of the head that have arrived."""
@@ -89,10 +89,10 @@ class Head:
         if self.complete:
             return b"", data
         known = self._last + data
-        end = known.find(END)
+        end = known.find(HEAD_END)
         self.complete = end >= 0
-        size = end + len(END) - len(self._last) if self.complete else len(data)
-        self._last = known[1 - len(END) :]
+        size = end + len(HEAD_END) - len(self._last) if self.complete else len(data)
+        self._last = known[1 - len(HEAD_END) :]
         self.size += size
         return data[:size], data[size:]
 
@@ -161,9 +161,9 @@ def library_answer(request: Request, handshake: Handshake) -> tuple[Response, Ex
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Of RFC 6455, section 1.3."""
 
-CONNECTION = (["Upgrade"], ["keep-alive, Upgrade"], ["upgrade"])
+CONNECTION_VALUES = (["Upgrade"], ["keep-alive, Upgrade"], ["upgrade"])
 """Values that clients and proxies send. Most browsers send the first, and Firefox sends the second."""
-KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+KEY_PATTERN = re.compile(r"[A-Za-z0-9+/]{22}==")
 """Sixteen bytes in base64."""
 
 
@@ -179,10 +179,10 @@ def plain_answer(handshake: Handshake) -> list[tuple[str, str]] | None:
         handshake.compression
         or handshake.answered_subprotocol is not None
         or values("Upgrade") != ["websocket"]
-        or values("Connection") not in CONNECTION
+        or values("Connection") not in CONNECTION_VALUES
         or values("Sec-WebSocket-Version") != ["13"]
         or len(keys) != 1
-        or KEY.fullmatch(keys[0]) is None
+        or KEY_PATTERN.fullmatch(keys[0]) is None
         or len(values("Origin")) > 1
         or values("Sec-WebSocket-Protocol")
     ):

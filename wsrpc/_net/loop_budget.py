@@ -28,20 +28,20 @@ def shared(loop: Any, create: Callable[..., T], *arguments: object) -> T:
     return found
 
 
-READ = 16 * 1024
+SMALL_READ = 16 * 1024
 """Maximum number of bytes of one read while messages are small. (asyncio reads up to 256 KiB, which can be ten thousand
 small messages. Other connections would wait noticeably for a few connections that send without a pause.)"""
 
-READ_OF_LARGE = 128 * 1024
+LARGEST_READ = 128 * 1024
 """Maximum number of bytes of one read of large messages."""
 
 IN_ONE_READ = 64
 """Number of large messages for which one read has room."""
 
-MUCH = 4 * 1024
+BUDGETED_READ = 4 * 1024
 """Minimum number of bytes of a read that spends a part of the `LoopBudget`. (64 small requests have half as many.)"""
 
-AT_ONCE = 0.002
+TURN_BUDGET = 0.002
 """Seconds of each turn for expensive work. (Less would not make turns shorter: one read that is full of requests takes
 as long.)"""
 
@@ -49,13 +49,13 @@ as long.)"""
 def next_read(size: int, messages: int) -> int:
     """Return the maximum number of bytes to read next, after ``size`` bytes that completed ``messages`` messages.
 
-    The number is large enough for about 64 messages of the same size. It is a power of two, from `READ` (16 KiB) to 128
-    KiB. A read has a cost of its own, regardless of the number of bytes.
+    The number is large enough for about 64 messages of the same size. It is a power of two, from `SMALL_READ` (16 KiB)
+    to 128 KiB. A read has a cost of its own, regardless of the number of bytes.
     """
     wanted = size * IN_ONE_READ // (messages or 1)
-    if wanted < 2 * READ:
-        return READ
-    return min(1 << (wanted.bit_length() - 1), READ_OF_LARGE)
+    if wanted < 2 * SMALL_READ:
+        return SMALL_READ
+    return min(1 << (wanted.bit_length() - 1), LARGEST_READ)
 
 
 class Loop(Protocol):
@@ -75,7 +75,7 @@ class LoopBudget:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._remaining = AT_ONCE
+        self._remaining = TURN_BUDGET
         self._renewing = False
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
@@ -98,7 +98,7 @@ class LoopBudget:
 
     def _renew(self) -> None:
         self._renewing = False
-        self._remaining = AT_ONCE
+        self._remaining = TURN_BUDGET
         while self._waiting and self._remaining > 0:
             seconds, callback = self._waiting.popleft()
             self._spend(seconds)

@@ -22,11 +22,11 @@ from .._base.logs import logger
 from ..limits import Limits
 from ..transport import Receiver, Traffic
 from .asyncio_privates import limit_read, release_transport
-from .deadlines import NO_MESSAGE, Deadlines, bytes_leave
+from .deadlines import LARGEST_CLOSING, Deadlines, bytes_leave
 from .delivery import Delivery
 from .frames import CONTROL, FIN, PING, PONG, RESERVED, FrameReader
 from .heartbeat import Heartbeat
-from .loop_budget import MUCH, READ, loop_budget_of, next_read, shared
+from .loop_budget import BUDGETED_READ, SMALL_READ, loop_budget_of, next_read, shared
 from .websocket_output import OpeningResult, WebSocketOutput
 
 
@@ -147,7 +147,7 @@ class WebSocketTransport:
         await asyncio.shield(self._over)
 
     def abort(self) -> None:
-        if self._closing and self._ended is None and (left := self._output.undelivered()) > NO_MESSAGE:
+        if self._closing and self._ended is None and (left := self._output.undelivered()) > LARGEST_CLOSING:
             level = logging.WARNING if self._output.client else logging.INFO  # any client can cause it on a server
             logger.log(level, "%d bytes were not sent before the end of %r", left, self)
         self._reader.ignore_rest()
@@ -247,7 +247,7 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
         lost: Callable[[Exception | None], None] | None = None,
     ) -> None:
         super().__init__(tcp, opened, limits, lost)
-        self._limit_read(READ)
+        self._limit_read(SMALL_READ)
         tcp.set_protocol(self)
 
     # ------------------------------------------------------------ one read
@@ -255,7 +255,7 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader, receiver = self._reader, self._delivery.receiver
         size, messages = len(data), reader.messages
-        started = asyncio.get_running_loop().time() if size >= MUCH else 0.0
+        started = asyncio.get_running_loop().time() if size >= BUDGETED_READ else 0.0
         self._output.in_read = True
         reader.bytes += size
         try:
@@ -270,7 +270,7 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
             receiver.read_ended()
         # A read of the maximum size is most likely followed by more of the same burst.
         self._output.release(in_burst=size >= self._read_size)
-        if size >= MUCH:
+        if size >= BUDGETED_READ:
             self._limit_read(next_read(size, messages))
             self._large_read(asyncio.get_running_loop().time() - started)
 

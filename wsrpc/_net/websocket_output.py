@@ -22,7 +22,7 @@ from .frames import CLOSE, FIN, PING, PONG, FrameWriter
 
 RSV1 = 0x40
 """Marks the first frame of a compressed message."""
-UNSENT = 128 * 1024
+LARGEST_UNSENT = 128 * 1024
 """Bytes that the operating system accepts before it has sent earlier bytes. By default, Linux accepts up to 4 MiB. On a
 slow network, everything else would wait behind them, pings too, and the high-water mark would be reached only then.
 (Linux asks for more at half of this number. With less, a busy event loop could not keep a fast network busy.)"""
@@ -83,7 +83,7 @@ class WebSocketOutput(FrameWriter):
             # With Nagle's algorithm, a message waits up to 40 ms for the acknowledgement of the one before. asyncio
             # turns it off only if the socket's ``proto`` is TCP, as `socket.create_server` and uvicorn do not set it.
             set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            set_option(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+            set_option(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, LARGEST_UNSENT)
 
     def shut(self) -> None:
         """Send no further messages."""

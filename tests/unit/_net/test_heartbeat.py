@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from wsrpc import Limits
-from wsrpc._net.heartbeat import BUFFERS, Heartbeat, StallWatch
+from wsrpc._net.heartbeat import BUFFERED_BYTES, Heartbeat, StallWatch
 
 LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall_timeout=3.0)
 CLOSELY = 0.5
@@ -205,16 +205,16 @@ async def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped(
     line.full = True
     line.send(100_000)
     await to_ping(line)
-    line.send(1000 * BUFFERS)
+    line.send(1000 * BUFFERED_BYTES)
     for _ in range(16):  # what is before the ping, then as much as buffers may hold
         await asyncio.sleep(3)
         assert line.dropped is None
-        line.take(100_014 + BUFFERS // 16)
+        line.take(100_014 + BUFFERED_BYTES // 16)
     passed = line.time()
     while line.dropped is None:
         assert line.time() < passed + 4 + CLOSELY
         await asyncio.sleep(0.1)
-        line.take(BUFFERS // 16)
+        line.take(BUFFERED_BYTES // 16)
     assert line.dropped[1] == 1011
 
 
@@ -282,7 +282,7 @@ async def test_a_connection_that_brings_ever_more_and_no_answer_is_dropped() -> 
     while line.dropped is None:
         incoming.bytes += 100_000
         await asyncio.sleep(CLOSELY)
-    enough = BUFFERS + incoming.largest + 100_000 * 4 / CLOSELY
+    enough = BUFFERED_BYTES + incoming.largest + 100_000 * 4 / CLOSELY
     assert enough - 200_000 <= incoming.bytes - begun <= enough + 200_000
 
 

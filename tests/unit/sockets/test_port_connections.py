@@ -22,7 +22,7 @@ from waiting import until
 from websockets.utils import accept_key
 
 from wsrpc import Handshake, Limits, Peer, Server
-from wsrpc._net.loop_budget import AT_ONCE
+from wsrpc._net.loop_budget import TURN_BUDGET
 from wsrpc._net.serving.listener import listen
 from wsrpc._net.serving.port_connections import HANDSHAKE
 from wsrpc.types import WebSocketTransport
@@ -199,7 +199,7 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
                 await asyncio.sleep(0)
             for each in sockets:
                 each.sendall(request[-2:])
-            assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
+            assert await most_in_a_turn(lambda: len(asked)) <= round(TURN_BUDGET / HANDSHAKE)
             await until(lambda: len(server.peers) == CROWD)
         await until(lambda: not server.peers)
 

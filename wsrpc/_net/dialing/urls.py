@@ -19,7 +19,7 @@ PROXIES_FOR = {
 }
 """Schemes of the proxies in the environment, of which the first is used."""
 
-UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x20\x7f]")
 """Characters that would end the request line, or add a header."""
 
 LONGEST_SHOWN = 200
@@ -56,7 +56,7 @@ def check_url(url: object, *, tls: bool) -> None:
     """
     if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
         raise BadURL(f"a URL begins with ws:// or wss:// and names a host, got {shown_url(url)}")
-    if UNSENDABLE.search(url):
+    if CONTROL_CHARACTERS.search(url):
         raise BadURL(f"a URL has no spaces or control characters: percent-encode them, in {shown_url(url)}")
     _check_parts(url, "a URL")
     if "," in urlsplit(url).netloc:

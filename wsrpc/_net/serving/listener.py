@@ -23,7 +23,7 @@ BACKLOG = 1024
 """Connections that the operating system accepts in advance. (With asyncio's default of 100, most of many clients that
 reconnect at once would wait a second or more, until TCP tries again.)"""
 
-ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
+ACCEPTED_PER_TURN = 4 if sys.platform != "win32" else BACKLOG
 """The ``backlog`` of asyncio, which is also the number of connections that asyncio accepts in one turn. (On Windows,
 asyncio accepts one connection at a time, and the backlog of a listening port cannot be changed.)"""
 
@@ -138,7 +138,7 @@ async def listen(
         return connection
 
     loop = asyncio.get_running_loop()
-    options: dict[str, Any] = {"ssl": ssl, "backlog": ACCEPTED}
+    options: dict[str, Any] = {"ssl": ssl, "backlog": ACCEPTED_PER_TURN}
     if ssl is not None:
         options["ssl_handshake_timeout"] = limits.open_timeout
     if unix is not None:
@@ -149,7 +149,7 @@ async def listen(
     else:
         options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
         server = await loop.create_server(create, **options)
-    if ACCEPTED < BACKLOG:
+    if ACCEPTED_PER_TURN < BACKLOG:
         for listening in server.sockets:
             if listening.fileno() >= 0:  # an event loop may have other sockets than the operating system
                 _lengthen_backlog(listening)

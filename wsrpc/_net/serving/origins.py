@@ -37,11 +37,11 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 OWN_SITES = ("same-origin", "none")
 """Values of ``Sec-Fetch-Site`` if the page is of the own host, or the user has typed the URL."""
-UNNAMED = "a GET without Origin needs another Host, or the header 'Sec-Fetch-Site: none', which no page can set\n"
+NO_ORIGIN = "a GET without Origin needs another Host, or the header 'Sec-Fetch-Site: none', which no page can set\n"
 
 WEB = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?")
 """The origin of a web page: scheme, host, and the port unless it is the scheme's default."""
-OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
+OTHER_SCHEME = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
 """The origin of a browser extension or an application."""
 
 
@@ -96,7 +96,7 @@ class OriginRule:
         if origin is None:
             if (origin := self._implied_origin(handshake)) is None:
                 return
-            handshake, body = copy(handshake), UNNAMED
+            handshake, body = copy(handshake), NO_ORIGIN
             handshake.origin = origin
         if self._function is not None:
             allowed = self._function(handshake)
@@ -150,7 +150,7 @@ def _canonical(origin: str) -> str | None:
     if found := WEB.fullmatch(origin):
         scheme, host, port = found[1], found[2], int(found[3] or DEFAULT_PORTS[found[1]])
         return f"{scheme}://{host}" if port == DEFAULT_PORTS[scheme] else f"{scheme}://{host}:{port}"
-    return origin if origin == "null" or OTHER.fullmatch(origin) else None
+    return origin if origin == "null" or OTHER_SCHEME.fullmatch(origin) else None
 
 
 def _own_origins(host: str, is_secure: bool) -> list[str]:

@@ -12,7 +12,7 @@ UNIX = "unix"
 
 Address = tuple[str, int] | None
 
-ENTRY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?")
+ADDRESS_AND_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?")
 """An address with or without a port. An IPv6 address is in brackets if it has a port."""
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::\d{1,5})?")
 ZONE = re.compile(r"[A-Za-z0-9._~-]{1,32}")
@@ -109,6 +109,6 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 def _entry(text: str) -> tuple[str, int] | None:
     """Return the address and port of an entry of ``X-Forwarded-For``. The port is 0 if the entry has none."""
     address, port = _address(text), "0"
-    if address is None and (found := ENTRY.fullmatch(text)):
+    if address is None and (found := ADDRESS_AND_PORT.fullmatch(text)):
         address, port = _address(found[1] or found[2] or ""), found[3] or "0"
     return None if address is None or int(port) > 65535 else (str(address), int(port))
