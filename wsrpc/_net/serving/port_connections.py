@@ -82,7 +82,7 @@ for another turn, which costs more.
 class AcceptedConnection(asyncio.Protocol):
     """Protocol of an accepted connection until its request is answered. It reads only the request."""
 
-    __slots__ = ("__weakref__", "_early", "_library", "_port", "head", "is_head", "tcp")
+    __slots__ = ("__weakref__", "_library", "_port", "early", "head", "is_head", "tcp")
 
     tcp: asyncio.Transport
 
@@ -93,18 +93,13 @@ class AcceptedConnection(asyncio.Protocol):
         self._library: ServerProtocol | None = None
         """Parses the request if it is not plain."""
         self.head = Head()
-        self._early = b""
+        self.early = b""
         """Bytes that arrived after the request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tcp: Any = transport  # asyncio's annotation is too general
         self.tcp = tcp
         self._port.add(self)
-
-    def pop_early(self) -> bytes:
-        """Remove and return the bytes that arrived after the request."""
-        early, self._early = self._early, b""
-        return early
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._port.remove(self.tcp)
@@ -118,7 +113,7 @@ class AcceptedConnection(asyncio.Protocol):
             data, self.is_head = as_get
         data, early = self.head.split(data)
         if early:  # keep these bytes, and pause reading, so that at most one read is kept
-            self._early += early
+            self.early += early
             self.tcp.pause_reading()
         if not data:
             return
@@ -327,8 +322,8 @@ class PortConnections:
         rest = self._accept(opened_connection, handshake)
         # Not before: until the transport is started, messages are kept in memory, where compressed messages may take a
         # thousand times as many bytes as on the network.
-        if early := connection.pop_early():
-            opened_connection.data_received(early)
+        if connection.early:
+            opened_connection.data_received(connection.early)
         return rest
 
     def refuse(self, tcp: asyncio.Transport, answer: bytes) -> None:
