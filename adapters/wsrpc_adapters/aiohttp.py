@@ -289,24 +289,16 @@ async def dial(
     async def attempt(request: DialRequest) -> WebSocketTransport:
         upgrade = ClientUpgrade(request, limits=limits, compression=compression)
         if session is not None:
-            return await _dial(session, request.url, upgrade, ssl, proxy)
+            return await _dial(session, request.url, upgrade, ssl, request.proxy)
         # Not `trust_env=True`: aiohttp would also read ~/.netrc. It would send the host's entry to any port, or refuse
         # to dial because of `auth=`.
-        through = aiohttp_proxy(request, request.url, proxy)
+        through = aiohttp_proxy(request, request.url, request.proxy)
         connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
         async with aiohttp.ClientSession(connector=connector) as own:
             return await _dial(own, request.url, upgrade, ssl, through)
 
-    request = DialRequest(
-        url,
-        headers=headers,
-        subprotocols=subprotocols,
-        proxy=proxy,
-        tls=ssl is not None,
-        unix=unix,
-    )
+    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None, unix=unix)
     if unix is not None:
-        proxy = None  # a proxy of the environment is for hosts
         if session is not None:
             raise BadURL("give unix= or session=, not both: its connector may be an aiohttp.UnixConnector(path)")
         if url.startswith("wss:"):

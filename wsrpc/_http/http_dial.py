@@ -73,7 +73,7 @@ async def dial_http(
     limits = limits or DEFAULT_LIMITS
 
     async def attempt(request: DialRequest) -> HttpTransport:
-        through = aiohttp_proxy(request, "http" + request.url.removeprefix("ws"), proxy)
+        through = aiohttp_proxy(request, "http" + request.url.removeprefix("ws"), request.proxy)
         given = {"User-Agent": USER_AGENT, **request.headers}
         sending: dict[str, Any] = {"ssl": ssl or True, "proxy": through, "allow_redirects": False}
 
@@ -89,8 +89,6 @@ async def dial_http(
         return transport
 
     request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None, unix=unix)
-    if unix is not None:
-        proxy = None  # a proxy of the environment is for hosts
     return await dial_within(limits.open_timeout, request, attempt)
 
 

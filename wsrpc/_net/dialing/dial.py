@@ -67,7 +67,7 @@ async def dial(
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
         opening = ClientOpening(request, limits, compression=compression)
-        through, request.through = proxy_for(request.url, proxy)
+        through, request.through = proxy_for(request.url, request.proxy)
         try:
             await connect(
                 lambda: opening, opening.uri, ssl=ssl, proxy=through, unix=unix, reached=request.restart_timeout
@@ -84,16 +84,7 @@ async def dial(
                 exc.filename = os.fspath(unix)
             raise
 
-    request = DialRequest(
-        url,
-        headers=headers,
-        subprotocols=subprotocols,
-        proxy=proxy,
-        tls=ssl is not None,
-        unix=unix,
-    )
-    if unix is not None:
-        proxy = None  # a proxy of the environment is for hosts
+    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None, unix=unix)
     return await dial_within(limits.open_timeout, request, attempt)
 
 

@@ -28,10 +28,11 @@ class DialRequest:
     """Request of an opening handshake, made from the arguments of a `Dial` function.
 
     ``url`` does not include user information. ``headers`` contains the user information as HTTP Basic authentication,
-    unless the argument ``headers`` already had an Authorization header. All values have been checked, so that no
-    library has to quote them in an error. A `Dial` function may set ``through`` to a text that names the proxy which
-    it uses, without its password: errors quote it. After each step, such as the TLS handshake, it may call
-    ``restart_timeout``: on a far network, all steps take longer than the time after which a dead server is given up.
+    unless the argument ``headers`` already had an Authorization header. ``proxy`` is None for a Unix socket, because a
+    proxy of the environment is for hosts. All values have been checked, so that no library has to quote them in an
+    error. A `Dial` function may set ``through`` to a text that names the proxy which it uses, without its password:
+    errors quote it. After each step, such as the TLS handshake, it may call ``restart_timeout``: on a far network, all
+    steps take longer than the time after which a dead server is given up.
 
     Args:
         url: as for `dial`.
@@ -66,6 +67,7 @@ class DialRequest:
         self.subprotocols: Sequence[str] = list(subprotocols or ())
         self.url = url
         self.unix = unix
+        self.proxy = proxy if unix is None else None
         self.through = ""
         self.restart_timeout: Callable[[], None]
         user, at, _ = urlsplit(url).netloc.rpartition("@")
