@@ -222,16 +222,11 @@ class Application:
             await answer(IS_A_WEBSOCKET, request, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            event = await receive()
-            if event["type"] == "lifespan.startup":
-                servers_in_use.add(self._server)
-                await self._server.open()
-                await send({"type": "lifespan.startup.complete"})
-            elif event["type"] == "lifespan.shutdown":
-                await self._server.close()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        await receive()  # lifespan.startup
+        async with lifespan(self._server)(self):
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # lifespan.shutdown
+        await send({"type": "lifespan.shutdown.complete"})
 
     def __repr__(self) -> str:
         return f"asgi({self._server!r})"
