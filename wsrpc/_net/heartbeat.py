@@ -111,6 +111,39 @@ class Progress:
         self.behind = backlog > 0
 
 
+class Ping(Progress):
+    """The latest ping, until its response arrives, and what shows that the response is on its way."""
+
+    __slots__ = ("_enough_in", "_incoming", "_seen", "is_for_next", "last_byte_at", "payload", "written")
+
+    def __init__(
+        self, payload: bytes, output: WatchedOutput, incoming: WatchedInput | None, now: float, backlog: int
+    ) -> None:
+        super().__init__(output, now, backlog, BUFFERED_BYTES)
+        self.payload = payload
+        self.written = output.written
+        """`WatchedOutput.written` after the ping."""
+        self.last_byte_at = now
+        """When bytes have arrived after the ping, or when it was sent."""
+        self.is_for_next = False
+        """Whether the timer is for the next ping, although there is no response to this one yet."""
+        self._incoming = incoming
+        self._seen = 0 if incoming is None else incoming.bytes
+        """Received bytes at the last check."""
+        self._enough_in = 0 if incoming is None else self._seen + BUFFERED_BYTES + incoming.largest
+        """The number of received bytes after which frames that arrive prove nothing."""
+
+    def update(self, now: float) -> None:
+        super().update(now)
+        if self._incoming is None:
+            return
+        seen, self._seen = self._seen, self._incoming.bytes
+        if self._seen > seen:
+            self.last_byte_at = now
+        if self._incoming.partial and seen < min(self._seen, self._enough_in):  # a frame arrives, and not its end
+            self.since = now
+
+
 class Heartbeat:
     """Sends a ping every `Limits.ping_interval` seconds, and drops the connection if there is no response.
 
@@ -127,10 +160,6 @@ class Heartbeat:
     def __init__(self, output: PingOutput, loop: Timers, limits: Limits, incoming: WatchedInput | None = None) -> None:
         self._output = output
         self._incoming = incoming
-        self._seen = 0
-        """Received bytes at the last check."""
-        self._enough = 0
-        """The number of received bytes after which frames that arrive prove nothing."""
         self._loop = loop
         self._interval = limits.ping_interval
         self._step = 0.0
@@ -145,21 +174,16 @@ class Heartbeat:
         self._waits: Callable[[], bool] | None = None
         self._round_trip = math.inf
         """Seconds that the last response took."""
-        self._last_byte_at = 0.0
-        """When bytes have arrived after the latest ping, or when it was sent."""
         self._timer: Timer | None = None
-        self._payload = b""
+        self._ping: Ping | None = None
+        """The latest ping. None if its response has arrived, or is not expected."""
         self._sent_at = 0.0
-        self._written = 0
-        """`WatchedOutput.written` after the latest ping."""
+        """When it was sent."""
         self._arrived = -1
-        """The same for the latest ping that was answered: so many bytes have arrived."""
-        self._progress: Progress | None = None
+        """`Ping.written` of the latest ping that was answered: so many bytes have arrived."""
         self._survives = False
         """Whether the session resumes on another connection. A dead connection then ends without a Close frame, which
         would end the session if the remote peer is alive."""
-        self._until_next = False
-        """Whether the timer is for the next ping, although there is no response to the last ping yet."""
         self._acknowledged = False
         self._ignores_pongs = False
         """Whether pongs are not read. Then pings have no payload, and no response is expected."""
@@ -200,8 +224,8 @@ class Heartbeat:
     def acknowledged(self) -> None:
         """Restart the time for the response to the latest ping, because the remote peer has acknowledged messages."""
         self._acknowledged = True
-        if self._progress is not None:
-            self._progress.since = self._loop.time()
+        if self._ping is not None:
+            self._ping.since = self._loop.time()
 
     def pop_acknowledged(self) -> bool:
         """Return whether `acknowledged` was called since the last call of this method, or since `stop`."""
@@ -210,20 +234,21 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Send no more pings, and do not wait for the response to the last ping. Calling `stop` again has no effect."""
-        self._payload = b""
-        self._until_next = self._acknowledged = False
+        self._ping = None
+        self._acknowledged = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def pong(self, payload: bytes) -> bool:
         """Handle a pong. Return False if it is not the response to the latest ping; such a pong has no effect."""
-        if not self._payload or payload != self._payload:
+        ping = self._ping
+        if ping is None or payload != ping.payload:
             return False
-        self._arrived = self._written
+        self._arrived = ping.written
         self._round_trip = self._loop.time() - self._sent_at
-        if self._until_next:
-            self._payload = b""
+        if ping.is_for_next:
+            self._ping = None
             return True
         self.stop()
         assert self._tick is not None
@@ -245,75 +270,55 @@ class Heartbeat:
             self._timer = self._loop.call_at(self._on_grid(now + self._interval), self._beat)
             self._output.send_ping(b"")
             return
-        # Random, so that only a peer that has read the ping can respond.
-        self._payload = os.urandom(8)
-        self._sent_at = self._last_byte_at = now
+        payload = os.urandom(8)  # so that only a peer that has read the ping can respond
+        self._sent_at = now
         all_arrived = self._output.written == self._arrived
-        self._output.send_ping(self._payload)
-        self._written = self._output.written
+        self._output.send_ping(payload)
         # Asking the system would take a tenth of the time of a ping.
         backlog = 0 if all_arrived else self._output.backlog()
-        self._progress = Progress(self._output, now, backlog, BUFFERED_BYTES)
-        if self._incoming is not None:
-            self._seen = self._incoming.bytes
-            self._enough = self._seen + BUFFERED_BYTES + self._incoming.largest
-        if self._progress.behind or self._interval >= self._timeout:
-            self._watch_later(now)
+        ping = self._ping = Ping(payload, self._output, self._incoming, now, backlog)
+        if ping.behind or self._interval >= self._timeout:
+            self._watch_later(ping, now)
         else:  # the response has nearly always arrived by then, so one timer for each ping is enough
-            self._until_next = True
+            ping.is_for_next = True
             self._timer = self._loop.call_at(self._on_grid(now + self._tick), self._interval_over)
 
     def _interval_over(self) -> None:
-        self._until_next = False
-        if not self._payload:
+        if self._ping is None:
             self._beat()
         else:
+            self._ping.is_for_next = False
             self._watch()
 
     def _is_awaited(self) -> bool:
         return self._survives and self._waits is not None and self._waits()
 
-    def _due(self) -> float:
+    def _due(self, ping: Ping) -> float:
         """Return when the connection is dropped, unless something shows that it works."""
-        assert self._progress is not None and self._timeout is not None
-        since = self._progress.since
-        if not self._is_awaited():
-            return since + self._timeout
-        patience = max(sooner(self._timeout), 4 * self._round_trip)
-        return min(since + self._timeout, max(since, self._last_byte_at) + patience)
-
-    def _watch_later(self, now: float) -> None:
         assert self._timeout is not None
-        due = self._due()
-        soon = now + closely(self._timeout)
+        if not self._is_awaited():
+            return ping.since + self._timeout
+        patience = max(sooner(self._timeout), 4 * self._round_trip)
+        return min(ping.since + self._timeout, max(ping.since, ping.last_byte_at) + patience)
+
+    def _watch_later(self, ping: Ping, now: float) -> None:
+        assert self._timeout is not None
+        due, soon = self._due(ping), now + closely(self._timeout)
         self._timer = self._loop.call_at(min(due, soon) if now < due else soon, self._watch)
 
     def _watch(self) -> None:
-        progress = self._progress
-        assert progress is not None and self._timeout is not None
-        now = self._loop.time()
-        was_behind = progress.behind
-        progress.update(now)
-        if self._arrives(now):
-            progress.since = now
-        due = self._due()
+        ping = self._ping
+        assert ping is not None
+        now, was_behind = self._loop.time(), ping.behind
+        ping.update(now)
+        due = self._due(ping)
         # The response may be late because of bytes that were written after the ping: wait until these leave.
-        if now < due or (progress.behind and not was_behind):
-            self._watch_later(now)
+        if now < due or (ping.behind and not was_behind):
+            self._watch_later(ping, now)
         else:
             self.stop()
             code = CloseCode.ABNORMAL if self._survives else CloseCode.INTERNAL_ERROR
-            self._output.drop(code, f"no response to a ping within {due - progress.since:g} s")
-
-    def _arrives(self, now: float) -> bool:
-        """Return whether bytes have arrived since the last check, and the end of their frame has not."""
-        incoming = self._incoming
-        if incoming is None:
-            return False
-        seen, self._seen = self._seen, incoming.bytes
-        if self._seen > seen:
-            self._last_byte_at = now
-        return incoming.partial and seen < min(self._seen, self._enough)
+            self._output.drop(code, f"no response to a ping within {due - ping.since:g} s")
 
 
 class StallWatch:
