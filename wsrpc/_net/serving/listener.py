@@ -17,7 +17,7 @@ from ...limits import Limits
 from ..dialing.urls import check_unix_sockets
 from ..websocket import WebSocketTransport
 from .health import Health
-from .port_connections import AcceptedConnection, PortConnections
+from .port_connections import AcceptedConnection, PortConnections, PortOptions
 
 BACKLOG = 1024
 """Connections that the operating system accepts in advance. (With asyncio's default of 100, most of many clients that
@@ -121,19 +121,24 @@ async def listen(
 ) -> Listener:
     """Listen on a port, and call ``accept`` with each open connection.
 
-    With ``path``, requests for other paths are answered with 404. ``admit`` is called with each handshake, which it may
-    change. ``admit`` raises `HandshakeRejected` to refuse the connection. ``leave`` is called with a handshake that was
-    admitted, if its connection does not open. ``accept`` and ``admit`` return an awaitable if they have to wait.
-    ``health`` answers health checks.
+    `PortOptions` describes ``admit``, ``leave``, ``path`` and ``health``.
     """
-    secure = ssl is not None
     reception = PortConnections(
-        admit, leave, accept, limits=limits, path=path, compression=compression, health=health, secure=secure
+        PortOptions(
+            admit=admit,
+            leave=leave,
+            accept=accept,
+            limits=limits,
+            path=path,
+            compression=compression,
+            health=health,
+            secure=ssl is not None,
+        )
     )
 
     def create() -> AcceptedConnection:
         connection = AcceptedConnection(reception)
-        if secure:
+        if ssl is not None:
             reception.expect(connection)
         return connection
 
@@ -153,7 +158,7 @@ async def listen(
         for listening in server.sockets:
             if listening.fileno() >= 0:  # an event loop may have other sockets than the operating system
                 _lengthen_backlog(listening)
-    return Listener(server, reception, path, secure=secure)
+    return Listener(server, reception, path, secure=ssl is not None)
 
 
 def _lengthen_backlog(listening: socket_module.socket) -> None:

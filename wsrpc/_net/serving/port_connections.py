@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from msgspec import Struct
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
@@ -109,7 +110,8 @@ class AcceptedConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         first = not self.head.size
-        if first and self._port.health is not None and (as_get := self._port.health.as_get(data)) is not None:
+        health = self._port.options.health
+        if first and health is not None and (as_get := health.as_get(data)) is not None:
             data, self.is_head = as_get
         data, early = self.head.split(data)
         if early:  # keep these bytes, and pause reading, so that at most one read is kept
@@ -132,41 +134,38 @@ class AcceptedConnection(asyncio.Protocol):
             self._port.receive(self, request)
 
 
-class PortConnections:
-    """The connections of one port, each until its end. Answers the opening handshakes.
+class PortOptions(Struct, frozen=True, kw_only=True):
+    """Options of a port.
 
-    Args:
+    Attributes:
         admit: a function that is called with each handshake, which it may change. It raises `HandshakeRejected` to
             refuse the connection, and returns an awaitable if it has to wait.
+        leave: a function that is called with a handshake that was admitted, if its connection does not open.
         accept: a function that is called with each open connection. It returns an awaitable if it has to wait.
         path: the only path that is not answered with 404. None accepts any path.
+        health: answers health checks.
     """
 
-    def __init__(
-        self,
-        admit: Callable[[Handshake], Awaitable[None] | None],
-        leave: Callable[[Handshake], object],
-        accept: Callable[[WebSocketTransport, Handshake], Awaitable[None] | None],
-        *,
-        limits: Limits,
-        path: str | None,
-        compression: bool,
-        health: Health | None,
-        secure: bool,
-    ) -> None:
-        self._admit = admit
-        self._leave = leave
-        self._accept = accept
-        self._limits = limits
-        self._path = path
-        self._compression = compression
-        self.health = health
-        self._secure = secure
+    admit: Callable[[Handshake], Awaitable[None] | None]
+    leave: Callable[[Handshake], object]
+    accept: Callable[[WebSocketTransport, Handshake], Awaitable[None] | None]
+    limits: Limits
+    path: str | None
+    compression: bool
+    health: Health | None
+    secure: bool
+
+
+class PortConnections:
+    """The connections of one port, each until its end. Answers the opening handshakes."""
+
+    def __init__(self, options: PortOptions) -> None:
+        self.options = options
         loop = asyncio.get_running_loop()
         self._loop_budget = LoopBudget(loop)
-        self._deadlines = shared(loop, Deadlines, limits.open_timeout)
+        self._deadlines = shared(loop, Deadlines, options.limits.open_timeout)
         self._stopped = False
-        self._closing = shared(loop, Deadlines, limits.close_timeout)
+        self._closing = shared(loop, Deadlines, options.limits.close_timeout)
         """Time limits for the ends of refused connections."""
         self._expected: WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any]] = WeakKeyDictionary()
         """Connections during their TLS handshake. The value is the event loop's task that does the handshake."""
@@ -191,7 +190,7 @@ class PortConnections:
         self._all.add(connection.tcp)
         self._opening.add(connection.tcp)
         self._deadlines.add(connection.tcp)
-        if self._secure:
+        if self.options.secure:
             self._expected.pop(connection, None)
         if self._stopped:  # asyncio creates the transport of an accepted socket in a later turn
             connection.tcp.abort()
@@ -227,8 +226,9 @@ class PortConnections:
     def receive(self, connection: AcceptedConnection, request: Request) -> None:
         """Answer a request, now or when the `LoopBudget` allows it."""
         self._deadlines.remove(connection.tcp)  # from now on the server is responsible for the time
-        if self.health is not None and self.health.asks(request):
-            self.refuse(connection.tcp, serialized(self.health.answer(head=connection.is_head)))
+        health = self.options.health
+        if health is not None and health.asks(request):
+            self.refuse(connection.tcp, serialized(health.answer(head=connection.is_head)))
         elif self._loop_budget.spend(HANDSHAKE):
             self._start(connection, request)
         else:
@@ -262,8 +262,9 @@ class PortConnections:
 
     def _answer(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
         """Answer a request. If something must be awaited, return an awaitable that does the rest."""
-        if self._path is not None and path_of(request.path) != path_of(self._path):
-            raise HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n")
+        options = self.options
+        if options.path is not None and path_of(request.path) != path_of(options.path):
+            raise HandshakeRejected(404, f"nothing here, the WebSocket is at {options.path}\n")
         if getattr(request, "method", "GET") == "OPTIONS":
             self.refuse(connection.tcp, serialized(_preflight_answer(request)))
             return None
@@ -272,12 +273,12 @@ class PortConnections:
             HeadersView(request.headers),
             remote=address(connection.tcp.get_extra_info("peername")),
             local=address(connection.tcp.get_extra_info("sockname")),
-            secure=self._secure,
-            certificate=connection.tcp.get_extra_info("peercert") if self._secure else None,
-            limits=self._limits,
-            compression=self._compression,
+            secure=options.secure,
+            certificate=connection.tcp.get_extra_info("peercert") if options.secure else None,
+            limits=options.limits,
+            compression=options.compression,
         )
-        waiting = self._admit(handshake)
+        waiting = options.admit(handshake)
         if waiting is not None:
             return self._answer_later(connection, request, handshake, waiting)
         return self._open(connection, request, handshake)
@@ -300,7 +301,7 @@ class PortConnections:
         else:
             response, compression = library_answer(request, handshake)
             if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-                self._leave(handshake)
+                self.options.leave(handshake)
                 self.refuse(connection.tcp, serialized(response))
                 return None
             for name in added:
@@ -310,7 +311,7 @@ class PortConnections:
             answer = serialized(response)
         tcp = connection.tcp
         if not self._write(tcp, answer):
-            self._leave(handshake)
+            self.options.leave(handshake)
             return None
         self._opening.discard(tcp)
         info = handshake.connection_info(Underlying(tcp, request))
@@ -319,7 +320,7 @@ class PortConnections:
         )
         # Reading is resumed when the transport is started.
         opened_connection = WebSocketConnection(tcp, opened, handshake.limits, partial(self.remove, tcp))
-        rest = self._accept(opened_connection, handshake)
+        rest = self.options.accept(opened_connection, handshake)
         # Not before: until the transport is started, messages are kept in memory, where compressed messages may take a
         # thousand times as many bytes as on the network.
         if connection.early:
