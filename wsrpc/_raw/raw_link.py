@@ -166,7 +166,7 @@ class RawLink:
         self.pieces = PieceQueue(transport, limits.high_water_bytes)
         self.receive = self.pieces.receive
         self.receive_piece = self.pieces.receive_piece
-        self._gate = Gate(loop)
+        self._gate = Gate()
         """The callers that wait while the transport is full, including a caller that sends a message in pieces."""
         self._over = loop.create_future()
         self._midway = False

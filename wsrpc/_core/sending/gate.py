@@ -6,8 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ..._base.scheduler import Scheduler
-
 
 class Gate:
     """A line of callers that wait until there is room, first come, first served.
@@ -20,10 +18,9 @@ class Gate:
         changed: called when ``has_callers`` has changed.
     """
 
-    __slots__ = ("_changed", "_line", "_loop", "has_callers")
+    __slots__ = ("_changed", "_line", "has_callers")
 
-    def __init__(self, loop: Scheduler, changed: Callable[[], None] | None = None) -> None:
-        self._loop = loop
+    def __init__(self, changed: Callable[[], None] | None = None) -> None:
         self._changed = changed
         # In most peers no caller ever waits, so most gates have no table.
         self._line: OrderedDict[Waiter, None] | None = None
@@ -62,10 +59,6 @@ class Gate:
     def others_first(self, waiter: Waiter) -> bool:
         """Return whether other callers are in the line before ``waiter``, which may not be in it yet."""
         return self.has_callers and not self.is_first(waiter)
-
-    def future(self) -> asyncio.Future[None]:
-        """Return a future for a caller to wait for."""
-        return self._loop.create_future()
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a caller from the line, and wake the next one if it was the first."""
@@ -116,8 +109,7 @@ class Waiter:
 
     async def wait(self) -> None:
         """Wait until the caller should check again whether there is room. Cancelling is safe."""
-        assert self._gate is not None
-        self._woken = self._gate.future()
+        self._woken = asyncio.get_running_loop().create_future()
         try:
             await self._woken
         finally:

@@ -47,9 +47,9 @@ class Outbox:
         self._host = host
         self.requests = PendingRequests(host)
         self.offline_queue = OfflineQueue(host)
-        self.room_gate = Gate(host.loop, lambda: host.current.update())
+        self.room_gate = Gate(lambda: host.current.update())
         """The callers that wait until the session has room."""
-        self.greeting_gate = Gate(host.loop)
+        self.greeting_gate = Gate()
         """The calls with a key that wait until the remote peer has said whether it knows keys. Others overtake them."""
         self.writer: SessionWriter
         """The writer of the current session, see `PeerHost.current`."""

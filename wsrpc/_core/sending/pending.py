@@ -183,7 +183,7 @@ class PendingRequests:
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
         """The requests of the current session, see `PeerHost.current`."""
-        self.capacity_gate = Gate(self._loop)
+        self.capacity_gate = Gate()
         """The callers that wait until the remote peer can accept another request."""
         self._channel_ids: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
