@@ -28,7 +28,7 @@ class RoomReader:
         """For each event: its JSON, its position, and the type of the server-sent event."""
         self._size = 0
         self._arrived = asyncio.Event()
-        self.is_behind = False
+        self.is_over = False
 
     async def join(self, client: Client, last: int, after: str) -> None:
         client.on("close", self._end)
@@ -49,7 +49,7 @@ class RoomReader:
         return await drop_event(ctx, call_next)
 
     def _add(self, value: object, position: str | None, kind: str) -> None:
-        if self.is_behind:
+        if self.is_over:
             return
         try:
             data = encode(value)
@@ -61,15 +61,15 @@ class RoomReader:
         self._size += len(data)
         self.waiting.append((data, position, kind))
         self._arrived.set()
-        self.is_behind = self._size > MOST
+        self.is_over = self._size > MOST
 
     def _end(self) -> None:
-        self.is_behind = True
+        self.is_over = True
         self._arrived.set()
 
     async def wait(self) -> None:
         """Wait until an event has arrived, or no more will arrive."""
-        while not (self.waiting or self.is_behind):
+        while not (self.waiting or self.is_over):
             self._arrived.clear()
             await self._arrived.wait()
 

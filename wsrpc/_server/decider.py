@@ -16,7 +16,7 @@ from .._core.handlers.lifecycle import ends_the_task
 NOT_ALLOWED = "not allowed"
 
 Allow = Callable[[Peer], bool | Awaitable[bool]]
-"""A user's function that decides whether a peer may join."""
+"""A user's function that decides whether a peer may do something."""
 
 
 class Decider:

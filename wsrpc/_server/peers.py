@@ -43,7 +43,8 @@ LONGEST_NAME = 100
 class ServedPeer(PeerOwner):
     """Peer of a server, with its rooms, its services and its link to the server.
 
-    The server's other modules hold this object, with the inside of the `Peer`: its ``life``, ``core`` and ``writer``.
+    The server's other modules hold this object, with the inside of the `Peer`: its ``current``, ``core`` and
+    ``writer``.
 
     It is the `Home` of the peer, too. ``rooms`` says of each room whether the client joined it by its own request. The
     rooms stay here when the connection has ended, so that `close` handlers can look at them.
@@ -305,7 +306,7 @@ class Peers:
     @property
     def may_move_runs(self) -> bool:
         """Whether the server closes, and other processes have joined its cluster."""
-        return self.closing and self.joined_cluster is not None and self.joined_cluster.stats().nodes > 1
+        return self.closing and self.joined_cluster is not None and self.joined_cluster.size > 1
 
     def __len__(self) -> int:
         return len(self._connected)

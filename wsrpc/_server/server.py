@@ -711,7 +711,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 if self._quotas is not None:
                     await self._quotas.admit_late(handshake, core.acceptance)
             except HandshakeRejected as exc:
-                # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
+                # The client soon dials without a session. If there is still no room then, it gets 429.
                 code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
                 raise await refuse(transport, code, exc.body.strip()) from None
         made = self._start_serving(core, transport, handshake, local)

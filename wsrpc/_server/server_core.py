@@ -52,7 +52,7 @@ class ServerCore:
 
     Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
     closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts. ``runs``
-    are the runs of keyed calls. ``quotas`` stop to count connections that have ended, and ``share`` makes their
+    are the runs of keyed calls. ``quotas`` stop counting connections that have ended, and ``share`` makes their
     rates hold for all processes of the cluster. ``max_age`` is that of connections, in seconds.
     """
 
@@ -166,12 +166,14 @@ class ServerCore:
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
+        had_joined = self.has_joined
         self.join()
         if self.peers.joined_cluster is not None:
             try:
                 await self.peers.joined_cluster.wait_connected()
             except RuntimeError:
-                await self._exit_cluster()
+                if not had_joined:  # else its rooms would be announced to nobody
+                    await self._exit_cluster()
                 raise
 
     async def _exit_cluster(self) -> None:

@@ -23,7 +23,7 @@ from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
 from ._nodes.connections import Connections
-from ._nodes.engine_transport import WINDOW, EngineTransport
+from ._nodes.engine_transport import EngineTransport
 from ._nodes.node import Node
 
 SESSION = "session"
@@ -85,7 +85,7 @@ class ForwardedConnection:
         """The result is the `GoneWhy`; None if it has resumed, or was closed."""
         self._over: asyncio.Future[tuple[Connection, CloseInfo]] = loop.create_future()
         """The result is the connection that has ended, and how."""
-        transport.window.size = WINDOW
+        transport.carry_client()
         transport.largest = arrival.handshake.limits.sent_message_bytes or 2**53  # the client has its own limit
         self._node.owner = self
         self._node.start_receiving(self._receive_answer, ignore_end)
@@ -219,7 +219,7 @@ class SessionForwarder:
             transport.reset("not a request of this version")
             return
         transport.info = forwarded.info
-        transport.window.size = WINDOW
+        transport.carry_client()
         connection = Connection(transport)
         found = self._sessions.resume(forwarded.asked, connection, handshake)
         if isinstance(found, str):

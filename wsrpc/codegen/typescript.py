@@ -202,13 +202,14 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
         InvalidDescription: the description, which may come from elsewhere, has a wrong shape.
     """
     check_flag("msgpack", msgpack)
+    definitions = read_tolerantly(description).definitions
     names = Names(
-        type_names(description.definitions, (*OURS, *GLOBAL)),
+        type_names(definitions, (*OURS, *GLOBAL)),
         "Uint8Array" if msgpack else BASE64,
     )
     parts: list[str] = []
-    endless = endless_types(description.definitions)
-    for name, schema in read_tolerantly(description).definitions.items():
+    endless = endless_types(definitions)
+    for name, schema in definitions.items():
         about = comment(str(schema.get("description", "")))
         text = "unknown" if name in endless else type_of(schema, names)
         if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, not a union

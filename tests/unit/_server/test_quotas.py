@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -466,6 +467,8 @@ class Missing(MemoryStore):
     async def acquire(self, subject: str, process: str, has: int, wants: int, most: int, /) -> Acquired:
         acquired = await super().acquire(subject, process, has, wants, most)
         passed = asyncio.get_running_loop().time() - self.since
+        if math.isnan(passed):
+            raise StoreLost("away")
         if passed < 0:
             self.missed.add(process)
         if passed < 0 or acquired.count == wants:
@@ -605,6 +608,18 @@ async def test_a_connection_waits_until_the_store_knows_whether_a_process_was_ki
             engine.deaf, store.since = True, loop.time() + 0.5
             await stack.enter_async_context(connect(servers[1], path=holders[0]))
             engine.deaf = False
+
+
+async def test_a_store_that_is_lost_while_a_connection_waits_for_it_refuses_nobody() -> None:
+    store, loop = Missing(), asyncio.get_running_loop()
+    async with three(store, 5, Deaf()) as servers, AsyncExitStack() as stack:
+        await opened(stack, servers[:1], "ada", 5)
+        await settled()
+        store.since = loop.time()
+        opening = asyncio.create_task(opened(stack, servers[1:2], "ada", 1))
+        await settled(0.5)
+        store.since = float("nan")  # from now on it raises an error
+        assert len(await opening) == 1 and servers[1].stats().quotas_unchecked == 1
 
 
 @pytest.mark.parametrize("lost", ["for another one", "with its log", "with everything", "as in a copy of before"])

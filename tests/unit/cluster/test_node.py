@@ -21,7 +21,7 @@ from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._nodes.claims import Claims
 from wsrpc.cluster._nodes.directory import NODE_TIMEOUT, Delta, Snapshot
-from wsrpc.cluster._nodes.engine_transport import MARKS, WINDOW, EngineTransport
+from wsrpc.cluster._nodes.engine_transport import MARKS, EngineTransport
 from wsrpc.cluster._nodes.node import BEAT, TICK, Node
 from wsrpc.cluster._nodes.wire import Ask, decode, encode
 from wsrpc.store import FORMAT
@@ -248,7 +248,8 @@ async def test_a_quiet_connection_ends_on_both_sides_although_the_end_was_lost(c
 async def test_a_connection_that_is_closed_lasts_until_that_of_its_client_has_ended(trouble: str) -> None:
     async with connected() as (w, ours, theirs):
         connections, closed = w.ones[0].node.connections, CloseInfo(4000, "enough")
-        ours.transport.window.size = theirs.transport.window.size = WINDOW
+        for each in (ours, theirs):
+            each.transport.carry_client()
         connections.client_joined(ours.transport.conn)
         ours.transport.send(b"ignored")
         w.engine.lose(trouble == "the close is lost")
@@ -455,6 +456,9 @@ async def test_who_keeps_other_logs_does_not_join(format: dict[str, int], caplog
     for kind in ("beat", "delta"):
         engine.deliver("shop.all", msgspec.msgpack.encode({"t": kind, **other.said}))
     assert len(early.cluster.nodes) == 1 and f"{text}: stop the others" in caplog.text
+    with pytest.raises(RuntimeError, match=text):
+        await early.open()  # again
+    assert early.cluster.connected, "it stays in its cluster, which knows its rooms"
     await early.close()
     for start in (late.open, ClusterClient(engine, name="shop").connect):
         with pytest.raises(RuntimeError, match=text):

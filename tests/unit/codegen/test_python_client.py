@@ -418,6 +418,13 @@ def test_schemas_that_are_none(schema: Any, problem: str) -> None:
     assert str(caught.value) == f"event 'call': {problem}"
 
 
+@pytest.mark.parametrize("schema", [{"$ref": 1}, {"anyOf": 1}])
+@pytest.mark.parametrize("write", [client_module, declarations])
+def test_definitions_that_are_none(write: Any, schema: Any) -> None:
+    with pytest.raises(InvalidDescription):
+        write(Description((), (), {"A": schema}))
+
+
 @pytest.mark.parametrize(
     ("events", "problem"),
     [

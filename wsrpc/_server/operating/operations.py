@@ -20,6 +20,8 @@ from ...stats import shown_principal
 from ..peers import Peers
 from .rebalancing import Rebalancing
 
+NO_CLUSTER = "calls wait only for the peers of a cluster, and this server is in none"
+
 Row = dict[str, Any]
 """What operators see of one peer, or of one server."""
 
@@ -96,7 +98,7 @@ class DirectOperations(Operations):
         args: list[Any] | None = None,
         within: float = 0.0,
     ) -> Row:
-        raise made_here(RpcError("calls wait only for the peers of a cluster, and this server is in none"))
+        raise made_here(RpcError(NO_CLUSTER))
 
     async def kick(self, named: str, code: int, reason: str) -> int:
         targets = await self.find(named)
@@ -116,7 +118,7 @@ class ServerOperations(DirectOperations):
     async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
         server = self._server
         if what == "waiting":
-            await self.away("", None, "", "")
+            raise made_here(RpcError(NO_CLUSTER))
         if what == "rebalance":
             peers, moved = _rebalancing_of(server).move(*asked)
             if moved:

@@ -25,8 +25,8 @@ from msgspec.structs import replace
 from ..._base.rooms import Present
 from ..._base.scheduler import Timer
 from ..broadcast import BroadcastGroup
+from ..followers import Spawn
 from ..peers import ServedPeer
-from ..rooms.followers import Spawn
 from .presence_feed import PresenceFeed
 from .presence_reports import PresenceContext, PresenceReports
 from .user_entries import BATCH, User, UserEntries, UserEntry, no_listener, user_of

@@ -10,7 +10,7 @@ from ..._core.api.peer import Peer
 from ..._core.wire.messages import event_on
 from ...errors import MessageTooBig
 from ..broadcast import BroadcastGroup, EventBroadcast
-from ..rooms.followers import Behind, Followers, Spawn
+from ..followers import Behind, Followers, Spawn
 from .user_entries import RoomUsers, User, parts_of
 
 PART_BYTES = 32 * 1024

@@ -173,8 +173,8 @@ class Membership(Place, kw_only=True, eq=False):
     subject: Subject
 
 
-def nobody(*_: object) -> None:
-    """Stands where nobody wants to be called."""
+def ignore(*_: object) -> None:
+    """A callback that does nothing."""
 
 
 class QuotaBook:
@@ -210,7 +210,7 @@ class QuotaBook:
         self._resuming = defaultdict[SubjectKey, dict[asyncio.Timeout, None]](dict)
         """The connections of each subject whose clients have not named their session, the oldest first."""
         self._shared = SharedConnections(link)
-        self.on_bound: Callable[[Subject, Scheduler], object] = nobody
+        self.on_bound: Callable[[Subject, Scheduler], object] = ignore
         """Called with each subject of a new connection, and the clock of the connection."""
 
     # ------------------------------------------------------------ connections

@@ -83,6 +83,7 @@ class SharedConnections:
                     if not missing:
                         break
                     await asyncio.sleep(missing)  # until it is known whether a process was killed
+                    missing = None
         if is_unchecked := place.tally is None and missing is None:
             place.tally = self._tally(key, most)
             place.tally.held += 1

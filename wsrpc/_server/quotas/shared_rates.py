@@ -9,7 +9,7 @@ from ..._base.scheduler import LoopScheduler, Timer, Timers
 from ..._core.handlers.compiled import Handler
 from ..._core.handlers.registry import Registry
 from ..joined_cluster import LONGEST, JoinedCluster, Spent
-from .quotas import QuotaBook, Subject, nobody
+from .quotas import QuotaBook, Subject, ignore
 
 INTERVAL = 0.25
 """Seconds after which a process tells the others what its users have spent."""
@@ -48,8 +48,8 @@ class SharedRates:
 
     def end(self) -> None:
         """From now on, this process counts alone."""
-        self._quotas.on_bound = nobody
-        self._cluster.on_spent(nobody)
+        self._quotas.on_bound = ignore
+        self._cluster.on_spent(ignore)
         if self._timer is not None:
             self._timer.cancel()
         for bucket in self._owing:

@@ -1,4 +1,4 @@
-"""`RoomFeed`: sends the events of a room that keeps them to its members here, in order, each from where it is.
+"""`RoomFeed`: sends the events of a room that keeps them to its members here, in order, each from its own position.
 
 A member that has room gets an event as soon as the process has it. The others are *behind*: they get the same events
 later, those that this process still has at hand, or pages of the log.
@@ -29,8 +29,8 @@ from ..._log.link import STORE_TIMEOUT
 from ..._log.position import Position
 from ...errors import ConnectionLost, Overloaded, QueueFull, RpcError
 from ..broadcast import UNSENDABLE, BroadcastGroup, EmitReport
+from ..followers import Behind, Followers, Spawn
 from ..peers import ServedPeer
-from .followers import Behind, Followers, Spawn
 from .room_pages import RoomPages
 from .stored_event import LOST, StoredEvent, missed, state_event
 

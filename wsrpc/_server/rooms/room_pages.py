@@ -10,7 +10,7 @@ from typing import Any
 from ..._log.contract import LogState, Page
 from ..._log.position import LAST, Position
 from ..._log.writer import ENTRY
-from .followers import Spawn
+from ..followers import Spawn
 
 TOGETHER = 16
 """Number of events that are sent to all members, or to a member that is behind, in one turn of the event loop."""

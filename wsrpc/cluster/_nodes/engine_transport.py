@@ -181,7 +181,8 @@ class EngineTransport:
         """It keeps messages that arrive before `start`, or while receiving is paused."""
         self._outgoing = Outgoing(largest)
         self.window = Window()
-        """For the connection of a client, both sides set its size to `WINDOW`."""
+        self.of_client = False
+        """Whether it carries the messages of a client."""
         self._mark_scheduled = False
         self._marks_left = 0
         """Number of beats at which this side still reports, or repeats its last words."""
@@ -192,6 +193,11 @@ class EngineTransport:
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+
+    def carry_client(self) -> None:
+        """Carry the messages of a client, of which at most `WINDOW` bytes may be unread. Both sides call it."""
+        self.of_client = True
+        self.window.size = WINDOW
 
     # ------------------------------------------------------------ out
 
@@ -230,7 +236,7 @@ class EngineTransport:
         self._marks_left = MARKS
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK if self.window.size == math.inf else MARK_OF_CLIENT, self._report)
+            self._over.get_loop().call_later(MARK_OF_CLIENT if self.of_client else MARK, self._report)
         if not self._carry(data) or self._crowded is not None:
             return
         if self._engine.unsent > HIGH_WATER or self.window.unread > self.window.size:
@@ -351,7 +357,7 @@ class EngineTransport:
             if self._carry(close):
                 self.last_words = close
                 # The connection of a client has not ended yet, and may end before its node gets this.
-                self._ending = info = CloseInfo(code, reason, was_clean=self.window.size == math.inf)
+                self._ending = info = CloseInfo(code, reason, was_clean=not self.of_client)
                 if info.was_clean:
                     self.end(info)
 

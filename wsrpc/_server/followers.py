@@ -1,4 +1,4 @@
-"""`Followers`: members that miss nothing of what they follow, such as the events of a room that remembers."""
+"""`Followers`: members that get every message, later if their connection is full, such as the events of a room."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from ..._core.api.peer import Peer
-from ..._raw.raw_connection import RawConnection
-from ...errors import ConnectionLost, QueueFull
-from ..broadcast import Broadcast, BroadcastGroup, EmitReport
-from ..peers import ServedPeer
+from .._core.api.peer import Peer
+from .._raw.raw_connection import RawConnection
+from ..errors import ConnectionLost, QueueFull
+from .broadcast import Broadcast, BroadcastGroup, EmitReport
+from .peers import ServedPeer
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
