@@ -165,7 +165,10 @@ class ServerCore:
             self._rates = None if self._share is None else self._share(joined_cluster)
 
     async def join_and_wait(self) -> None:
-        """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
+        """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe.
+
+        From then on, lost runs go on here, also before the first connection.
+        """
         had_joined = self.has_joined
         self.join()
         if self.peers.joined_cluster is not None:
@@ -175,6 +178,7 @@ class ServerCore:
                 if not had_joined:  # else its rooms would be announced to nobody
                     await self._exit_cluster()
                 raise
+        self._runs.watch()
 
     async def _exit_cluster(self) -> None:
         joined_cluster = self.peers.joined_cluster

@@ -131,6 +131,20 @@ async def test_a_run_goes_on_in_another_process_although_nobody_reads_it(is_lost
         assert one.server.stats().runs["write"].ended == {"lost" if is_lost else "handed over": 1}
 
 
+async def test_a_server_that_nobody_has_called_goes_on_with_lost_runs() -> None:
+    store = MemoryStore()
+    one, two = (Writer(name, store, attempts=3) for name in ("one", "two"))
+    async with connect(one.server, principal="ann") as client, client.stream("write", key="k") as items:
+        await anext(items)
+        await two.server.open()
+        two.go.set()
+        await lose(one)
+    one.store.is_cut = False
+    for writer in (one, two):
+        await writer.server.close()
+    assert [run.items for run in two.told] == [PARTS]
+
+
 async def test_readers_in_other_processes_see_no_end_when_a_run_is_lost() -> None:
     async with writers() as (one, two, ours, theirs):
         first = asyncio.create_task(read(ours))
