@@ -10,8 +10,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 
 from interop.page_client import Page
-from wsrpc import Context, Keep, RunLost, Server
-from wsrpc.errors import made_here
+from wsrpc import Keep, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -71,62 +70,9 @@ async def test_a_page_follows_a_stream_from_one_session_to_the_next() -> None:
         position = await page.run("return items.position")
         rest = f"client.with({{ key: 'k', after: '{position.replace('10', '7', 1)}' }}).follow('generate', 'hi')"
         assert await page.run(f"{READ_ALL} return all({rest})") == [8, 9, 10]
+        assert await page.run("try { client.follow('generate') } catch (error) { return error.message }")
         await page.run("client.close()")
         assert await page.run(f"return {rest}.next().catch((error) => error.outcome)") == "not_sent"
-
-
-async def test_a_page_follows_the_next_run_of_a_lost_one() -> None:
-    server, keys = Server(), list[str | None]()
-
-    async def generate(ctx: Context) -> AsyncIterator[int]:
-        keys.append(ctx.key)
-        for number in range(3):
-            yield number
-            if len(keys) < 3 and number == 1:
-                raise made_here(RunLost("the process has ended"))
-
-    server.on("generate", generate, keep=Keep(600, scope=lambda *_: ""))
-    follow = "const items = client.with({ key: 'k', attempts: %d }).follow('generate'), got = [];"
-    read = "for await (const item of items) got.push([items.attempt, item]); return [got, items.position]"
-    async with server.listen() as listener, Page.start(listener.url) as page:
-        failed = await page.run(f"{follow % 2} try {{ {read} }} catch (error) {{ return [got, error.code] }}")
-        assert failed == [[[1, 0], [1, 1], [2, 0], [2, 1]], "wsrpc.run_lost"]
-        got, position = await page.run(follow % 3 + read)
-        assert got[4:] == [[3, 0], [3, 1], [3, 2]] and keys == ["k", "k:2", "k:3"]
-        again = f"client.with({{ key: 'k', after: '{position.replace('3-', '1-')}' }}).follow('generate')"
-        assert await page.run(f"{READ_ALL} return all({again})") == [1, 2]
-        assert await page.run("try { client.follow('generate') } catch (error) { return error.message }")
-    await server.close()
-
-
-async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
-    server, lost = Server(), asyncio.Event()
-
-    async def generate(ctx: Context) -> AsyncIterator[int]:
-        yield 0
-        await lost.wait()
-        if ctx.key == "k":
-            raise made_here(RunLost("the process has ended"))
-        await asyncio.Event().wait()
-
-    server.on("generate", generate, keep=Keep(600, scope=lambda *_: ""))
-    async with asyncio.timeout(60), server.listen() as listener, Page.start(listener.url) as page:
-        await page.run("""
-        globalThis.items = client.with({ key: "k", attempts: 2 }).follow("generate")
-        globalThis.other = client.with({ key: "k" }).stream("generate")
-        await Promise.all([items.next(), other.next()])
-        """)
-        lost.set()
-        read = "try { for await (const _ of items); } catch (error) { codes.push(error.code) }"
-        codes = await page.run(f"""
-        const codes = []
-        await other.next().catch((error) => codes.push(error.code))
-        await items.stop()
-        for (const items of [globalThis.items, client.with({{ key: "k:2" }}).stream("generate")]) {{ {read} }}
-        return [...codes, globalThis.items.attempt]
-        """)
-        assert codes == ["wsrpc.run_lost", "wsrpc.stopped", "wsrpc.stopped", 2]
-    await server.close()
 
 
 async def test_a_reader_stops_the_handler_for_all() -> None:

@@ -79,11 +79,6 @@ export interface KeyOptions extends CallOptions {
   readonly key?: string | null | undefined
   /** Where a stream with a key continues: the `position` of its earlier reader, or a number of items to skip. */
   readonly after?: string | number | null | undefined
-  /**
-   * For `follow`: how many runs of the handler there may be. If the process with the handler ends, so that its run is
-   * lost, the handler starts again, with the key `key:2`, and so on. Default: 1.
-   */
-  readonly attempts?: number | undefined
 }
 
 /** A call or an event that the page makes, for outgoing middleware. */
@@ -129,12 +124,6 @@ export interface Items<T> extends AsyncIterableIterator<T, undefined> {
    */
   stop(): Promise<void>
   return(): Promise<IteratorResult<T, undefined>>
-}
-
-/** The items of a stream with a key, from one session to the next. `stop` holds for a run that begins later, too. */
-export interface FollowedItems<T> extends Items<T> {
-  /** The run whose items are read. When it grows, the items before are those of a lost run, and count no more. */
-  readonly attempt: number
 }
 
 /** A call of the server: `this` in a handler. */

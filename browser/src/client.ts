@@ -4,7 +4,6 @@ import type {
   Args,
   Call,
   Channel,
-  FollowedItems,
   Group,
   Handles,
   Items,
@@ -196,8 +195,8 @@ class Caller<A extends Shape = any> {
   follow<K extends keyof Group<A, "streams"> & string>(
     event: K,
     ...args: Args<Of<A, "streams", K>>
-  ): FollowedItems<Result<Of<A, "streams", K>>> {
-    return new Following<any>((options) => this.with(options).stream(event, ...args), this.#options)
+  ): Items<Result<Of<A, "streams", K>>> {
+    return new Following<any>((after) => this.with({ after }).stream(event, ...args), this.#options)
   }
 
   /**
@@ -316,7 +315,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 }
 
-export type { Address, Call, Caller, Channel, ClientOptions, Codec, FollowedItems, Items, Metadata, OutgoingCall }
+export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Metadata, OutgoingCall }
 export type { OutgoingMiddleware, Present, Progress, Room, RoomOptions, Shape, Source, State, Subscriber, Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

@@ -2082,40 +2082,29 @@ var ClientCore = class {
 // src/following.ts
 var Following = class {
   #open;
-  #key;
-  #attempts;
   #items;
-  /** The items whose handler was stopped, as that of each later attempt is then. */
-  #stopped;
   #after;
-  attempt = 1;
   /**
-   * @param open opens a stream with other options
+   * @param open opens a stream after a position
    * @throws TypeError if the options have no key
    */
-  constructor(open, { key, after, attempts = 1 }) {
+  constructor(open, { key, after }) {
     if (key == null) throw new TypeError("to follow a stream, give it a key");
     this.#open = open;
-    this.#key = key;
-    this.#attempts = attempts;
-    const [, attempt, rest] = /^(\d+):(.*)$/.exec(`${after}`) ?? [];
-    if (attempt) this.attempt = +attempt;
-    this.#after = attempt ? rest || void 0 : after;
+    this.#after = after;
   }
   [Symbol.asyncIterator]() {
     return this;
   }
   get #reading() {
-    const key = this.attempt === 1 ? this.#key : `${this.#key}:${this.attempt}`;
-    return this.#items ??= this.#open({ key, after: this.#after });
+    return this.#items ??= this.#open(this.#after);
   }
   get position() {
     const after = this.#items?.position ?? this.#after;
-    if (this.attempt > 1) return `${this.attempt}:${after ?? ""}`;
     return after == null ? void 0 : `${after}`;
   }
   stop() {
-    return (this.#stopped = this.#reading).stop();
+    return this.#reading.stop();
   }
   return() {
     return this.#reading.return();
@@ -2124,17 +2113,10 @@ var Following = class {
     for (; ; ) {
       const items = this.#reading;
       try {
-        if (this.#stopped && this.#stopped !== items) {
-          await items.stop();
-          this.#stopped = items;
-        }
         return await items.next();
       } catch (error) {
-        if (error instanceof ConnectionLost && error.outcome !== "not_sent") this.#after = items.position;
-        else if (error.code === "wsrpc.run_lost" && this.attempt < this.#attempts) {
-          this.attempt++;
-          this.#after = void 0;
-        } else throw error;
+        if (!(error instanceof ConnectionLost) || error.outcome === "not_sent") throw error;
+        this.#after = items.position;
         this.#items = void 0;
       }
     }
@@ -2391,7 +2373,7 @@ var Caller = class _Caller {
    * `client.with({ key }).follow("generate", prompt)`.
    */
   follow(event, ...args) {
-    return new Following((options) => this.with(options).stream(event, ...args), this.#options);
+    return new Following((after) => this.with({ after }).stream(event, ...args), this.#options);
   }
   /**
    * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The

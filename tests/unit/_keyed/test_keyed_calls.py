@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -49,7 +49,6 @@ from wsrpc.errors import (
     RpcError,
     RunLost,
     UnknownEvent,
-    made_here,
 )
 from wsrpc.store import LEASE, LogState, MemoryStore
 from wsrpc.testing import Line, VirtualTimeLoop, connect
@@ -776,8 +775,8 @@ def test_what_keep_does_not_apply_to_and_a_store_without_a_name(make: Any, error
         make()
 
 
-async def test_a_client_follows_a_stream_over_sessions_and_runs() -> None:
-    server, keys = Server(), list[str | None]()
+async def test_a_client_follows_a_stream_over_sessions() -> None:
+    server = Server()
     line = Line(server)
 
     @server.on_handshake
@@ -785,99 +784,32 @@ async def test_a_client_follows_a_stream_over_sessions_and_runs() -> None:
         handshake.principal = handshake.bearer_token
 
     @server.on("count", keep=60)
-    async def count(most: int, ctx: Context) -> AsyncIterator[int]:
-        keys.append(ctx.key)
+    async def count(most: int) -> AsyncIterator[int]:
         for number in range(most):
             yield number
-            if number == 6 and len(keys) < 3:
-                raise made_here(RunLost("the process has ended"))
 
     async with Client("ws://server/", dial=line.dial, auth="ada", reconnect=Reconnect(initial=0.001)) as client:
-        items, got = client.follow("count", 12, key="k", attempts=3, returns=int), list[tuple[int, int]]()
+        items, got = client.follow("count", 12, key="k", returns=int), list[int]()
         assert items.position is None
         async with items:
             async for number in items:
-                got.append((items.attempt, number))
+                got.append(number)
                 for peer in server.peers if number in (2, 4, 9) else ():
                     await peer.close(1012)
-            assert got == [(n, number) for n, most in ((1, 7), (2, 7), (3, 12)) for number in range(most)]
-            assert keys == ["k", "k:2", "k:3"]
-        assert items.position is not None and items.position.startswith("3:12-")
+            assert got == [*range(12)]
+        assert items.position is not None and items.position.startswith("12-")
         later = client.follow("count", 12, key="k", after=items.position.replace("12-", "10-"))
-        assert [number async for number in later] == [10, 11] and later.attempt == 3
-        with pytest.raises(RunLost):
-            await anext(client.follow("count", 12, key="k", after=7))
-        stopped = client.follow("count", 12, key="k:3")
+        assert [number async for number in later] == [10, 11]
+        stopped = client.follow("count", 12, key="k")
         assert await anext(stopped) == 0
         await stopped.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(stopped)
-        with pytest.raises(ValueError, match="attempts= is a whole number"):
-            client.follow("count", key="k", attempts=0)
-        with pytest.raises(TypeError, match="attempts= is a whole number"):
-            client.follow("count", key="k", attempts=2.5)
-        client.follow("count", key="k" * 126, attempts=9)
-        with pytest.raises(ValueError, match="1 to 128 characters"):
-            client.follow("count", key="k" * 126, attempts=10)
+        unopened = client.follow("count", 12, key="k")
+        with pytest.raises(ChannelClosed):
+            await unopened.stop()
     with pytest.raises(ConnectionLost):
         await anext(client.follow("count", 12, key="k"))
-    await server.close()
-
-
-async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
-    server, lost = Server(), asyncio.Event()
-
-    @server.on("count", keep=60)
-    async def count(ctx: Context) -> AsyncIterator[int]:
-        yield 0
-        await lost.wait()
-        if ctx.key == "k":
-            raise made_here(RunLost("the process has ended"))
-        await asyncio.Event().wait()
-
-    async def code_of_end(reading: AsyncIterator[int]) -> object:
-        try:
-            return [number async for number in reading]
-        except RemoteError as exc:
-            return exc.code
-
-    async with connect(server) as client:
-        items, other = client.follow("count", key="k", attempts=2), client.stream("count", key="k")
-        with pytest.raises(ChannelClosed):
-            await items.stop()  # nothing has begun
-        assert await anext(items) == await anext(other) == 0
-        lost.set()
-        with pytest.raises(RunLost):
-            await anext(other)
-        for _ in range(2):  # its own stream has ended, too, at the latest when it is stopped again
-            await items.stop()
-        assert await code_of_end(items) == await code_of_end(client.stream("count", key="k:2")) == "wsrpc.stopped"
-        assert items.attempt == 2
-
-
-async def test_an_attempt_goes_on_from_the_items_of_the_one_before() -> None:
-    server = Server()
-
-    @server.on_handshake
-    def log_in(handshake: Handshake) -> None:
-        handshake.principal = "ann"
-
-    @server.on("count", keep=60)
-    async def count(ctx: Context) -> AsyncIterator[int]:
-        written = 0
-        if ctx.key == "k:2":
-            async with local_client(server, principal="ann") as client, client.stream("count", key="k") as before:
-                with suppress(RunLost):
-                    async for number in before:
-                        written = number + 1
-        for number in range(written, 5):
-            yield number
-            if number == 2 and ctx.key == "k":
-                raise made_here(RunLost("the process has ended"))
-
-    async with connect(server) as client:
-        items = client.follow("count", key="k", attempts=2, returns=int)
-        assert [(items.attempt, number) async for number in items] == [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4)]
     await server.close()
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from ..._base.misuse import check_number
 from ..._base.names import UNTYPED
 from ..inboxes.event_inboxes import Waits, value_of
 from ..sending.sender import ReadingSender
 from .caller import Caller
 from .events import EventReader
 from .following import Following
-from .options import ChannelCallOptions, check_key
+from .options import ChannelCallOptions
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ class ReadingCaller(Caller, EventReader):
         *args: Any,
         key: str,
         after: int | str | None = None,
-        attempts: int = 1,
         returns: TypeForm[T] = UNTYPED,
         **options: Unpack[ChannelCallOptions],
     ) -> Following[T]:
@@ -44,22 +42,15 @@ class ReadingCaller(Caller, EventReader):
             key: as for `stream`.
             returns: as for `stream`.
             after: the position after which to begin, `Following.position` of an earlier call.
-            attempts: how many runs of the handler there may be. If the process with the handler ends, so that its run
-                is lost, the handler starts again, with the key ``"key:2"``, and so on. Then `Following.attempt` grows.
 
         Raises:
             TypeError, ValueError: an option is wrong.
         """
-        if isinstance(attempts, float):
-            raise TypeError(f"attempts= is a whole number, got {attempts!r}")
-        check_number("attempts= is a whole number, 1 or more", attempts, 1)
-        if attempts > 1:  # the last run has the longest key
-            check_key(f"{key}:{attempts}")
 
-        def open(key: str, after: int | str | None) -> Stream[T]:
+        def open(after: int | str | None) -> Stream[T]:
             return self.stream(event, *args, returns=returns, key=key, after=after, **options)
 
-        return Following(open, key, after, attempts)
+        return Following(open, key, after)
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         sender, channel = cast(ReadingSender, self._sender), self._channel_name
