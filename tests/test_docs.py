@@ -346,7 +346,7 @@ NAMED = {
     "Limits": dir(wsrpc.Limits()),
 }
 """What pages of the Python API may name of an object."""
-OF_OTHER_APIS = {"coming-from", "features", "go", "keys", "migrate-socketio", "typescript", "ws-wrapper"}
+OF_OTHER_APIS = {"attempts", "coming-from", "features", "go", "keys", "migrate-socketio", "typescript", "ws-wrapper"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "contributing" / "features.md").read_text("utf-8")
-ASKED = {"W": 31, "C": 6, "E": 8, "S": 7, "K": 4, "N": 14, "R": 6, "T": 5, "B": 8, "L": 8, "I": 12}
+ASKED = {"W": 31, "C": 6, "E": 8, "S": 7, "K": 4, "N": 14, "R": 7, "T": 5, "B": 8, "L": 8, "I": 12}
 NAMED = re.compile(r"`((?:tests|interop)/[\w/]+\.py)::(\w+)`")
 
 

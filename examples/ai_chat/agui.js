@@ -16,7 +16,7 @@ export class WsrpcAgent extends AbstractAgent {
   }
 
   run(input) {
-    this.events = this.client.with({ key: input.runId }).stream("generate", input)
+    this.events = this.client.with({ key: input.runId }).follow("generate", input)
     return from(this.events).pipe(
       catchError(({ message, code }) => of({ type: EventType.RUN_ERROR, message, code: code && String(code) })),
     )

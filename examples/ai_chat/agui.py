@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
-from language_model import UseTool, reply
+from language_model import Part, UseTool, messages_of, reply
 from msgspec import Meta, Struct
 
 # ---------------------------------------------------------------- what a run gets
@@ -112,13 +112,15 @@ class RunFinished(Event):
     run_id: str
 
 
-async def events(run: RunAgentInput, use_tool: UseTool) -> AsyncGenerator[Event]:
-    """Answer the last message."""
-    yield RunStarted(run.thread_id, run.run_id)
+async def events(run: RunAgentInput, earlier: list[dict[str, Any]], use_tool: UseTool) -> AsyncGenerator[Event]:
+    """Answer the last message, or go on with these events."""
+    parts, answer, before = parts_of(earlier)
+    if not earlier:
+        yield RunStarted(run.thread_id, run.run_id)
     tools = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in run.tools]
-    answer = before = ""  # the id of the message that is being written, and of the one before
-    async with aclosing(reply([for_model(message) for message in run.messages], tools, use_tool)) as parts:
-        async for part in parts:
+    messages = [*map(for_model, run.messages), *messages_of(parts)]
+    async with aclosing(reply(messages, tools, use_tool)) as new:
+        async for part in new:
             if "text" in part:
                 if not answer:
                     yield TextMessageStart(answer := uuid.uuid4().hex)
@@ -129,14 +131,37 @@ async def events(run: RunAgentInput, use_tool: UseTool) -> AsyncGenerator[Event]
                 answer, before = "", answer
             if "tool" in part:
                 id, function = part["tool"]["id"], part["tool"]["function"]
-                yield ToolCallStart(id, function["name"], before)
-                yield ToolCallArgs(id, function["arguments"])
-                yield ToolCallEnd(id)
+                start, args = ToolCallStart(id, function["name"], before), ToolCallArgs(id, function["arguments"])
+                for event in (start, args, ToolCallEnd(id)):
+                    if msgspec.to_builtins(event) not in earlier:
+                        yield event
             else:
                 yield ToolCallResult(uuid.uuid4().hex, part["of"], part["result"])
     if answer:
         yield TextMessageEnd(answer)
     yield RunFinished(run.thread_id, run.run_id)
+
+
+def parts_of(events: list[dict[str, Any]]) -> tuple[list[Part], str, str]:
+    """Return what the model has yielded, the id of the message that is being written, and of the one before."""
+    parts: list[Part] = []
+    answer = before = name = ""
+    for event in events:
+        match event["type"]:
+            case "TEXT_MESSAGE_START":
+                answer = event["messageId"]
+            case "TEXT_MESSAGE_CONTENT":
+                parts.append({"text": event["delta"]})
+            case "TEXT_MESSAGE_END":
+                answer, before = "", answer
+            case "TOOL_CALL_START":
+                name = event["toolCallName"]
+            case "TOOL_CALL_ARGS":
+                function = {"name": name, "arguments": event["delta"]}
+                parts.append({"tool": {"id": event["toolCallId"], "type": "function", "function": function}})
+            case "TOOL_CALL_RESULT":
+                parts.append({"result": event["content"], "of": event["toolCallId"]})
+    return parts, answer, before
 
 
 def for_model(message: Message) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
@@ -16,32 +15,16 @@ from typing import Any
 from conversations import Conversations
 from language_model import Message, Part, messages_of, reply
 
-from wsrpc import (
-    ChannelClosed,
-    Context,
-    Handshake,
-    ItemsGone,
-    Keep,
-    Overloaded,
-    Peer,
-    RemoteError,
-    Room,
-    RpcError,
-    RunLost,
-    Server,
-    WsrpcError,
-    local_client,
-)
+from wsrpc import ChannelClosed, Context, Handshake, Keep, Peer, Room, RpcError, Server, WsrpcError, local_client
 from wsrpc.cluster import Cluster
-from wsrpc.types import RoomState
+from wsrpc.types import EndedRun, RoomState
 from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 REDIS = os.environ.get("REDIS", "redis://127.0.0.1:6379")
-ATTEMPTS = 3  # as in the page
-AFTER_ALL = 10**9  # skips more items than any run has
 
 chats = Conversations(os.environ.get("CHAT_DATABASE", "conversations.sqlite"))
-server = Server(store=RedisStore(REDIS, name="ai_chat"), cluster=Cluster(RedisEngine(REDIS), name="ai_chat"))
+store = RedisStore(REDIS, name="ai_chat", log_bytes=4 * 2**20)  # of an answer, about 20,000 parts
+server = Server(store=store, cluster=Cluster(RedisEngine(REDIS), name="ai_chat"))
 
 # ---------------------------------------------------------------- who may see a conversation, and its rooms
 
@@ -127,76 +110,39 @@ def again(peer: Peer, id: str, round: int) -> Awaitable[None]:
     return in_full(tell(conversation, chats.again(conversation, id, round)))
 
 
-def may_see(peer: Peer, conversation: str, id: str, round: int) -> str:
+def may_see(peer: Peer, conversation: str, *_: object) -> str:
     """All who see a conversation share its answers. The message's id and round are the key."""
     if conversation != peer.state["conversation"]:
         raise RpcError("this is another conversation", code="forbidden")
     return conversation
 
 
-# An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
-@server.on("answer", keep=Keep(600, unread=60, scope=may_see))
+async def store_end(run: EndedRun) -> None:
+    """Store an answer that has ended, and emit it. If Redis is away, this is called again."""
+    conversation, id, round = run.args
+    text = ("" if run.complete else "… ") + "".join(part.get("text", "") for part in run.items)
+    await tell(conversation, chats.end(conversation, id, round, run.outcome, text))
+
+
+# It is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
+@server.on("answer", keep=Keep(600, unread=60, scope=may_see, attempts=3, on_end=store_end))
 async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncGenerator[Part]:
-    """Answer a message, and store the answer. Another attempt goes on from the one before."""
-    earlier = await parts_before(ctx, conversation, id, round)
-    text, state = "".join(part.get("text", "") for part in earlier), "stopped"
-    yield {"begin": id, "text": text}  # a page learns of the attempt before the model has its next word
+    """Answer a message. Another attempt goes on with what those before it have written."""
     messages = chats.messages(conversation)
     if not any((each["id"], each["round"], each["state"]) == (id, round, "asked") for each in messages):
-        return  # its end is stored. The pages ask, if it was not emitted
-    asked, use_tool = history(messages, id) + messages_of(earlier), partial(ask, conversation, f"{id} {round}")
-    try:
-        async with aclosing(reply(asked, TOOLS, use_tool)) as parts:
-            async for part in parts:
-                text += part.get("text", "")
-                yield part
-        state = "done"
-    except Exception:
-        state = "failed"
-        raise
-    finally:
-        if not isinstance(ctx.cancel_reason, RunLost):  # else the process closes, and another attempt begins
-            ended = chats.end(conversation, id, round, state, text)
-            try:
-                await tell(conversation, ended)
-            except Overloaded as error:  # Redis is away: the pages ask when the run has ended
-                logging.warning("the end of answer %s is stored, but was not emitted: %s", id, error)
+        return  # it was stopped before it has begun
+    asked = history(messages, id) + messages_of(await items_before(ctx))
+    async with aclosing(reply(asked, TOOLS, partial(ask, conversation, f"{id} {round}"))) as parts:
+        async for part in parts:
+            yield part
 
 
-async def parts_before(ctx: Context, conversation: str, id: str, round: int) -> list[Part]:
+async def items_before(ctx: Context) -> list[Any]:
     """Return what the attempts before have yielded."""
-    attempt = str(ctx.key).partition(":")[2]
-    found: list[Part] = []
-    for number in range(1, min(int(attempt or 1), ATTEMPTS)):
-        parts, whole = await parts_of(conversation, id, round, number)
-        # After one whose first parts are no longer kept, the model begins again.
-        found = [*found, *(part for part in parts if "begin" not in part)] if whole else []
-    return found
-
-
-async def parts_of(conversation: str, id: str, round: int, attempt: int, stop: bool = False) -> tuple[list[Part], bool]:
-    """Return what is kept of an attempt until its end, and whether it is whole: of a long one, the end is kept."""
-    key = f"{id}.{round}:{attempt}" if attempt > 1 else f"{id}.{round}"
-    async with local_client(server, state={"conversation": conversation}) as client:
-        read = partial(client.stream, "answer", conversation, id, round, key=key)  # starts nothing, with after=
-        if stop:
-            with suppress(ChannelClosed, RemoteError):  # it has ended
-                async with read(after=AFTER_ALL) as parts:
-                    await parts.stop()
-        found: list[Part] = []
-        after = 0
-        while True:
-            try:
-                async with read(after=after) as parts:
-                    async for part in parts:
-                        found.append(part)
-            except ItemsGone as error:
-                if error.first is not None:
-                    found, after = [], error.first - 1
-                    continue
-            except RemoteError:  # at the end: RunLost, or that it was stopped
-                pass
-            return found, after == 0
+    earlier = await ctx.earlier()
+    if not earlier.complete:
+        raise RpcError("the answer is too long to go on", code="too_long")
+    return earlier.items
 
 
 def history(messages: list[dict[str, Any]], id: str) -> list[Message]:
@@ -266,13 +212,9 @@ async def hand_over(conversation: str, staff: str | None) -> None:
 
 
 async def stop_answer(conversation: str, id: str, round: int) -> None:
-    """Stop the model, wherever it runs, and store what it has written."""
-    ended = chats.end(conversation, id, round, "stopped")  # no attempt begins any more
-    await tell(conversation, ended)
-    texts: list[str] = []
-    for number in range(1, ATTEMPTS + 1):
-        parts, whole = await parts_of(conversation, id, round, number, stop=True)
-        # If the first parts are no longer kept, the handler stores all of it at its end.
-        texts.append(("" if whole else "… ") + "".join(part.get("text", "") for part in parts))
-    text = max(texts, key=len)  # a page may show that of the attempt before
-    await tell(conversation, chats.end(conversation, id, round, "stopped", text))
+    """Stop the model, wherever it runs. What it has written is stored by `store_end`."""
+    await tell(conversation, chats.end(conversation, id, round, "stopped"))  # also if no page has begun the run
+    async with local_client(server, state={"conversation": conversation}) as client:
+        with suppress(ChannelClosed, RpcError):  # it has ended, or has not begun
+            async with client.stream("answer", conversation, id, round, key=f"{id}.{round}", after=0) as parts:
+                await parts.stop()

@@ -35,15 +35,20 @@ class Chat(Struct):
 # ---------------------------------------------------------------- what it gets
 
 
-async def chunks(asked: Chat) -> AsyncGenerator[dict[str, str]]:
-    """Answer the last message. All readers of a run give the answer the same id."""
+async def chunks(asked: Chat, earlier: list[dict[str, str]]) -> AsyncGenerator[dict[str, str]]:
+    """Answer the last message, or go on with these chunks. All readers of a run give the answer the same id."""
     messages = [{"role": m.role, "content": "".join(part.text for part in m.parts)} for m in asked.messages]
-    yield {"type": "start", "messageId": uuid.uuid4().hex}
-    yield {"type": "text-start", "id": "text"}
-    async with aclosing(language_model.reply(messages, [], no_tools)) as parts:
-        async for part in parts:
-            yield {"type": "text-delta", "id": "text", "delta": part["text"]}
-    yield {"type": "text-end", "id": "text"}
+    if written := "".join(chunk.get("delta", "") for chunk in earlier):
+        messages.append({"role": "assistant", "content": written})
+    for chunk in [{"type": "start", "messageId": uuid.uuid4().hex}, {"type": "text-start", "id": "text"}][
+        len(earlier) :
+    ]:
+        yield chunk
+    if {"type": "text-end", "id": "text"} not in earlier:
+        async with aclosing(language_model.reply(messages, [], no_tools)) as parts:
+            async for part in parts:
+                yield {"type": "text-delta", "id": "text", "delta": part["text"]}
+        yield {"type": "text-end", "id": "text"}
     yield {"type": "finish"}
 
 

@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS message (
     id TEXT NOT NULL,  -- made by the page, so that saying it again does not store it twice
     author TEXT NOT NULL,  -- user or staff
     text TEXT NOT NULL,
-    state TEXT NOT NULL,  -- asked: the model has to answer. done, stopped or failed: nothing is to be done
+    state TEXT NOT NULL,  -- asked: the model has to answer. done, failed, stopped or lost: nothing is to be done
     answer TEXT NOT NULL DEFAULT '',
     round INTEGER NOT NULL DEFAULT 1,  -- one more for each Retry
     UNIQUE (conversation, id)
@@ -73,7 +73,7 @@ class Conversations:
     def again(self, conversation: str, id: str, round: int) -> dict[str, Any]:
         """Let the model answer a message again, unless that was done or the answer is whole."""
         update = "UPDATE message SET state = 'asked', answer = '', round = round + 1"
-        where = "WHERE conversation = ? AND id = ? AND round = ? AND state IN ('stopped', 'failed')"
+        where = "WHERE conversation = ? AND id = ? AND round = ? AND state NOT IN ('asked', 'done')"
         self._db.execute(f"{update} {where}", [conversation, id, round])
         return self.messages(conversation, id)[0]
 

@@ -9,6 +9,7 @@ find("a").href = location.href
 
 const client = new Client(`/ws?conversation=${conversation}`)
 const surely = client.with({ retry: "idempotent" }) // what may be asked twice, so also after a worker was killed
+const send = (...call) => surely.request(...call).catch(console.warn)
 client.status.subscribe((state) => (find("output").textContent = state))
 
 // ---------------------------------------------------------------- the conversation: its state, then its events
@@ -26,10 +27,9 @@ room.on("state", (state) => {
 client.on("said", show)
 client.on("staff", showStaff)
 room.present.subscribe(() => {
-  const others = room.present.get().filter(({ user }) => user !== me)
   const types = ({ state, about }) => state === "online" && about.some(({ typing }) => typing)
-  const verb = (user) => (types(user) ? "is typing" : "is here")
-  find("#others").textContent = others.map((each) => `${each.user.split("-")[0]} ${verb(each)}`).join(", ")
+  const line = (each) => `${each.user.split("-")[0]} ${types(each) ? "is typing" : "is here"}`
+  find("#others").textContent = room.present.get().filter(({ user }) => user !== me).map(line).join(", ")
 })
 
 function showStaff(staff) {
@@ -41,25 +41,20 @@ function showStaff(staff) {
 /** Shows a message. It may come twice, and an old state after a new one. */
 function show(message) {
   const age = ({ round, state }) => 2 * round + (state !== "asked")
-  let shown = messages.get(message.id)
-  if (shown && age(message) < age(shown)) return
-  if (!shown) messages.set(message.id, (shown = { section: find("main").appendChild(make("section")) }))
-  Object.assign(shown, message)
+  const shown = messages.get(message.id) ?? { round: 0, section: find("main").appendChild(make("section")) }
+  if (age(message) < age(shown)) return
+  messages.set(message.id, Object.assign(shown, message))
   if (shown.state === "asked") follow(shown)
-  else endQuestions(shown)
+  else closeQuestions(`${shown.id} `)
   draw(shown)
 }
 
 function draw({ section, id, author, text, answer, state, round, run }) {
-  const line = (className, textContent) => make("p", { className, textContent })
-  const written = answer || run?.streamed
-  section.replaceChildren(line(author, text), ...(written ? [line("answer", written)] : []))
+  const line = (className, textContent) => (textContent ? [make("p", { className, textContent })] : [])
   const note = state === "asked" ? run.note : state === "done" ? "" : `(${state})`
-  if (note) section.append(line("note", note))
-  if (state === "stopped" || state === "failed") {
-    const onclick = () => surely.request("again", id, round).catch(console.warn)
-    section.append(make("button", { className: "retry", textContent: "Retry", onclick }))
-  }
+  section.replaceChildren(...line(author, text), ...line("answer", answer || run?.streamed), ...line("note", note))
+  const retry = make("button", { className: "retry", textContent: "Retry", onclick: () => send("again", id, round) })
+  if (state !== "asked" && state !== "done") section.append(retry)
   find("#stop").disabled = asked().length === 0
 }
 
@@ -71,93 +66,65 @@ async function follow(message, after) {
   const { id, round } = message
   if (!after && message.run?.round === round) return
   const run = (message.run = { round, streamed: after ? "… " : "", note: "" })
-  const parts = client.with({ key: `${id}.${round}`, attempts: 3, after }).follow("answer", conversation, id, round)
-  let begins = !after
   try {
-    for await (const part of parts) {
-      if (part.begin) begins = true // perhaps another attempt: its first text is all that was written before
-      if (part.text) {
-        run.streamed = begins ? part.text : run.streamed + part.text
-        begins = false
-      }
-      if (part.of) closeQuestion(`${id} ${round} ${part.of}`) // a tab has answered
-      run.note = parts.attempt > 1 ? `(goes on: attempt ${parts.attempt})` : ""
+    for await (const part of client.with({ key: `${id}.${round}`, after }).follow("answer", conversation, id, round)) {
+      run.streamed += part.text ?? ""
+      if (part.of) closeQuestions(`${id} ${round} ${part.of} `) // a tab has answered
       draw(message)
     }
   } catch (error) {
-    // Its first words are no longer kept, but the next ones are. All of it comes with its end.
-    if (error.code === "wsrpc.items_gone" && error.data) return follow(message, `${parts.attempt}:${error.data - 1}`)
+    // Its first words are no longer kept, but the next ones are.
+    if (error.code === "wsrpc.items_gone" && error.data) return follow(message, error.data - 1)
     run.note = `(${error.message})`
-    if (error.code === "wsrpc.overloaded") return draw(message) // it has not begun
+    draw(message)
   }
-  draw(message)
-  // Its end was not emitted: all attempts are lost, or Redis was away. "stop" emits what is stored.
-  if (message.state === "asked") surely.request("stop", id, round).catch(console.warn)
 }
 
-find("#stop").onclick = () =>
-  asked().forEach(({ id, round }) => surely.request("stop", id, round).catch(console.warn))
-find("#take").onclick = () => surely.request("take_over", find("#take").textContent === "Take over").catch(console.warn)
+find("#stop").onclick = () => asked().forEach(({ id, round }) => send("stop", id, round))
+find("#take").onclick = () => send("take_over", find("#take").textContent === "Take over")
 
-// ---------------------------------------------------------------- questions of the model: one form for each id
+// ---------------------------------------------------------------- questions of the model: one form for each
 
-const questions = new Map() // id → { form, answer }
+const questions = new Map() // id and text → { form, answer }
 
-client.of("tools").on("ask_user", ({ question }, id) => {
-  if (questions.get(id)?.question !== question) ask(id, question)
-  return questions.get(id).answer // also one that was given while nobody asked
-})
+// The answer is also one that was given while nobody asked.
+client.of("tools").on("ask_user", ({ question }, id) => questions.get(`${id} ${question}`)?.answer ?? ask(id, question))
 
 function ask(id, question) {
-  closeQuestion(id)
-  const form = make("form", { className: "question" })
-  const buttons = ["Yes", "No"].map((text) => make("button", { value: text.toLowerCase(), textContent: text }))
-  form.append(make("p", { textContent: question }), ...buttons)
+  closeQuestions(`${id} `) // which another attempt asks no more
+  const form = find("#questions").appendChild(make("div", { className: "question", textContent: question }))
   const answer = new Promise((resolve) => {
-    form.onsubmit = (event) => {
-      event.preventDefault()
-      const first = surely.request("choose", id, event.submitter.value) // that of another tab, perhaps
-      first.then((answer) => (form.remove(), resolve(answer)), console.warn)
+    for (const text of ["Yes", "No"]) {
+      // The first answer counts, perhaps that of another tab.
+      const onclick = () => surely.request("choose", id, text.toLowerCase()).then(resolve, console.warn)
+      form.append(make("button", { textContent: text, onclick }))
     }
   })
-  questions.set(id, { question, form, answer })
-  find("#questions").append(form)
+  questions.set(`${id} ${question}`, { form, answer })
+  return answer
 }
 
-function closeQuestion(id) {
-  questions.get(id)?.form.remove()
-}
-
-function endQuestions(message) {
-  for (const id of [...questions.keys()].filter((id) => id.startsWith(message.id))) {
-    closeQuestion(id)
-    questions.delete(id)
-  }
-}
+const closeQuestions = (prefix) => questions.forEach(({ form }, key) => key.startsWith(prefix) && form.remove())
 
 // ---------------------------------------------------------------- what the user says
 
+const [input, button] = [find("#text"), find("#say button")]
 let last = {} // the same text after a failure has the same id, because it may be stored already
 
 find("#say").onsubmit = async (event) => {
   event.preventDefault()
-  const input = find("#text")
   if (last.text !== input.value) last = { id: crypto.randomUUID(), text: input.value }
-  find("#say button").disabled = true
+  button.disabled = true
   try {
     await surely.request("say", last.id, last.text)
-    last = {}
-    input.value = "" // what is not stored stays in the input
+    last.text = input.value = "" // what is not stored stays in the input
     input.oninput()
     find("output").textContent = client.status.get()
   } catch (error) {
-    console.warn(error)
-    find("output").textContent = "not sent: try again"
+    find("output").textContent = `not sent: ${error.message}`
   }
-  find("#say button").disabled = false
+  button.disabled = false
 }
 
 let typing = false
-find("#text").oninput = () => {
-  if (typing !== (typing = find("#text").value !== "")) room.setAbout({ typing }).catch(console.warn)
-}
+input.oninput = () => typing !== (typing = input.value !== "") && room.setAbout({ typing }).catch(console.warn)

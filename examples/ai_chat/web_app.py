@@ -12,12 +12,12 @@ from typing import Annotated
 
 import agui
 import aisdk
-from ai_chat import ask, server
+from ai_chat import ask, items_before, may_see, server
 from fastapi import Cookie, FastAPI, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from wsrpc import Keep, Peer
+from wsrpc import Context, Keep, Peer
 from wsrpc_adapters.asgi import lifespan, routes, serve_websocket
 
 HERE = Path(__file__).parent
@@ -57,18 +57,23 @@ async def ws(websocket: WebSocket) -> None:
 # ---------------------------------------------------------------- other clients, which have the conversation themselves
 
 
-@server.on("generate", keep=Keep(600, unread=60))
-async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncGenerator[agui.Event]:
+def may_generate(peer: Peer, run: agui.RunAgentInput) -> str:
+    return may_see(peer, run.thread_id)
+
+
+@server.on("generate", keep=Keep(600, unread=60, attempts=3, scope=may_generate))
+async def generate(ctx: Context, run: agui.RunAgentInput) -> AsyncGenerator[agui.Event]:
     """Answer a client of AG-UI, whose tools are its own."""
-    async with aclosing(agui.events(run, partial(ask, peer.state["conversation"], run.run_id))) as events:
+    use_tool = partial(ask, run.thread_id, run.run_id)
+    async with aclosing(agui.events(run, await items_before(ctx), use_tool)) as events:
         async for event in events:
             yield event
 
 
-@server.on("chat", keep=Keep(600, unread=60))
-async def chat(asked: aisdk.Chat) -> AsyncGenerator[dict[str, str]]:
+@server.on("chat", keep=Keep(600, unread=60, attempts=3))
+async def chat(ctx: Context, asked: aisdk.Chat) -> AsyncGenerator[dict[str, str]]:
     """Answer a chat of the AI SDK."""
-    async with aclosing(aisdk.chunks(asked)) as chunks:
+    async with aclosing(aisdk.chunks(asked, await items_before(ctx))) as chunks:
         async for chunk in chunks:
             yield chunk
 

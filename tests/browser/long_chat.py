@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 from wsrpc_adapters import redis
+from wsrpc_adapters.redis import RedisStore
 
-with patch.object(redis, "RedisStore", partial(redis.RedisStore, log_bytes=1000)):
+
+def small(url: str, **options: Any) -> RedisStore:
+    return RedisStore(url, **options | {"log_bytes": 1000})
+
+
+with patch.object(redis, "RedisStore", small):
     from web_app import app
 
 __all__ = ["app"]

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 from asyncio.subprocess import STDOUT
 from base64 import b64encode
 from collections.abc import AsyncGenerator
@@ -22,6 +23,7 @@ from cluster_workers import Worker, environment, running
 from engine_servers import EngineServer, redis_server
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 from programs import ROOT, Screen, free_port, printed_by, start
+from waiting import until
 
 from interop.node import JS, find_node
 from wsrpc.testing import FaultProxy
@@ -215,7 +217,8 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
             await (await dialed.value).wait_for_event("socketerror")
 
 
-ATTEMPT = "(goes on: attempt 2)"
+ATTEMPT = "attempt 2 of the run"
+"""What the log says when another worker goes on."""
 
 
 @asynccontextmanager
@@ -265,8 +268,7 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
             await tab.evaluate(WATCH_LENGTH)
         os.kill(worker, signal.SIGKILL)
         await expect(page.locator("output")).not_to_have_text("open")
-        for tab in (page, second):
-            await expect(tab.locator(".note")).to_have_text(ATTEMPT)
+        await chat.logged(ATTEMPT)
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
             assert (await answers(tab).text_content() or "").count("simulated model") == 1
@@ -284,14 +286,13 @@ async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: 
         shown = await answers(second).text_content() or ""
         os.kill(worker, signal.SIGKILL)
         if waits:
-            await expect(second.locator(".note")).to_have_text(ATTEMPT)
-            await expect(answers(second)).to_contain_text("I am a simulated")
+            await chat.logged(ATTEMPT)
         await second.get_by_role("button", name="Stop").click()
         for tab in (page, second):
             await expect(tab.locator(".note")).to_have_text("(stopped)")
             await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
         await second.reload()
-        await expect(answers(second)).to_contain_text(shown)  # also if the second attempt has written less
+        await expect(answers(second)).to_contain_text(shown)
         await say(page, "And again!")  # at whose end the first answer would have ended, too
         await expect(answers(second)).to_have_count(2)
         await expect(answers(second).last).to_contain_text("a second or so.", timeout=20_000)
@@ -310,21 +311,15 @@ async def test_an_answer_that_is_too_long_to_be_kept(happens: str, browser: Brow
             await expect(answers(second)).to_contain_text("…")
         if happens == "stop":
             await second.get_by_role("button", name="Stop").click()
-            for tab in (page, second):
-                await expect(tab.locator(".note")).to_have_text("(stopped)")
-                await expect(answers(tab)).to_contain_text("I am a simulated model")  # from the handler's end
-            await say(page, "And again!")  # at whose end the first answer would have ended, too
-            await expect(answers(second).last).to_contain_text("a second or so.", timeout=20_000)
-            await expect(answers(second).first).not_to_contain_text("a second or so.")
-            return
         if happens == "kill":
             os.kill(worker, signal.SIGKILL)
-            await expect(page.locator(".note")).to_have_text(ATTEMPT)
         for tab in (page, second):
-            await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
-            await expect(tab.locator(".note")).to_have_count(0)
-            await expect(answers(tab)).not_to_contain_text("…")
-            assert (await answers(tab).text_content() or "").count("simulated model") == 1
+            if happens == "a new tab":
+                await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
+            else:
+                await expect(tab.locator(".note")).to_have_text("(stopped)" if happens == "stop" else "(failed)")
+            await expect(answers(tab)).to_contain_text("… ")
+            await expect(answers(tab)).not_to_contain_text("simulated model")
 
 
 async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(browser: Browser, tmp_path: Path) -> None:
@@ -334,15 +329,32 @@ async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(brow
         for tab in (page, second):
             await tab.locator(".question").evaluate("form => form.classList.add('first')")
         os.kill(worker, signal.SIGKILL)
+        await chat.logged(ATTEMPT)
         for tab in (page, second):
-            await expect(tab.locator(".note")).to_have_text(ATTEMPT)
-            await expect(answers(tab)).to_contain_text("Let me ask you.")
+            await expect(answers(tab)).to_have_text("Let me ask you. ")
             await expect(tab.locator(".question")).to_have_count(1)
             await expect(tab.locator(".question.first")).to_be_visible()
         await second.get_by_role("button", name="Yes").click()
         for tab in (page, second):
             await expect(tab.locator(".question")).to_have_count(0)
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
+
+
+async def test_an_answer_goes_on_and_is_stored_although_all_pages_are_closed(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "Good morning!")
+        await expect(answers(page)).to_contain_text("Reload this page")
+        url = page.url
+        await page.close()
+        for pid in chat.workers():  # whichever of them writes, and all others
+            os.kill(pid, signal.SIGKILL)
+        await chat.logged(ATTEMPT)
+        database = sqlite3.connect(tmp_path / "chat.sqlite")
+        await until(lambda: database.execute("SELECT state FROM message").fetchone() == ("done",), limit=60)
+        page = await opened(context, url)
+        await expect(answers(page)).to_contain_text("a second or so.")
+        assert (await answers(page).text_content() or "").count("simulated model") == 1
 
 
 async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: Path) -> None:
@@ -396,7 +408,7 @@ def copy_with_modules(name: str, folder: Path) -> None:
 
 async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
     lines = [line for name in ("agui.py", "agui.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
-    assert len(lines) <= 180
+    assert len(lines) <= 205
     copy_with_modules("agui", tmp_path)
     client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
     async with serving_chat(tmp_path) as chat:
@@ -410,6 +422,38 @@ async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
     ]
     assert first["types"][0] == "RUN_STARTED" and first["types"][-1] == "RUN_FINISHED"
     assert stopped["types"][-1] == "RUN_ERROR"
+
+
+async def test_curl_reads_an_answer_whose_worker_is_killed(tmp_path: Path) -> None:
+    asked = {"id": "1", "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "Good morning!"}]}]}
+    async with serving_chat(tmp_path) as chat:
+        url = f"{chat.url}/http/runs/chat/k?conversation={uuid4()}"
+        curl = ("curl", "-sN", "-H", "Cookie: user=ann", url)
+        writer, reader = chat.workers()
+        with stopped({reader}):
+            asking = await start(*curl, "-H", "Content-Type: application/json", "-d", json.dumps([asked]))
+            assert asking.stdout is not None
+            while b"simulated" not in await asking.stdout.readline():
+                pass
+        with stopped({writer}):
+            reading = Screen(await start(*curl))
+            while "simulated" not in (line := await reading.line()):
+                pass
+        os.kill(writer, signal.SIGKILL)
+        await asking.communicate()
+        found = [line]
+        while "event: end" not in found:
+            found.append(await reading.line())
+        await chat.logged(ATTEMPT)
+        whole = json.loads(await printed_by(await start(*curl, "-H", "Accept: application/json")))
+        assert whole["state"] == "ended"
+        types = [item["type"] for item in whole["items"]]
+        assert types == ["start", "text-start", *["text-delta"] * (len(types) - 4), "text-end", "finish"]
+        text = "".join(item.get("delta", "") for item in whole["items"])
+        assert text.startswith("I am a simulated model") and text.endswith("a second or so. ")
+        assert text.count("simulated model") == 1
+        read = [json.loads(line[6:]) for line in found if line.startswith("data: {")]
+        assert read == whole["items"][-len(read) :] and read[0]["delta"] == "simulated "
 
 
 async def test_a_chat_of_the_ai_sdk_resumes_a_cut_answer_from_its_first_word(tmp_path: Path) -> None:
