@@ -24,10 +24,9 @@ from wsrpc._core.session.connection import Connection
 from wsrpc._core.session.offline_queue import Encoded, OfflineQueue
 from wsrpc._core.session.peer_host import PeerHost
 from wsrpc._core.session.peer_owner import PeerOptions
-from wsrpc._core.session.server_session import ServerSession
 from wsrpc._core.session.session_end import Decision
 from wsrpc._core.session.session_states import SessionInput
-from wsrpc._core.session.sessions import ClosedSession, Sessions
+from wsrpc._core.session.sessions import ClosedSession, ServerSession, Sessions
 from wsrpc._core.wire.control import Drain, Resume
 from wsrpc._core.wire.settings import make_settings
 from wsrpc.transport import ConnectionInfo, Traffic

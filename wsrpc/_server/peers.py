@@ -22,7 +22,6 @@ from .._core.sending.session_writer import SessionWriter
 from .._core.session.connection import close_transport
 from .._core.session.incoming_resume import IncomingResume
 from .._core.session.peer_owner import PeerOwner, Unfinished
-from .._core.session.server_session import SessionTable
 from .._core.session.session_end import Decision, SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
@@ -81,7 +80,7 @@ class ServedPeer(PeerOwner):
         """The objects that serve this peer, in the order in which their classes were added."""
         self._open_services: OpenedServices | None = None
         self._peers = peers
-        self.sessions: SessionTable = peers.sessions
+        self.sessions: Sessions = peers.sessions
         self._counted = NONE_IGNORED
         """The ignored messages of this peer that `Server.stats` has counted already."""
         self._by_program = (0, 0)

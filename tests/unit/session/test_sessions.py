@@ -8,9 +8,8 @@ import pytest
 from session_alone import TTL, Alone, Timers
 
 from wsrpc import Limits
-from wsrpc._core.session.server_session import BYTES_PER_SESSION
 from wsrpc._core.session.session import BYTES_PER_MESSAGE
-from wsrpc._core.session.sessions import Sessions
+from wsrpc._core.session.sessions import BYTES_PER_SESSION, Sessions
 from wsrpc.transport import Traffic
 
 LIMIT = 2**53

@@ -23,7 +23,7 @@ from ..peer.peer_session import PeerSession
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
 from ..session.peer_owner import PeerOptions, PeerOwner
-from ..session.server_session import Home
+from ..session.sessions import Home
 from ..wire.settings import Settings
 from .channel import Channel
 from .reading_caller import ReadingCaller

@@ -21,8 +21,8 @@ from ..sending.outbox import Outbox
 from ..session.connection import Connection
 from ..session.peer_host import PeerHost
 from ..session.peer_owner import PeerOptions, PeerOwner
-from ..session.server_session import Home, ServerSession
 from ..session.session import NOT_CONNECTED
+from ..session.sessions import Home, ServerSession
 from .admission import Admission
 from .peer_session import PeerSession
 from .requester import Requester

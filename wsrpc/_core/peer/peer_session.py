@@ -25,10 +25,10 @@ from ..sending.session_writer import SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection, Receive
 from ..session.peer_host import PeerHost
-from ..session.server_session import Home, ServerSession
 from ..session.session import Session
 from ..session.session_end import Decision, SessionEnd
 from ..session.session_states import SessionInput, SessionState
+from ..session.sessions import Home, ServerSession
 from ..wire.codecs import BRACE, NegotiatedCodec
 from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.messages import MAX_ID, Event, WireMessage
