@@ -25,15 +25,16 @@ reads.
 ``readers`` has the number of readers of each log in a process, which is a random name: they count as `LogState.readers`
 until the process tells another number, or for ``lease`` seconds.
 
-**Adoption.** A log with an owner, a ``payload`` and no topic can move to another process. When its lease has lapsed,
-or the store knows that its process has ended, ``adopt(key, id, owner)`` gives it another owner, which is the name of a
-writer that nobody else uses: of many that call it, one gets the log, and `LogGone` is raised for the others. The new
-owner goes on after `LogState.last`. The one before can add and end nothing any more, and renews nothing: ``hold`` and
-``release`` take such a log by the name of its owner. ``pending("", after)`` returns the logs that can be adopted, and
-may return some that it expects to become such soon, whose `ListedLog.lost` is false. After ``release``, the log has no
-owner. `LogState.attempt` counts the owners that have lost the log before its end. After its end, it has a lease, can be
-adopted and keeps its payload, until its owner ends it once more, with ``end=b""``: everything is done. An end with
-``free`` says so, too.
+**Adoption.** A log with an owner, a ``payload`` and no topic can move to another process, as soon as its owner, which
+is the ``id`` of the log, has called ``adopt(key, id, id)``. When its lease has lapsed, or the store knows that its
+process has ended, ``adopt(key, id, owner)`` gives it another owner, which is the name of a writer that nobody else
+uses: of many that call it, one gets the log, and `LogGone` is raised for the others. The new owner goes on after
+`LogState.last`. The one before can add and end nothing any more, and renews nothing: ``hold`` and ``release`` take such
+a log by the name of its owner. An ``adopt`` of the present owner renews the lease. ``pending("", after)`` returns the
+logs that can be adopted, and may return some that it expects to become such soon, whose `ListedLog.lost` is false.
+After ``release``, the log has no owner. `LogState.attempt` counts the owners that have lost the log before its end.
+After its end, it has a lease, can be adopted and keeps its payload, until its owner ends it once more, with
+``end=b""``: everything is done. An end with ``free`` says so, too.
 
 **Entries.** ``append(key, log, writer, sequence, entries)`` adds entries. ``log`` is the id of a log, or a `NewLog`
 that begins if there is none. A writer is a name of up to 40 ASCII letters, digits and ``-`` which nobody else uses,

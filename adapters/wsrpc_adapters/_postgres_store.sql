@@ -19,9 +19,6 @@ expires > {now}
 -- name: runs
 owned AND ending IS NULL
 
--- name: moves
-topic = '' AND payload <> ''
-
 -- name: listed
 topic <> '' AND {runs} AND {alive}
 
@@ -50,6 +47,7 @@ CREATE TABLE IF NOT EXISTS log (
     began float8 NOT NULL, within float8 NOT NULL, lapses float8 NOT NULL, expires float8 NOT NULL,
     place bigint NOT NULL,  -- its number in its list
     owner text NOT NULL, attempt integer NOT NULL DEFAULT 0,
+    moves boolean NOT NULL DEFAULT false,  -- whether another process can adopt it when its lease has lapsed
     ending bytea, free boolean NOT NULL DEFAULT false,
     freed_before text[] NOT NULL,  -- the ids of the logs before it, which have freed its key
     first bigint NOT NULL DEFAULT 1, last bigint NOT NULL DEFAULT 0,
@@ -57,7 +55,7 @@ CREATE TABLE IF NOT EXISTS log (
 );
 CREATE INDEX IF NOT EXISTS log_of_payer ON log USING hash (payer);
 CREATE INDEX IF NOT EXISTS log_of_topic ON log (topic, place) WHERE topic <> '' AND ending IS NULL;
-CREATE INDEX IF NOT EXISTS log_lost ON log (lapses) WHERE topic = '' AND payload <> '';
+CREATE INDEX IF NOT EXISTS log_lost ON log (lapses) WHERE moves;
 CREATE INDEX IF NOT EXISTS log_expires ON log (expires);
 CREATE TABLE IF NOT EXISTS entry (key text REFERENCES log ON DELETE CASCADE, number bigint, id text NOT NULL,
     entry bytea NOT NULL, PRIMARY KEY (key, number));
@@ -82,7 +80,7 @@ DELETE FROM reader WHERE (key, process) IN
 DELETE FROM log WHERE key = $1 AND NOT {alive}
 
 -- name: find
-SELECT *, lapses <= {now} AS lost, {moves} AS moves FROM log WHERE key = $1 FOR UPDATE
+SELECT *, lapses <= {now} AS lost FROM log WHERE key = $1 FOR UPDATE
 
 -- name: find_state
 SELECT {state}, dropped FROM log WHERE key = $1
@@ -118,24 +116,27 @@ greatest({now} + $2, began + within)
 
 -- name: renew
 UPDATE log SET lapses = {lapses}, expires = CASE WHEN {runs} THEN {lapses} + keep ELSE expires END
-WHERE key = ANY($1) AND ({runs} OR {moves})
+WHERE key = ANY($1) AND ({runs} OR moves)
 
 -- name: release
-UPDATE log SET owner = '' WHERE key = ANY($1) AND {moves}
+UPDATE log SET owner = '' WHERE key = ANY($1) AND moves
+
+-- name: can_move
+UPDATE log SET moves = true WHERE key = $1 AND topic = '' AND payload <> ''
 
 -- name: adopt
 UPDATE log SET owner = $2, attempt = attempt + CASE WHEN owner = '' OR ending IS NOT NULL THEN 0 ELSE 1 END
-WHERE key = $1 AND CASE WHEN {moves} THEN lapses <= {now} ELSE {runs} AND began + within > {now} END RETURNING key
+WHERE key = $1 AND CASE WHEN moves THEN lapses <= {now} ELSE {runs} AND began + within > {now} END RETURNING key
 
 -- name: keep
 UPDATE log SET keep = $2, expires = {now} + $2 WHERE key = $1
 
 -- name: end
-UPDATE log SET ending = $2, free = $3, base = base + $4 - CASE WHEN $3 AND {moves} THEN length(payload) ELSE 0 END,
-    payload = CASE WHEN $3 OR topic <> '' THEN '' ELSE payload END, expires = {now} + keep WHERE key = $1
+UPDATE log SET ending = $2, free = $3, base = base + $4, expires = {now} + keep, moves = moves AND NOT $3,
+    payload = CASE WHEN moves AND NOT $3 THEN payload ELSE '' END WHERE key = $1
 
 -- name: done
-UPDATE log SET base = base - length(payload), payload = '' WHERE key = $1
+UPDATE log SET base = base - length(payload), payload = '', moves = false WHERE key = $1
 
 -- name: remember
 WITH old AS (DELETE FROM writer WHERE key = $1 AND writer <> $2 AND added <= greatest({now} - $7,
@@ -181,7 +182,7 @@ ON CONFLICT (key, process) DO UPDATE SET (count, until) = (excluded.count, exclu
 
 -- name: held
 SELECT key FROM log JOIN unnest($1::text[], $2::text[]) AS asked (key, name) USING (key)
-WHERE {alive} AND name = CASE WHEN {moves} THEN owner ELSE id END ORDER BY key FOR NO KEY UPDATE OF log
+WHERE {alive} AND name = CASE WHEN moves THEN owner ELSE id END ORDER BY key FOR NO KEY UPDATE OF log
 
 -- name: behind
 WITH this AS (SELECT topic AS list, place AS number FROM log WHERE key = $1 AND {runs})
@@ -197,7 +198,7 @@ SELECT place, key, id, payload, {now} - began, attempt, lapses <= {now} FROM (
 -- name: lost
 SELECT place, key, id, payload, {now} - began, attempt, true FROM (
     SELECT *, sum(length(payload)) OVER (ORDER BY place) - length(payload) AS size FROM (
-        SELECT * FROM log WHERE {moves} AND {alive} AND lapses <= {now} AND place > $1 ORDER BY place LIMIT 100
+        SELECT * FROM log WHERE moves AND {alive} AND lapses <= {now} AND place > $1 ORDER BY place LIMIT 100
     ) AS next
 ) AS sized WHERE size < 65536 ORDER BY place
 

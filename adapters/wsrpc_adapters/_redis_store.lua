@@ -38,7 +38,7 @@ local function is_lost(log)
 end
 
 local function can_move(log)  -- to another process, when its lease has lapsed; also to tell its end
-  return log.topic == '' and log.payload > 0
+  return log.moves and log.payload > 0
 end
 
 local function held_as(log)  -- the name by which its process holds and releases it
@@ -97,6 +97,7 @@ local function save(log)
     local names = {name('lapses', log.topic), name('runs', log.process), name('list', log.topic), name('left', log.payer)}
     for _, other in ipairs({PREFIX .. 'lists', PREFIX .. 'number', unpack(names)}) do outlive(other, ms) end
     call('PEXPIRE', name('payload', log.key), ms)
+    if can_move(log) then call('ZADD', name('runs', log.process), now + ms, log.key) end  -- until it expires
   end
   if log.acquires then
     call('PEXPIRE', name('acquired', log.key), ms)
@@ -115,8 +116,8 @@ end
 
 local function move(log, process)  -- that process runs it
   if can_move(log) then
-    call('SREM', name('runs', log.process), log.key)
-    call('SADD', name('runs', process), log.key)
+    call('ZREM', name('runs', log.process), log.key)
+    call('ZREMRANGEBYSCORE', name('runs', process), '-inf', now)
   end
   log.process = log.topic == '' and process or ''  -- another process can continue one of a list
 end
@@ -124,7 +125,7 @@ end
 local function drop_payload(log)  -- no other process adopts it any more
   call('DEL', name('payload', log.key))
   call('ZREM', name('lapses', log.topic), log.key)
-  call('SREM', name('runs', log.process), log.key)
+  call('ZREM', name('runs', log.process), log.key)
   log.payload = 0
 end
 
@@ -203,7 +204,7 @@ local function create(key, id, payer, keep, owned, arguments, topic, payload, me
   charge(log, cost)  -- first, because a server without memory refuses it
   for _, kind in ipairs({'entries', 'readers', 'writers', 'payload', 'acquired'}) do call('DEL', name(kind, key)) end
   if payload ~= '' then call('SET', name('payload', key), payload, 'PX', LEASE) end
-  if topic ~= '' or can_move(log) then join(log) end
+  if topic ~= '' then join(log) end
   move(log, process)
   return log
 end
@@ -252,18 +253,15 @@ local function refusal(log, writer, sequence, some)  -- why a writer may not add
 end
 
 local function finish(log, ending, free)
-  local more = math.max(0, #ending - SHORT_END) - log.memory - (log.topic ~= '' and log.payload or 0)
+  local stays = can_move(log) and free ~= '1'
+  local more = math.max(0, #ending - SHORT_END) - log.memory - (stays and 0 or log.payload)
   local too_much = more > 0 and excess(log.payer) + more or 0
   if too_much > log.bytes then return 'full' end
   trim(log, too_much, 0)
   charge(log, more)
   log.ending, log.free, log.ended = ending, free == '1', now
-  if log.free and can_move(log) then
-    charge(log, -log.payload)
-    drop_payload(log)
-  end
+  if not stays then drop_payload(log) end
   if log.topic == '' then return end
-  drop_payload(log)
   call('ZADD', name('left', log.payer), micros, log.key)
   call('ZREM', name('list', log.topic), log.key)
   if call('EXISTS', name('list', log.topic)) == 0 then call('ZREM', PREFIX .. 'lists', log.topic) end
@@ -451,6 +449,10 @@ function steps.adopt(key, id, owner, process, watches)
     if not may_move then return 'gone' end
     log.owner, log.attempt = owner, log.attempt + ((log.owner == '' or log.ending) and 0 or 1)
   end
+  if log.topic == '' and log.payload > 0 and not log.moves then
+    log.moves = true
+    join(log)
+  end
   move(log, process)
   renew(log)
   return state(log)
@@ -461,7 +463,7 @@ local function lost_after(number, most, watches)  -- up to so many logs that oth
   local keys = call('ZRANGEBYSCORE', lapses, '-inf', now, 'LIMIT', 0, 10 * most)
   for _, process in ipairs(watches == '1' and call('ZRANGE', PREFIX .. 'processes', 0, -1) or {}) do
     if absent_since(process) then
-      for _, key in ipairs(call('SRANDMEMBER', name('runs', process), 10 * most)) do table.insert(keys, key) end
+      for _, key in ipairs(call('ZRANGEBYSCORE', name('runs', process), now, '+inf', 'LIMIT', 0, 10 * most)) do table.insert(keys, key) end
     end
   end
   for _, key in ipairs(keys) do
@@ -484,6 +486,8 @@ end
 function steps.pending(topic, after, watches)
   local logs = topic == '' and lost_after(tonumber(after), MOST_LISTED, watches)
     or listed(topic, 'ZRANGEBYSCORE', '(' .. after, '+inf', MOST_LISTED)
+  -- As in `read`: a server that refuses writes may have refused to renew their leases.
+  if topic == '' and logs[1] then call('SET', name('lost', ''), '', 'PX', LEASE) end
   for i, log in ipairs(logs) do
     local payload, lost = call('GET', name('payload', log.key)) or '', log.lapses <= now or (watches == '1' and is_gone(log))
     logs[i] = {log.number, log.key, log.id, payload, now - log.began, log.attempt, lost and 1 or 0}

@@ -224,6 +224,7 @@ class PostgresStore:
             raise LogGone("the store has no such log, or it has ended")
         if found["owner"] != owner and not await db.fetchval(SQL.adopt, key, owner):
             raise LogGone("the time of the log is over, or its process has it")
+        await db.execute(SQL.can_move, key)
         await db.execute(SQL.renew, [key], self.lease)
         return await self._state(db, key)
 
@@ -280,7 +281,8 @@ class PostgresStore:
         return created
 
     async def _end(self, db: Connection, key: str, found: Record, end: bytes, free: bool) -> None:
-        more = max(0, len(end) - SHORT_END) - found["memory"] - (len(found["payload"]) if found["topic"] else 0)
+        stays = found["moves"] and not free
+        more = max(0, len(end) - SHORT_END) - found["memory"] - (0 if stays else len(found["payload"]))
         if more > 0:
             excess, _ = await self._share(db, found["payer"])
             await db.execute(SQL.trim, key, excess + more, 0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
+from math import inf
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -24,7 +26,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import WireMessage, context_of
 from .._log.contract import ListedLog, LogGone, NewLog, StoreLost, is_rest
 from .._log.kept import UNREADABLE, Encode, read_kept
-from .._log.link import RELEASE_TIMEOUT, insist, insist_on
+from .._log.link import RELEASE_TIMEOUT, insist_on
 from .._log.position import LAST
 from ..errors import RpcError, RunLost
 from .performing import HandlerPerformer
@@ -35,9 +37,9 @@ LOOK = 0.5
 """Seconds between two looks for lost runs. Half as many if one will perhaps be lost in a moment."""
 AFTER_ALL = 10**14 - 1
 """A sequence after that of each entry."""
-QUICK = 2.0
-"""Seconds from the beginning of a run for each attempt after the second one: a run that kills its processes does so
-slowly."""
+ATTEMPT_DELAY = 2.0
+"""Seconds for which a lost run waits for its next attempt, for each attempt that was lost before: a run that kills its
+processes must not kill all workers at once."""
 
 
 class KeptCall(Struct, omit_defaults=True):
@@ -123,6 +125,8 @@ class Adopter:
         """How the handlers are called whose runs can move."""
         self._context = copy_context()  # without what middleware sets, because no other process has that
         self._watching: asyncio.Task[None] | None = None
+        self._lost: dict[tuple[str, int], float] = {}
+        """When this process has first seen each lost run, by its id and attempt."""
 
     def add(self, handler: Handler, call: Call) -> None:
         """Let the runs of a handler go on in any process."""
@@ -164,8 +168,10 @@ class Adopter:
         return Attempt(handler, call, compiled, own, within)
 
     def prepare(self, run: Run, attempt: Attempt) -> None:
-        """Let a run go on in another process, if this one ends, and tell its end."""
-        run.finish = partial(self._finish, run, attempt)
+        """Let a run go on in another process, if this one ends, and report its end."""
+        assert attempt.handler.keep is not None
+        run.may_move = attempt.handler.keep.attempts > 1
+        run.report = partial(self._report, run, attempt)
 
     # ------------------------------------------------------------ lost runs
 
@@ -175,36 +181,61 @@ class Adopter:
             self._watching = self._runs.link.spawn(self._watch())
 
     async def _watch(self) -> None:
+        failures = self._runs.link.failures
         while not self._runs.is_closing:
-            soon, after, is_last = False, 0, False
-            while not is_last:
-                page = await insist_on(partial(self._store.pending, "", after))
-                for log in page:
-                    after = log.number
-                    soon |= not log.lost
-                    if log.lost and log.age >= QUICK * log.attempt and not self._runs.has(log.id):
-                        await self._adopt(log)
-                is_last = is_rest(page)
-            await asyncio.sleep(LOOK / 2 if soon else LOOK)
+            soon = await self._look(failures)
+            if failures != self._runs.link.failures:  # the processes may live that could not renew their leases
+                failures = self._runs.link.failures
+                await asyncio.sleep(self._store.lease / 2)
+            else:
+                await asyncio.sleep(LOOK / 2 if soon else LOOK)
 
-    async def _adopt(self, log: ListedLog) -> None:
+    async def _look(self, failures: int) -> bool:
+        """Adopt lost runs, as long as the store answers. Return whether others will perhaps be lost in a moment."""
+        now = asyncio.get_running_loop().time()
+        soon, after, is_last, seen = False, 0, False, dict[tuple[str, int], float]()
+        while not is_last:
+            page = await insist_on(partial(self._store.pending, "", after))
+            if self._runs.link.failures != failures:
+                return False
+            for log in random.sample(page, len(page)):
+                after = max(after, log.number)
+                soon |= not log.lost
+                if not log.lost or self._runs.has(log.id):
+                    continue
+                since = seen[log.id, log.attempt] = self._lost.get((log.id, log.attempt), now)
+                if now >= since + ATTEMPT_DELAY * log.attempt:
+                    try:
+                        await self._adopt(log, is_new=since == now)
+                    except Exception:
+                        logger.exception("the lost run %s cannot go on in this process", log.id)
+            is_last = is_rest(page)
+        self._lost = seen
+        return soon
+
+    async def _adopt(self, log: ListedLog, *, is_new: bool) -> None:
         """Go on with a lost run, unless another process does so, or this one lacks its handler."""
         try:
             call = read_kept(log.payload, KeptCall)
         except UNREADABLE as exc:
-            logger.warning("the call of the lost run %s cannot be read: %s", log.id, exc)
+            if is_new:
+                logger.warning("the call of the lost run %s cannot be read: %s", log.id, exc)
             return
         keyed = KeyedRun(call.key)
         if self._runs.is_closing or (attempt := self._attempt(call, keyed)) is None:
             return
         owner = f"{secrets.token_hex(8)}-{log.attempt}"
+        self._runs.link.lease.hold(log.key, owner, lambda state: None, inf)  # first, so that a close releases it
         try:
             state = await insist_on(partial(self._store.adopt, log.key, log.id, owner))
-        except LogGone:
-            return
+        except BaseException as exc:
+            if isinstance(exc, LogGone):
+                self._runs.link.lease.release(owner)
+                return
+            raise
         keep, own = attempt.handler.keep, attempt.own
         assert keep is not None
-        keyed.attempt, keyed.read_earlier = state.attempt + 1, partial(self._items, log.key, state.last)
+        keyed.attempt, keyed.read_earlier = state.attempt + 1, partial(self._items, log.key, log.id, state.last)
         performer: Performer = Performer()
         error: RpcError | None = None
         if state.attempt >= keep.attempts:
@@ -227,20 +258,22 @@ class Adopter:
 
     # ------------------------------------------------------------ the end
 
-    async def _finish(self, run: Run, attempt: Attempt) -> None:
-        """Tell the end of a run, or hand it over, after its handler has exited."""
+    async def _report(self, run: Run, attempt: Attempt) -> None:
+        """Report the end of a run, or hand it over, after its handler has exited."""
         if run.end is None:
             if run.is_handed_over:
                 with suppress(StoreLost):  # then it is lost when its lease has lapsed
-                    await insist(partial(self._store.release, {run.key: run.owner}), RELEASE_TIMEOUT)
+                    await insist_on(partial(self._store.release, {run.key: run.owner}), patience=RELEASE_TIMEOUT)
             return
         keep = attempt.handler.keep
         if keep is not None and keep.on_end is not None:
             try:
                 await insist_on(partial(self._store.adopt, run.key, run.new.id, run.owner))
-                await attempted(keep.on_end, await self._ended(run, attempt, run.end))
             except LogGone:  # another process has it
                 return
+            ended = await self._ended(run, attempt, run.end)
+            try:
+                await attempted(keep.on_end, ended)
             except Exception:
                 text = "on_end=%s failed for the run %s; as long as the run is kept, it is called again"
                 logger.exception(text, name_of(keep.on_end), run.new.id)
@@ -253,7 +286,7 @@ class Adopter:
         """Return what ``on_end`` gets."""
         call, keep = attempt.call, attempt.handler.keep
         assert keep is not None
-        kept = await self._items(run.key)
+        kept = await self._items(run.key, run.new.id)
         outcome: Literal["done", "failed", "stopped", "lost"] = "done"
         result, error = None, None
         try:
@@ -278,13 +311,14 @@ class Adopter:
             attempt=min(1 if attempt.own.keyed is None else attempt.own.keyed.attempt, keep.attempts),
         )
 
-    async def _items(self, key: str, last: int = LAST) -> Earlier:
+    async def _items(self, key: str, id: str, last: int = LAST) -> Earlier:
         """Return the items of a run that are kept, up to a number."""
         found, after, complete = list[Any](), 0, True
         while after < last:
-            if (page := await insist_on(partial(self._store.read, key, after))) is None:
+            page = await insist_on(partial(self._store.read, key, after))
+            if page is None or page.state.id != id:
                 return Earlier(found, complete=False)
-            entries = page.entries[: last + 1 - page.number]
+            entries = page.entries[: max(0, last + 1 - page.number)]
             complete = complete and page.number == after + 1
             if not entries:
                 break

@@ -54,7 +54,10 @@ class HandlerPerformer(Performer):
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError) and task.cancelling():
                 raise
-            return self._failed(exc)
+            end = self._failed(exc)
+            if run.is_handed_over:  # it has failed because it was cancelled
+                raise asyncio.CancelledError from exc
+            return end
         finally:
             invocation.state = EXITED
             invocation.release()

@@ -96,8 +96,10 @@ class Run:
 
     Attributes:
         owner: the name of the writer that adds the items.
-        finish: called after the handler has exited, and its end is stored, if other processes can go on with the run.
-        is_handed_over: whether another process has to go on, because this one closes.
+        report: called after the handler has exited, and its end is stored. None if nobody wants to know, and no other
+            process adopts the run.
+        may_move: whether another process adopts the run if this one closes.
+        is_handed_over: whether another process has to adopt it, because this one closes.
     """
 
     def __init__(
@@ -119,8 +121,8 @@ class Run:
         self._link = link
         self.owner = new.id
         self.counted = counted
-        self.finish: Callable[[], Awaitable[None]] | None = None
-        self.is_handed_over = False
+        self.report: Callable[[], Awaitable[None]] | None = None
+        self.may_move = self.is_handed_over = False
         self.readers = RunReaders(link.store.lease)
         self.writer: LogWriter[Unstored] = LogWriter(new.id, link.spawn, self._store_items, self._stored)
         self._size = 0
@@ -129,6 +131,8 @@ class Run:
         """Runs the handler. None before and after."""
         self._reason: RpcError | None = None
         """Why the handler was stopped."""
+        self._exited = False
+        """Whether the handler runs no more, so nothing stops it."""
         self._is_lost = False
         """Whether the store has no such run, or has lost items."""
         self.frees_key = False
@@ -140,17 +144,6 @@ class Run:
     def end(self) -> bytes | None:
         """How it has ended. None if it has not, or nothing is kept of it."""
         return self.ended.result() if self.ended.done() else None
-
-    @property
-    def outcome(self) -> str:
-        """How it has ended in this process, as in `RunStats.ended`."""
-        if (reason := self._reason) is None and self.ended.done():
-            return "failed" if self.performer.failed else "done"
-        if self.is_handed_over and self.end is None:
-            return "handed over"
-        if isinstance(reason, Draining):
-            return "not run"
-        return "stopped" if isinstance(reason, RemoteError) and reason.code == STOPPED_CODE else "lost"
 
     def go_on(self, owner: str, state: LogState) -> None:
         """Go on with what another process has begun, before the handler runs here."""
@@ -164,16 +157,33 @@ class Run:
 
     async def perform(self) -> None:
         """Run the handler, and store how it has ended."""
-        end = await self._run_handler()
-        self._task = None  # nothing stops it any more
+        counted, time = self.counted, asyncio.get_running_loop().time
+        counted.running += 1
+        began = time()
         try:
+            end = await self._run_handler()
+            self._task, self._exited = None, True
             await self.writer.wait_stored()
             if end is not None:
                 await self._store_end(end)
-            if self.finish is not None:
-                await self.finish()
         finally:
+            counted.running -= 1
+            counted.ended[self._outcome()] += 1
+            counted.seconds += time() - began
             self.writer.stop()
+        if self.report is not None:
+            await self.report()
+
+    def _outcome(self) -> str:
+        """Return how it has ended in this process, as in `RunStats.ended`."""
+        reason = self._reason
+        if not self.ended.done():
+            return "handed over" if self.is_handed_over else "lost"
+        if reason is None:
+            return "failed" if self.performer.failed else "done"
+        if isinstance(reason, Draining):
+            return "not run"
+        return "stopped" if isinstance(reason, RemoteError) and reason.code == STOPPED_CODE else "lost"
 
     async def _run_handler(self) -> bytes | None:
         """Return how the handler has ended. None if it has not, and another process goes on."""
@@ -184,14 +194,15 @@ class Run:
         try:
             return await self.performer.perform(self)
         except asyncio.CancelledError:
-            if self.is_handed_over:
+            if self.is_handed_over or (self._reason is None and self.may_move):  # the event loop may have ended
                 return None
             return failed(self._reason or RunLost("the handler was cancelled"))
         except LogGone:
             return _PART_LOST
 
     async def _store_end(self, end: bytes) -> None:
-        other = OTHER if self.finish is None else self.owner  # which ends nothing that another process goes on with
+        # Of a run that another process has adopted, only a stop of a user is an end.
+        other = OTHER if self.report is None or self._reason is STOPPED else self.owner
         with suppress(LogGone):  # nothing is left of it
             try:
                 if self._is_lost:
@@ -200,7 +211,7 @@ class Run:
             except StoreFull:
                 await self._append_end(other, TOO_BIG)
             except LogGone:
-                await self._append_end(other, _PART_LOST)
+                await self._append_end(other, end if self._reason is STOPPED else _PART_LOST)
 
     async def _append_end(self, writer: str, end: bytes) -> None:
         append = partial(self._store.append, self.key, self.new.id, writer, self.writer.sequence + 1, [], end=end)
@@ -213,12 +224,18 @@ class Run:
 
     def close(self, reason: RpcError) -> None:
         """Stop the handler, because this process closes. If possible, another one goes on."""
-        self.is_handed_over = self.finish is not None and self._link.is_shared and self._reason is None
-        self.stop(reason)
+        self.is_handed_over = self.may_move and self._link.is_shared and self._reason is None
+        self._stop(reason)
 
-    def stop(self, reason: RpcError) -> None:
-        """Stop the handler. Idempotent."""
-        if self._reason is None:
+    def stop(self, reason: RpcError) -> bool:
+        """Stop the handler. Return False if another process has the run now. Idempotent."""
+        if self.is_handed_over and not self._exited:  # it is a stop instead
+            self._reason, self.is_handed_over = None, False
+        self._stop(reason)
+        return not self.is_handed_over
+
+    def _stop(self, reason: RpcError) -> None:
+        if self._reason is None and not self._exited:
             self._reason = reason
             if self._task is not None:
                 self.performer.stopping(reason)

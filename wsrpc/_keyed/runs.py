@@ -95,7 +95,10 @@ class Runs:
         try:
             try:
                 state = await self.start_log(run.key, run.new, RESULTS_FULL)
-                if is_own := state.id == run.new.id:
+                is_own = state.id == run.new.id and state.end is None
+                if is_own and run.new.payload:
+                    is_own = await self._offer(run)
+                if is_own:
                     self._hold(run)  # until it starts, and if this is cancelled, until the store is closed
             finally:  # also if this one does not start: the next one waits only for this task
                 if before is not None and not before.done():  # waiting for what is done takes turns of the event loop
@@ -130,14 +133,22 @@ class Runs:
                 asked -= 1  # it has answered the last step, and done nothing
                 raise made_here(Overloaded(when_full)) from None
         except Exception as exc:
-            if asked and not new.payload:
+            if asked and not new.topic:
                 self.link.spawn(self._withdraw(key, new))
             elif asked and isinstance(exc, Overloaded):
-                exc.outcome = "unknown"  # another process adopts it, and those who repeat the call join it
+                exc.outcome = "unknown"  # it is made within its time, and those who repeat it join it
             raise
-        if asked > 1 and state.id != new.id and not new.payload:
+        if asked > 1 and state.id != new.id and not new.topic:
             self.link.spawn(self._withdraw(key, new, state.id))
         return state
+
+    async def _offer(self, run: Run) -> bool:
+        """Let other processes adopt a run from now on. Return False if one has adopted or ended it."""
+        try:
+            await insist_on(partial(self._store.adopt, run.key, run.new.id, run.owner))
+        except LogGone:
+            return False
+        return True
 
     async def _withdraw(self, key: str, new: NewLog, joined: str | None = None) -> None:
         """Free the key of a run that does not begin here: the store may have begun it, or begin it later.
@@ -193,15 +204,9 @@ class Runs:
     async def _perform(self, run: Run) -> None:
         if self.link.closed:
             self._refuse(run)
-        counted, time = run.counted, asyncio.get_running_loop().time
-        counted.running += 1
-        began = time()
         try:
             await run.perform()
         finally:
-            counted.running -= 1
-            counted.ended[run.outcome] += 1
-            counted.seconds += time() - began
             self._running.pop(run.new.id, None)
             self.link.lease.release(run.owner)
 
@@ -221,8 +226,7 @@ class Runs:
         Raises:
             Overloaded: the store does not answer.
         """
-        if (running := self._running.get(id)) is not None:
-            running[0].stop(STOPPED)
+        if (running := self._running.get(id)) is not None and running[0].stop(STOPPED):
             return
         with suppress(LogGone):
             await self.link.ask(lambda: self._store.append(key, id, OTHER, 1, [], end=_STOPPED))

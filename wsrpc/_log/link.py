@@ -179,7 +179,8 @@ class StoreLink:
             # A store of the user's own may raise something else than `StoreLost`.
             unexpected = None if isinstance(exc, StoreLost) else exc
             logger.warning("the store %s does not answer: %s", self._given, exc, exc_info=unexpected)
-            self._outage = self.spawn(self._wait_answer())
+            if self.tasks or not self.closed:  # else `close` has ended all tasks
+                self._outage = self.spawn(self._wait_answer())
 
     async def _wait_answer(self) -> None:
         """Ask the store until it answers, because perhaps nobody else does."""

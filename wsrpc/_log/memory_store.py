@@ -94,6 +94,8 @@ class StoredLog(Struct, eq=False):
     owner: str
     """The writer that adds the entries, if it has an owner."""
     attempt: int = 0
+    can_move: bool = False
+    """Whether another process can adopt it, without a list, when its lease has lapsed; also to tell its end."""
     number: int = 0
     """Its place in its list, and then among the logs that have left their lists. Later ones are higher."""
     lapses: float = inf
@@ -154,11 +156,6 @@ class StoredLog(Struct, eq=False):
     def runs(self) -> bool:
         """Whether it has an owner, and has not ended."""
         return self.new.owned and self.end is None
-
-    @property
-    def can_move(self) -> bool:
-        """Whether another process can take it over when its lease has lapsed."""
-        return bool(self.new.payload) and not self.new.topic
 
     @property
     def held_as(self) -> str:
@@ -292,6 +289,7 @@ class MemoryStore:
         if end is not None and found.runs and not (only_if_lost and found.lapses > now):
             self._end(key, found, end, free, now)
         elif end == b"" and found.can_move and writer == found.owner and found.end is not None:
+            self._resize(found, -len(found.new.payload), 0)
             self._drop_payload(key, found)
         return Appended(batch.number, batch.before, found.state(now))
 
@@ -322,7 +320,7 @@ class MemoryStore:
         created.renew(now, 0.0 if log.topic else self.lease)
         self._shares[log.payer] = share
         share.logs += not log.topic
-        if log.topic or created.can_move:
+        if log.topic:
             created.number = self._next_number(now)
             self._join(key, created)
         self._resize(created, base, 0)
@@ -343,7 +341,8 @@ class MemoryStore:
         log.wake_readers()
 
     def _end(self, key: str, log: StoredLog, end: bytes, free: bool, now: float) -> None:
-        more = max(0, len(end) - SHORT_END) - log.new.memory - (len(log.new.payload) if log.new.topic else 0)
+        stays = log.can_move and not free
+        more = max(0, len(end) - SHORT_END) - log.new.memory - (0 if stays else len(log.new.payload))
         if more > 0 and self._excess(log.share) + more > log.entry_bytes:
             raise StoreFull("the store has no room for the end of a log of this payer")
         log.end, log.free = end, free
@@ -351,10 +350,9 @@ class MemoryStore:
             self._leave(key, log)
             log.share.left[key] = log
             log.number = self._next_number(now)
-            log.new = replace(log.new, payload=b"")
         self._resize(log, more, 0)
         self._trim(log)
-        if free and log.can_move:
+        if not stays:
             self._drop_payload(key, log)
         log.expires = now + log.new.keep
         self._check_later(key, log)
@@ -363,8 +361,8 @@ class MemoryStore:
     def _drop_payload(self, key: str, log: StoredLog) -> None:
         """No other process adopts a log any more."""
         self._leave(key, log)
-        self._resize(log, -len(log.new.payload), 0)
-        log.new = replace(log.new, payload=b"")
+        log.can_move = False
+        log.new = replace(log.new, payload=b"") if log.new.payload else log.new
 
     async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
         now = self._drop_expired()
@@ -407,6 +405,9 @@ class MemoryStore:
             raise LogGone("the log has ended, its time is over, or its process has it")
         log.attempt += log.owner not in (owner, "") and log.end is None
         log.owner = owner
+        if log.new.payload and not (log.new.topic or log.can_move):
+            log.can_move, log.number = True, self._next_number(now)
+            self._join(key, log)
         log.renew(now, self.lease)
         return log.state(now)
 

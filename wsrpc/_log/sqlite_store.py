@@ -62,6 +62,7 @@ class Row(Struct, array_like=True):
     owner: str | None = None
     attempt: int = 0
     number: int = 0
+    can_move: bool = False
 
 
 class DiskFull(StoreLost):
@@ -250,7 +251,7 @@ class SqliteStore(MemoryStore):
             share = self._shares.setdefault(row.new.payer, Share())
             started = now - max(0.0, time_in_file - row.started)
             log = self._logs[key] = StoredLog(row.new, share, started, row.new.id if row.owner is None else row.owner)
-            log.attempt = row.attempt
+            log.attempt, log.can_move = row.attempt, row.can_move
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
             log.end, log.free, log.freed = row.end, row.free, row.freed
             log.expires = now + row.expires - time_in_file
@@ -317,7 +318,7 @@ class SqliteStore(MemoryStore):
     def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
         expires, started, before = self._ahead + log.expires, self._ahead + log.started, log.id_of(log.first - 1)
         known = log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started
-        row = Row(*known, log.freed, log.owner, log.attempt, log.number)
+        row = Row(*known, log.freed, log.owner, log.attempt, log.number, log.can_move)
         yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
         saved = self._saved.get(key, 0)
         yield "DELETE FROM entries WHERE key = ? AND (number < ? OR number > ?)", (key, log.first, saved)

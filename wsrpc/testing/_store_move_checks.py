@@ -28,6 +28,12 @@ def moving(id: str = "a", **fields: object) -> NewLog:
     return new_log(id, **({"payload": b"call"} | fields))
 
 
+async def open_moving(store: Store, key: str = "k", id: str = "a", **fields: object) -> None:
+    """Begin a log that can move."""
+    assert (await store.open(key, moving(id, **fields))).id == id
+    await store.adopt(key, id, id)
+
+
 async def found_lost(store: Store) -> Sequence[ListedLog]:
     """Wait until logs can be adopted, and return them."""
 
@@ -45,7 +51,7 @@ async def add_as(store: Store, owner: str, number: int, *entries: bytes, end: by
 async def _moved(connect: Connect) -> tuple[Store, Store]:
     """Return the stores of two processes: the first had the log, which has two entries, and the second has it now."""
     ours, theirs = connect(lease=SOON), connect()
-    await ours.open("k", moving())
+    await open_moving(ours)
     await add_own(ours, 1, b"one", b"two")
     [log] = await found_lost(theirs)
     await theirs.adopt(log.key, log.id, "p2")
@@ -56,7 +62,7 @@ async def a_log_that_its_process_has_lost_is_found_and_is_continued_by_another_o
     ours, theirs = connect(lease=SOON), connect()
     await ours.open("plain", new_log("plain"))
     await ours.open("listed", listed("listed", payload=b"call", within=SOON))
-    await ours.open("k", moving(payload=b"\xff call"))
+    await open_moving(ours, payload=b"\xff call")
     await add_own(ours, 1, b"one")
     [log] = await found_lost(theirs)
     assert (log.key, log.id, log.payload, log.attempt) == ("k", "a", b"\xff call", 0)
@@ -76,7 +82,7 @@ async def a_log_that_its_process_has_lost_is_found_and_is_continued_by_another_o
 
 async def one_of_many_gets_a_log_that_was_lost(connect: Connect) -> None:
     stores = [connect(lease=LATER) for _ in range(3)]
-    await stores[0].open("k", moving())
+    await open_moving(stores[0])
     await stores[0].release({"k": "a"})
     owners = [f"p{number}" for number in range(9)]
     adopting = [stores[number % 3].adopt("k", "a", owner) for number, owner in enumerate(owners)]
@@ -89,7 +95,7 @@ async def one_of_many_gets_a_log_that_was_lost(connect: Connect) -> None:
 
 async def a_log_whose_process_has_it_cannot_be_adopted(connect: Connect) -> None:
     store = connect()
-    await store.open("k", moving())
+    await open_moving(store)
     await store.open("plain", new_log("a"))
     for key in ("k", "plain", "nothing"):
         with raises(LogGone):
@@ -119,7 +125,7 @@ async def an_owner_that_has_lost_its_log_changes_nothing_any_more(connect: Conne
 
 async def an_owner_that_was_late_keeps_its_log_if_nobody_has_it(connect: Connect) -> None:
     ours, theirs = connect(lease=SOON), connect()
-    await ours.open("k", moving())
+    await open_moving(ours)
     await found_lost(theirs)
     assert (await add_own(ours, 1, b"one")).last == 1
     await found_lost(theirs)
@@ -128,7 +134,7 @@ async def an_owner_that_was_late_keeps_its_log_if_nobody_has_it(connect: Connect
 
 async def a_log_that_was_handed_over_is_adopted_at_once_and_not_counted(connect: Connect) -> None:
     ours, theirs = connect(), connect()
-    await ours.open("k", moving())
+    await open_moving(ours)
     await add_own(ours, 1, b"one")
     await ours.release({"k": "a"})
     with raises(LogGone):
@@ -140,9 +146,24 @@ async def a_log_that_was_handed_over_is_adopted_at_once_and_not_counted(connect:
     assert (await add_as(ours, "p3", 2, b"two")).state.last == 2
 
 
+async def a_log_that_its_owner_has_not_offered_cannot_be_adopted(connect: Connect) -> None:
+    ours, theirs = connect(lease=SOON, payer_bytes=100_000), connect()
+    await ours.open("k", moving(payload=bytes(60_000)))
+    await until(lambda: state_of(theirs), lambda state: state is not None and state.lost)
+    assert await theirs.pending("", 0) == []
+    with raises(LogGone):
+        await theirs.adopt("k", "a", "p2")
+    assert (await ours.adopt("k", "a", "a")).attempt == 0
+    assert [log.attempt for log in await found_lost(theirs)] == [0]
+    await end(ours, b"not run", free=True)
+    await ours.open("k", moving("b", payload=bytes(60_000)))
+    await end(theirs, b"stopped", id="b")
+    await ours.open("k2", moving("c", payload=bytes(60_000)))
+
+
 async def each_loss_is_counted(connect: Connect) -> None:
     store = connect(lease=SOON)
-    await store.open("k", moving())
+    await open_moving(store)
     for number in range(1, 4):
         [log] = await found_lost(store)
         assert log.attempt == number - 1
@@ -151,7 +172,7 @@ async def each_loss_is_counted(connect: Connect) -> None:
 
 async def anybody_can_end_a_log_between_two_owners(connect: Connect) -> None:
     ours, theirs = connect(), connect()
-    await ours.open("k", moving())
+    await open_moving(ours)
     await ours.release({"k": "a"})
     await end(theirs, b"stopped")
     state = await ours.adopt("k", "a", "p2")
@@ -162,7 +183,7 @@ async def anybody_can_end_a_log_between_two_owners(connect: Connect) -> None:
 
 async def an_ended_log_waits_for_a_process_until_everything_is_done(connect: Connect) -> None:
     ours, theirs = connect(lease=SOON), connect()
-    await ours.open("k", moving())
+    await open_moving(ours)
     await add_own(ours, 1, b"one")
     await add_own(ours, 2, end=b"done")
     [log] = await found_lost(theirs)
@@ -191,7 +212,7 @@ async def an_ended_log_whose_key_is_free_waits_for_nobody(connect: Connect) -> N
     store = connect(payer_bytes=100_000)
     for number in range(3):
         id = f"id{number}"
-        assert (await store.open("k", moving(id, payload=bytes(60_000)))).id == id
+        await open_moving(store, id=id, payload=bytes(60_000))
         await end(store, b"not run", id=id, free=True)
         assert await store.pending("", 0) == []
         with raises(LogGone):
@@ -200,7 +221,7 @@ async def an_ended_log_whose_key_is_free_waits_for_nobody(connect: Connect) -> N
 
 async def what_waits_after_its_end_is_forgotten_with_the_others(connect: Connect) -> None:
     store = connect(lease=SOON)
-    await store.open("k", moving(keep=LATER))
+    await open_moving(store, keep=LATER)
     await end(store, b"stopped")
     owners = iter(range(1_000_000))
 
@@ -216,7 +237,7 @@ async def what_waits_after_its_end_is_forgotten_with_the_others(connect: Connect
 
 async def a_lost_log_that_nobody_adopts_is_forgotten(connect: Connect) -> None:
     store = connect(lease=SOON)
-    await store.open("k", moving(keep=SOON))
+    await open_moving(store, keep=SOON)
     await until(lambda: state_of(store), lambda state: state is None)
     assert await store.pending("", 0) == []
     with raises(LogGone):
@@ -225,7 +246,7 @@ async def a_lost_log_that_nobody_adopts_is_forgotten(connect: Connect) -> None:
 
 async def lost_logs_are_read_page_by_page_and_are_in_no_list(connect: Connect) -> None:
     ours, theirs = connect(), connect()
-    await asyncio.gather(*(ours.open(f"k{n}", moving(f"id{n}", payload=bytes(500))) for n in range(230)))
+    await asyncio.gather(*(open_moving(ours, f"k{n}", f"id{n}", payload=bytes(500)) for n in range(230)))
     assert await theirs.topics(0) == []
     await ours.release({f"k{n}": f"id{n}" for n in range(230)})
     found, last = list[str](), 0
@@ -239,7 +260,7 @@ async def lost_logs_are_read_page_by_page_and_are_in_no_list(connect: Connect) -
 
 async def the_payload_of_a_log_counts_until_everything_is_done(connect: Connect) -> None:
     store = connect(payer_bytes=100_000)
-    await store.open("k", moving(payload=bytes(60_000)))
+    await open_moving(store, payload=bytes(60_000))
     for text in (b"", b"done"):
         with raises(StoreFull):
             await store.open("k2", moving("b", payload=bytes(60_000)))
