@@ -218,11 +218,11 @@ class Store(Protocol):
     async def hold(
         self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
     ) -> Mapping[str, LogState]:
-        """Renew the leases of logs, given as ids by keys. Return the states of those that still exist."""
+        """Renew the leases of logs, given as ids or names of owners by keys. Return the states of those that exist."""
         ...
 
     async def release(self, logs: Mapping[str, str], /) -> None:
-        """End the leases of logs, given as ids by keys."""
+        """End the leases of logs, given as ids or names of owners by keys."""
         ...
 
     async def adopt(self, key: str, id: str, owner: str, /) -> LogState: ...

@@ -30,8 +30,8 @@ class Keep(Struct, frozen=True):
             session; and to the client, for a handler of a client.
         unread: the time in seconds after which a handler without any reader is stopped. None: it runs to its end.
         attempts: how often the handler may begin for one key. If its process ends, another process that has the handler
-            begins the next attempt, whose items follow those before it; see `Context.attempt` and `Context.earlier`. A
-            process that closes hands its runs over, which is no attempt.
+            begins the next attempt, whose items follow those before it; see `Context.attempt` and `Context.earlier`. If
+            this is more than 1, a process that closes hands its runs over, which is no attempt.
         on_end: a function that gets each run that has ended, as an `EndedRun`: at least once, in one of the processes
             that have the handler, also if the last attempt was lost. If it raises an error, it is called again, as long
             as the run is kept.
