@@ -117,6 +117,8 @@ async def events(run: RunAgentInput, earlier: list[dict[str, Any]], use_tool: Us
     parts, answer, before = parts_of(earlier)
     if not earlier:
         yield RunStarted(run.thread_id, run.run_id)
+    elif earlier[-1]["type"] == "RUN_FINISHED":
+        return
     tools = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in run.tools]
     messages = [*map(for_model, run.messages), *messages_of(parts)]
     async with aclosing(reply(messages, tools, use_tool)) as new:

@@ -44,6 +44,8 @@ async def chunks(asked: Chat, earlier: list[dict[str, str]]) -> AsyncGenerator[d
         len(earlier) :
     ]:
         yield chunk
+    if {"type": "finish"} in earlier:
+        return
     if {"type": "text-end", "id": "text"} not in earlier:
         async with aclosing(language_model.reply(messages, [], no_tools)) as parts:
             async for part in parts:
