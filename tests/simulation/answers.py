@@ -109,7 +109,8 @@ async def page(sim: Simulation, truth: Truth, *, odd: bool) -> None:
                 raise AssertionError(f"items of {key} are gone") from exc
             except Overloaded:
                 await asyncio.sleep(1.0)
-            except RunLost:
+            except RunLost as exc:
+                sim.note(f"{key} is lost: {exc}")
                 return truth.ended(key, "lost")
             except RemoteError as exc:
                 if "stopped" in exc.message:

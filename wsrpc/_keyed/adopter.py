@@ -30,7 +30,7 @@ from .._log.link import RELEASE_TIMEOUT, insist_on
 from .._log.position import LAST
 from ..errors import RpcError, RunLost
 from .performing import HandlerPerformer
-from .run import STOPPED, CountedRuns, End, Performer, Run
+from .run import STOPPED, End, Performer, Run
 from .runs import Runs
 
 LOOK = 0.5
@@ -40,6 +40,16 @@ AFTER_ALL = 10**14 - 1
 ATTEMPT_DELAY = 2.0
 """Seconds for which a lost run waits for its next attempt, for each attempt that was lost before: a run that kills its
 processes must not kill all workers at once."""
+
+
+Outcome = Literal["done", "failed", "stopped", "lost"]
+
+
+def plain_principal(principal: object) -> str | int | None:
+    """Return a principal without what a subclass adds. None if it is neither text nor an integer."""
+    if isinstance(principal, str):
+        return str.__str__(principal)
+    return int.__int__(principal) if isinstance(principal, int) else None
 
 
 class KeptCall(Struct, omit_defaults=True):
@@ -76,7 +86,7 @@ class EndedRun(Struct, frozen=True, kw_only=True):
     args: tuple[Any, ...]
     metadata: dict[str, str]
     principal: str | int | None
-    outcome: Literal["done", "failed", "stopped", "lost"]
+    outcome: Outcome
     error: RpcError | None
     result: Any
     items: list[Any]
@@ -92,11 +102,12 @@ class Attempt(Struct, eq=False):
     compiled: Call
     own: Invocation
     """The call as the handler sees it."""
-    within: Context
+    keyed: KeyedRun
+    context: Context
     """The `contextvars` context in which it runs."""
 
     def start(self) -> Any:
-        """Call the handler, of which nothing runs yet. Return what it returns.
+        """Call the handler. Return what it returns, which has not started.
 
         Raises:
             CallRefused: the arguments do not fit.
@@ -104,13 +115,13 @@ class Attempt(Struct, eq=False):
         message = self.own.inbound
         message.i = 0  # too many arguments are refused, as with any request
         try:
-            return self.within.run(self.compiled, self.own, message.a)
+            return self.context.run(self.compiled, self.own, message.a)
         finally:
             message.i = UNSET
 
 
 class Adopter:
-    """Goes on with runs that other processes have lost, and tells the ends of runs.
+    """Adopts runs that other processes have lost, and reports the ends of runs.
 
     Args:
         absent_peer: returns a peer that was never connected, with a principal.
@@ -135,20 +146,15 @@ class Adopter:
 
     # ------------------------------------------------------------ attempts
 
-    def first(self, invocation: Invocation, a: list[Any], keyed: KeyedRun) -> Attempt:
+    def first_attempt(self, invocation: Invocation, a: list[Any], keyed: KeyedRun) -> Attempt:
         """Return the first attempt of the run of a call.
 
         Raises:
             TypeError: only this peer has the handler, so no other process does.
         """
-        principal, context = invocation.peer.principal, context_of(invocation.inbound)
-        kept: str | int | None = None
-        if isinstance(principal, str):
-            kept = str.__str__(principal)  # without what a subclass adds
-        elif isinstance(principal, int):
-            kept = int.__int__(principal)
+        principal, context = plain_principal(invocation.peer.principal), context_of(invocation.inbound)
         metadata = UNSET if context is None else context.metadata
-        attempt = self._attempt(KeptCall(invocation.channel_name, list(a), keyed.key, kept, metadata), keyed)
+        attempt = self._attempt(KeptCall(invocation.channel_name, list(a), keyed.key, principal, metadata), keyed)
         if attempt is None or attempt.handler is not invocation.handler:
             text = f"attempts= and on_end= of {invocation.full_event!r} are for handlers of all peers of a server"
             raise TypeError(text)
@@ -157,15 +163,15 @@ class Adopter:
     def _attempt(self, call: KeptCall, keyed: KeyedRun) -> Attempt | None:
         """Return an attempt. None: this process does not have the handler."""
         peer = self._absent_peer(call.principal)
-        core, within = core_of(peer), self._context.copy()
+        core, context = core_of(peer), self._context.copy()
         handler = find(core.options.own, call.channel, call.args[0]).handler
         if handler is None or (compiled := self._calls.get(handler)) is None:
             return None
         channel = UNSET if call.channel is None else call.channel
         message = WireMessage(a=list(call.args), c=channel, ctx=CallContext(metadata=call.metadata))
         own = Invocation(peer, message, core.current.dispatcher, handler=handler, keyed=keyed)
-        within.run(CURRENT.set, own)
-        return Attempt(handler, call, compiled, own, within)
+        context.run(CURRENT.set, own)
+        return Attempt(handler, call, compiled, own, keyed, context)
 
     def prepare(self, run: Run, attempt: Attempt) -> None:
         """Let a run go on in another process, if this one ends, and report its end."""
@@ -233,61 +239,67 @@ class Adopter:
                 self._runs.link.lease.release(owner)
                 return
             raise
+        keyed.attempt = state.attempt + 1
+        if state.end is not None:
+            self._runs.link.spawn(self._report_end(log.key, log.id, owner, state.end, attempt))
+            return
         keep, own = attempt.handler.keep, attempt.own
         assert keep is not None
-        keyed.attempt, keyed.read_earlier = state.attempt + 1, partial(self._items, log.key, log.id, state.last)
+        keyed.read_earlier = partial(self._items, log.key, log.id, state.last)
         performer: Performer = Performer()
         error: RpcError | None = None
         if state.attempt >= keep.attempts:
             error = RunLost(f"the processes of {state.attempt} attempts have ended")
-        elif state.end is None:
+        else:
             try:
                 performer = HandlerPerformer(own, attempt.start(), self._encode, None)
             except Exception as exc:
                 error = own.dispatcher.answers.for_caller(exc, own)
-        counted = CountedRuns() if state.end is not None else self._runs.counted[own.full_event]
+        counted = self._runs.counted[own.full_event]
         new = NewLog(id=log.id, payer="", keep=0.0)
         run = Run(self._runs.link, log.key, new, performer, keyed, counted, keep.unread)
-        run.go_on(owner, state)
+        run.go_on(owner, state.last)
         self.prepare(run, attempt)
         if error is not None:
             run.stop(error)
-        elif state.end is None:
+        else:
             logger.info("attempt %d of the run %s of %s", keyed.attempt, log.id, attempt.handler.name)
-        self._runs.go_on(run, attempt.within)
+        self._runs.go_on(run, attempt.context)
 
     # ------------------------------------------------------------ the end
 
     async def _report(self, run: Run, attempt: Attempt) -> None:
-        """Report the end of a run, or hand it over, after its handler has exited."""
-        if run.end is None:
-            if run.is_handed_over:
-                with suppress(StoreLost):  # then it is lost when its lease has lapsed
-                    await insist_on(partial(self._store.release, {run.key: run.owner}), patience=RELEASE_TIMEOUT)
-            return
-        keep = attempt.handler.keep
-        if keep is not None and keep.on_end is not None:
-            try:
-                await insist_on(partial(self._store.adopt, run.key, run.new.id, run.owner))
-            except LogGone:  # another process has it
-                return
-            ended = await self._ended(run, attempt, run.end)
-            try:
-                await attempted(keep.on_end, ended)
-            except Exception:
-                text = "on_end=%s failed for the run %s; as long as the run is kept, it is called again"
-                logger.exception(text, name_of(keep.on_end), run.new.id)
-                return
-        with suppress(LogGone):
-            append = partial(self._store.append, run.key, run.new.id, run.owner, AFTER_ALL)
-            await insist_on(partial(append, [], end=b""))
+        """Report the end of a run, or release the run to another process."""
+        if run.end is not None:
+            await self._report_end(run.key, run.new.id, run.owner, run.end, attempt)
+        elif run.is_handed_over:
+            with suppress(StoreLost):  # then it is lost when its lease has lapsed
+                await insist_on(partial(self._store.release, {run.key: run.owner}), patience=RELEASE_TIMEOUT)
 
-    async def _ended(self, run: Run, attempt: Attempt, end: bytes) -> EndedRun:
-        """Return what ``on_end`` gets."""
-        call, keep = attempt.call, attempt.handler.keep
+    async def _report_end(self, key: str, id: str, owner: str, end: bytes, attempt: Attempt) -> None:
+        """Call ``on_end``, if this process has the run, and note that this is done."""
+        keep = attempt.handler.keep
         assert keep is not None
-        kept = await self._items(run.key, run.new.id)
-        outcome: Literal["done", "failed", "stopped", "lost"] = "done"
+        try:
+            if keep.on_end is not None:
+                await insist_on(partial(self._store.adopt, key, id, owner))
+                ended = await self._ended(key, id, end, attempt, keep.attempts)
+                try:
+                    await attempted(keep.on_end, ended)
+                except Exception:
+                    text = "on_end=%s failed for the run %s; as long as the run is kept, it is called again"
+                    logger.exception(text, name_of(keep.on_end), id)
+                    return
+            await insist_on(partial(self._store.append, key, id, owner, AFTER_ALL, [], end=b""))
+        except LogGone:  # another process has it, or nothing is kept of it
+            pass
+        finally:
+            self._runs.link.lease.release(owner)
+
+    async def _ended(self, key: str, id: str, end: bytes, attempt: Attempt, most: int) -> EndedRun:
+        """Return what ``on_end`` gets."""
+        call, earlier = attempt.call, await self._items(key, id)
+        outcome: Outcome = "done"
         result, error = None, None
         try:
             result = read_kept(end, End).result()
@@ -296,7 +308,7 @@ class Adopter:
             error = exc
         event, *args = call.args
         return EndedRun(
-            id=run.new.id,
+            id=id,
             key=call.key,
             event=event,
             channel_name=call.channel,
@@ -306,9 +318,9 @@ class Adopter:
             outcome=outcome,
             error=error,
             result=result,
-            items=kept.items,
-            complete=kept.complete,
-            attempt=min(1 if attempt.own.keyed is None else attempt.own.keyed.attempt, keep.attempts),
+            items=earlier.items,
+            complete=earlier.complete,
+            attempt=min(attempt.keyed.attempt, most),
         )
 
     async def _items(self, key: str, id: str, last: int = LAST) -> Earlier:

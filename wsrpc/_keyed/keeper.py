@@ -31,7 +31,7 @@ from .._log.kept import encoder_of, hash_of, read_kept
 from .._log.link import StoreLink
 from .._log.position import RunPosition
 from ..errors import BadArguments, ItemsGone, KeyReused, made_here
-from .adopter import Adopter
+from .adopter import Adopter, plain_principal
 from .performing import HandlerPerformer
 from .run import CountedRuns, End, Run
 from .runs import ITEMS_LOST, Runs, missing_items
@@ -39,12 +39,8 @@ from .runs import ITEMS_LOST, Runs, missing_items
 
 def principal_text(principal: object) -> str | None:
     """Return a text that a principal has in every process. None if it is neither text nor an integer."""
-    # A subclass may show something else than its value.
-    if isinstance(principal, str):
-        return f"{type(principal).__name__} {str.__repr__(principal)}"
-    if isinstance(principal, int):
-        return f"{type(principal).__name__} {int.__repr__(principal)}"
-    return None
+    plain = plain_principal(principal)
+    return None if plain is None else f"{type(principal).__name__} {plain!r}"
 
 
 class Owners:
@@ -199,11 +195,11 @@ class Keeper:
             key = self._key(keep, invocation.peer, a[0], [], channel, context.key)
             return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
-        attempt = None if adopter is None else adopter.first(invocation, a, keyed)
+        attempt = None if adopter is None else adopter.first_attempt(invocation, a, keyed)
         if attempt is None:
             own, within, body = _new_call(invocation, kept.call, a, context, keyed)
         else:
-            own, within, body = attempt.own, attempt.within, attempt.start()
+            own, within, body = attempt.own, attempt.context, attempt.start()
         lane = None if handler.lane is None else self._lane(handler.lane, invocation.peer)
         performer = HandlerPerformer(own, body, self._encode, lane)
         try:

@@ -145,15 +145,12 @@ class Run:
         """How it has ended. None if it has not, or nothing is kept of it."""
         return self.ended.result() if self.ended.done() else None
 
-    def go_on(self, owner: str, state: LogState) -> None:
-        """Go on with what another process has begun, before the handler runs here."""
+    def go_on(self, owner: str, last: int) -> None:
+        """Go on after the items that other processes have stored, before the handler runs here."""
         self.owner = owner
-        self.readers = RunReaders(self._store.lease, state.last)
+        self.readers = RunReaders(self._store.lease, last)
         self.writer = LogWriter(owner, self._link.spawn, self._store_items, self._stored)
-        self.writer.sequence = state.last
-        if state.end is not None:
-            self._has_ended(state.end)
-            self.stop(STOPPED)
+        self.writer.sequence = last
 
     async def perform(self) -> None:
         """Run the handler, and store how it has ended."""

@@ -255,6 +255,8 @@ class Runs:
                         run = running[0]
                         run.readers.has_read(reader, after)
                     page = await insist(partial(self._store.read, key, after, wait=lease / 2))
+                    if page is not None and page.state.id != id and state.end is None and not after:
+                        raise unanswered()  # it has not run, so its key was free, and another run has it
                     if page is None or page.state.id != id:
                         raise made_here((RunLost if state.end is None else ItemsGone)(NOTHING_KEPT))
                     state = page.state
