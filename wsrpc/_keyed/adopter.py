@@ -35,6 +35,8 @@ from .runs import Runs
 
 LOOK = 0.5
 """Seconds between two looks for lost runs. Half as many if one will perhaps be lost in a moment."""
+AT_ONCE = 16
+"""How many lost runs a process adopts in one look. It looks again in a moment: meanwhile, others adopt some, too."""
 AFTER_ALL = 10**14 - 1
 """A sequence after that of each entry."""
 ATTEMPT_DELAY = 2.0
@@ -189,47 +191,51 @@ class Adopter:
     async def _watch(self) -> None:
         failures = self._runs.link.failures
         while not self._runs.is_closing:
-            soon = await self._look(failures)
+            pause = await self._look(failures)
             if failures != self._runs.link.failures:  # the processes may live that could not renew their leases
                 failures = self._runs.link.failures
                 await asyncio.sleep(self._store.lease / 2)
             else:
-                await asyncio.sleep(LOOK / 2 if soon else LOOK)
+                await asyncio.sleep(pause)
 
-    async def _look(self, failures: int) -> bool:
-        """Adopt lost runs, as long as the store answers. Return whether others will perhaps be lost in a moment."""
+    async def _look(self, failures: int) -> float:
+        """Adopt lost runs, as long as the store answers. Return the seconds until the next look."""
         now = asyncio.get_running_loop().time()
-        soon, after, is_last, seen = False, 0, False, dict[tuple[str, int], float]()
+        pause, after, is_last, adopted, seen = LOOK, 0, False, 0, dict[tuple[str, int], float]()
         while not is_last:
             page = await insist_on(partial(self._store.pending, "", after))
             if self._runs.link.failures != failures:
-                return False
+                return LOOK
             for log in random.sample(page, len(page)):
                 after = max(after, log.number)
-                soon |= not log.lost
+                if not log.lost:
+                    pause = LOOK / 2
                 if not log.lost or self._runs.has(log.id):
                     continue
                 since = seen[log.id, log.attempt] = self._lost.get((log.id, log.attempt), now)
                 if now >= since + ATTEMPT_DELAY * log.attempt:
                     try:
-                        await self._adopt(log, is_new=since == now)
+                        adopted += await self._adopt(log, is_new=since == now)
                     except Exception:
                         logger.exception("the lost run %s cannot go on in this process", log.id)
+                if adopted == AT_ONCE:
+                    self._lost |= seen
+                    return LOOK / 4
             is_last = is_rest(page)
         self._lost = seen
-        return soon
+        return pause
 
-    async def _adopt(self, log: ListedLog, *, is_new: bool) -> None:
-        """Go on with a lost run, unless another process does so, or this one lacks its handler."""
+    async def _adopt(self, log: ListedLog, *, is_new: bool) -> bool:
+        """Go on with a lost run, unless another process does so, or this one lacks its handler. Return whether so."""
         try:
             call = read_kept(log.payload, KeptCall)
         except UNREADABLE as exc:
             if is_new:
                 logger.warning("the call of the lost run %s cannot be read: %s", log.id, exc)
-            return
+            return False
         keyed = KeyedRun(call.key)
         if self._runs.is_closing or (attempt := self._attempt(call, keyed)) is None:
-            return
+            return False
         owner = f"{secrets.token_hex(8)}-{log.attempt}"
         self._runs.link.lease.hold(log.key, owner, lambda state: None, inf)  # first, so that a close releases it
         try:
@@ -237,12 +243,12 @@ class Adopter:
         except BaseException as exc:
             if isinstance(exc, LogGone):
                 self._runs.link.lease.release(owner)
-                return
+                return False
             raise
         keyed.attempt = state.attempt + 1
         if state.end is not None:
             self._runs.link.spawn(self._report_end(log.key, log.id, owner, state.end, attempt))
-            return
+            return True
         keep, own = attempt.handler.keep, attempt.own
         assert keep is not None
         keyed.read_earlier = partial(self._items, log.key, log.id, state.last)
@@ -265,6 +271,7 @@ class Adopter:
         else:
             logger.info("attempt %d of the run %s of %s", keyed.attempt, log.id, attempt.handler.name)
         self._runs.go_on(run, attempt.context)
+        return True
 
     # ------------------------------------------------------------ the end
 

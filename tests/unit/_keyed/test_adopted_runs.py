@@ -148,6 +148,28 @@ async def test_a_server_that_nobody_has_called_goes_on_with_lost_runs() -> None:
     assert [run.items for run in two.told] == [PARTS]
 
 
+async def test_processes_share_the_runs_of_one_that_is_lost() -> None:
+    """The one that looked first took all 300, at once."""
+    store = MemoryStore()
+    lost, one, two = processes = [Writer(name, store, attempts=3) for name in ("lost", "one", "two")]
+    async with connect(lost.server, principal="ann") as client:
+        for number in range(80):
+            async with client.stream("write", key=f"k{number}") as items:
+                await anext(items)
+        await one.server.open()
+        await settled(0.2)
+        await two.server.open()
+        await lose(lost)
+    for process in processes:
+        process.go.set()
+        process.store.is_cut = False
+    await settled(1.0)
+    for process in processes:
+        await process.server.close()
+    assert len(one.begun) + len(two.begun) == 80 and len(one.told) + len(two.told) == 80
+    assert min(len(one.begun), len(two.begun)) > 20
+
+
 async def test_readers_in_other_processes_see_no_end_when_a_run_is_lost() -> None:
     async with writers() as (one, two, ours, theirs):
         first = asyncio.create_task(read(ours))
