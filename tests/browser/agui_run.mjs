@@ -1,4 +1,4 @@
-// Two runs with AG-UI's own client: one with a tool, and one that is stopped. Prints what came of each.
+// Runs with AG-UI's own client: with a tool, stopped, and one whose workers are killed. Prints what came of each.
 import { randomUUID } from "node:crypto"
 import { EventSchemas } from "@ag-ui/core/schemas"
 import WebSocket from "ws"
@@ -18,7 +18,7 @@ const client = new Client(`${url}/ws?conversation=${threadId}`, { WebSocket: Wit
 client.of("tools").on("pick_color", () => "#ff8800")
 const tools = [{ name: "pick_color", description: "Let the user pick a color", parameters: { type: "object" } }]
 
-for (const content of ["Which color?", "Stop!"]) {
+for (const content of ["Which color?", "Stop!", "Good morning!"]) {
   const agent = new WsrpcAgent(client, { threadId })
   agent.addMessage({ id: randomUUID(), role: "user", content })
   const types = []
@@ -26,6 +26,7 @@ for (const content of ["Which color?", "Stop!"]) {
     EventSchemas.parse(event)
     types.push(event.type)
     if (content === "Stop!" && types.length === 5) agent.abortRun()
+    if (content === "Good morning!" && types.length === 5) console.log('"kill all workers"')
   }
   const { newMessages: messages } = await agent.runAgent({ tools }, { onEvent })
   console.log(JSON.stringify({ types, messages }))

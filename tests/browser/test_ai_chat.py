@@ -413,8 +413,11 @@ async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
     client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
     async with serving_chat(tmp_path) as chat:
         where = chat.url.replace("http", "ws", 1)
-        printed = await printed_by(await start(find_node(), "agui_run.mjs", client, where, cwd=tmp_path))
-    first, stopped = [json.loads(line) for line in printed.splitlines()]
+        screen = Screen(await start(find_node(), "agui_run.mjs", client, where, cwd=tmp_path))
+        first, stopped, _ = [json.loads(await screen.line()) for _ in range(3)]
+        for pid in chat.workers():
+            os.kill(pid, signal.SIGKILL)
+        killed = json.loads(await screen.line())
     assert [(message["role"], message["content"]) for message in first["messages"]] == [
         ("assistant", "Let me ask you. "),
         ("tool", "#ff8800"),
@@ -422,6 +425,9 @@ async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
     ]
     assert first["types"][0] == "RUN_STARTED" and first["types"][-1] == "RUN_FINISHED"
     assert stopped["types"][-1] == "RUN_ERROR"
+    [answer] = killed["messages"]
+    assert killed["types"].count("RUN_STARTED") == 1 and killed["types"][-1] == "RUN_FINISHED"
+    assert answer["content"].count("simulated model") == 1 and answer["content"].endswith("a second or so. ")
 
 
 async def test_curl_reads_an_answer_whose_worker_is_killed(tmp_path: Path) -> None:
