@@ -115,6 +115,8 @@ async def page(sim: Simulation, truth: Truth, *, odd: bool) -> None:
             except RemoteError as exc:
                 if "stopped" in exc.message:
                     return truth.ended(key, "stopped")
+                if odd and "too big to be kept" in exc.message:  # an odd store was full, it said
+                    return truth.ended(key, "failed")
                 if not odd and exc.code != "wsrpc.overloaded":
                     raise
             except WsrpcError as exc:
