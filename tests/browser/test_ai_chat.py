@@ -451,7 +451,8 @@ async def test_curl_reads_an_answer_whose_worker_is_killed(tmp_path: Path) -> No
         while "event: end" not in found:
             found.append(await reading.line())
         await chat.logged(ATTEMPT)
-        whole = json.loads(await printed_by(await start(*curl, "-H", "Accept: application/json")))
+        # Without wait=, it says what has come so far, and pauses of 0.1 s between items end it.
+        whole = json.loads(await printed_by(await start("curl", "-s", "-H", "Cookie: user=ann", f"{url}&wait=20")))
         assert whole["state"] == "ended"
         types = [item["type"] for item in whole["items"]]
         assert types == ["start", "text-start", *["text-delta"] * (len(types) - 4), "text-end", "finish"]
