@@ -89,6 +89,7 @@ local function save(log)
   call('SET', name('log', log.key), cmsgpack.pack(log), 'PX', ms)
   call('PEXPIRE', name('entries', log.key), ms)
   call('PEXPIRE', name('writers', log.key), ms)
+  if log.payload > 0 then call('PEXPIRE', name('payload', log.key), ms) end
   call('ZADD', logs_of(log), now + ms, log.key)
   outlive(logs_of(log), ms)
   outlive(name('bytes', log.payer), ms)
@@ -96,7 +97,6 @@ local function save(log)
     if runs(log) or can_move(log) then call('ZADD', name('lapses', log.topic), log.lapses, log.key) end
     local names = {name('lapses', log.topic), name('runs', log.process), name('list', log.topic), name('left', log.payer)}
     for _, other in ipairs({PREFIX .. 'lists', PREFIX .. 'number', unpack(names)}) do outlive(other, ms) end
-    call('PEXPIRE', name('payload', log.key), ms)
     if can_move(log) then call('ZADD', name('runs', log.process), now + ms, log.key) end  -- until it expires
   end
   if log.acquires then

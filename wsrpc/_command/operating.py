@@ -19,7 +19,7 @@ from .._core.wire.nodes import as_raised
 from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.dialing.urls import shown_url
 from .._server.operating.description_pages import CHANNEL
-from .._server.operating.operations import Operations, Row, operations_of
+from .._server.operating.operations import Operations, Row, WaitingRequest, operations_of
 from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
 from ..cluster._nodes.directory import NODE_TIMEOUT
@@ -178,18 +178,10 @@ class _RequestedOperations(Operations):
         with self._explaining("kick"):
             return await self._channel.request("kick", named, code, reason, returns=int)
 
-    async def away(
-        self,
-        address: str,
-        channel: str | None,
-        event: str,
-        key: str,
-        args: list[Any] | None = None,
-        within: float = 0.0,
-    ) -> Row:
-        action, more = ("withdraw", ()) if args is None else ("submit", (args, within))
+    async def away(self, call: WaitingRequest) -> Row:
+        action, asked = ("withdraw", call[:4]) if call.args is None else ("submit", call)
         with self._explaining(action):
-            return await self._channel.request(action, address, channel, event, key, *more, returns=dict[str, Any])
+            return await self._channel.request(action, *asked, returns=dict[str, Any])
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         try:

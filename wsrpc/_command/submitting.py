@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .._base.names import check_event
-from .._server.operating.operations import Row
+from .._server.operating.operations import Row, WaitingRequest
 from .command_errors import REMOTE, Failure
 from .command_options import CLUSTER, CONNECTION, SECONDS, URL, Command, Options, channel_option, several
 from .command_values import argument
@@ -99,7 +99,7 @@ async def _do(options: Options, job: Job, key: str, wanted: tuple[str, ...], *gi
     check_event(options.event)
     async with operations(options, job) as through:
         job.doing = f"the call with the key {key} may have been changed"
-        row = await through.away(options.address, options.channel, options.event, key, *given)
+        row = await through.away(WaitingRequest(options.address, options.channel, options.event, key, *given))
         await ValueWriter(job).value({"key": key, **row})
         if row.get("state") not in wanted:
             raise Failure(f"the call with the key {key} is {row.get('state')}", REMOTE)

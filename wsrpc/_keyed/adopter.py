@@ -22,6 +22,7 @@ from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import CURRENT, Call, Earlier, Invocation, KeyedRun
 from .._core.handlers.lifecycle import attempted
 from .._core.handlers.lookup import find
+from .._core.handlers.method import Keep
 from .._core.wire.call_context import CallContext
 from .._core.wire.messages import WireMessage, context_of
 from .._log.contract import ListedLog, LogGone, NewLog, StoreLost, is_rest
@@ -42,7 +43,6 @@ AFTER_ALL = 10**14 - 1
 ATTEMPT_DELAY = 2.0
 """Seconds for which a lost run waits for its next attempt, for each attempt that was lost before: a run that kills its
 processes must not kill all workers at once."""
-
 
 Outcome = Literal["done", "failed", "stopped", "lost"]
 
@@ -100,6 +100,7 @@ class Attempt(Struct, eq=False):
     """One attempt of a run, in this process."""
 
     handler: Handler
+    keep: Keep
     call: KeptCall
     compiled: Call
     own: Invocation
@@ -173,12 +174,12 @@ class Adopter:
         message = WireMessage(a=list(call.args), c=channel, ctx=CallContext(metadata=call.metadata))
         own = Invocation(peer, message, core.current.dispatcher, handler=handler, keyed=keyed)
         context.run(CURRENT.set, own)
-        return Attempt(handler, call, compiled, own, keyed, context)
+        assert handler.keep is not None
+        return Attempt(handler, handler.keep, call, compiled, own, keyed, context)
 
     def prepare(self, run: Run, attempt: Attempt) -> None:
         """Let a run go on in another process, if this one ends, and report its end."""
-        assert attempt.handler.keep is not None
-        run.may_move = attempt.handler.keep.attempts > 1
+        run.may_move = attempt.keep.attempts > 1
         run.report = partial(self._report, run, attempt)
 
     # ------------------------------------------------------------ lost runs
@@ -240,17 +241,14 @@ class Adopter:
         self._runs.link.lease.hold(log.key, owner, lambda state: None, inf)  # first, so that a close releases it
         try:
             state = await insist_on(partial(self._store.adopt, log.key, log.id, owner))
-        except BaseException as exc:
-            if isinstance(exc, LogGone):
-                self._runs.link.lease.release(owner)
-                return False
-            raise
+        except LogGone:
+            self._runs.link.lease.release(owner)
+            return False
         keyed.attempt = state.attempt + 1
         if state.end is not None:
             self._runs.link.spawn(self._report_end(log.key, log.id, owner, state.end, attempt))
             return True
-        keep, own = attempt.handler.keep, attempt.own
-        assert keep is not None
+        keep, own = attempt.keep, attempt.own
         keyed.read_earlier = partial(self._items, log.key, log.id, state.last)
         performer: Performer = Performer()
         error: RpcError | None = None
@@ -285,17 +283,16 @@ class Adopter:
 
     async def _report_end(self, key: str, id: str, owner: str, end: bytes, attempt: Attempt) -> None:
         """Call ``on_end``, if this process has the run, and note that this is done."""
-        keep = attempt.handler.keep
-        assert keep is not None
+        on_end = attempt.keep.on_end
         try:
-            if keep.on_end is not None:
+            if on_end is not None:
                 await insist_on(partial(self._store.adopt, key, id, owner))
-                ended = await self._ended(key, id, end, attempt, keep.attempts)
+                ended = await self._ended(key, id, end, attempt)
                 try:
-                    await attempted(keep.on_end, ended)
+                    await attempted(on_end, ended)
                 except Exception:
                     text = "on_end=%s failed for the run %s; as long as the run is kept, it is called again"
-                    logger.exception(text, name_of(keep.on_end), id)
+                    logger.exception(text, name_of(on_end), id)
                     return
             await insist_on(partial(self._store.append, key, id, owner, AFTER_ALL, [], end=b""))
         except LogGone:  # another process has it, or nothing is kept of it
@@ -303,7 +300,7 @@ class Adopter:
         finally:
             self._runs.link.lease.release(owner)
 
-    async def _ended(self, key: str, id: str, end: bytes, attempt: Attempt, most: int) -> EndedRun:
+    async def _ended(self, key: str, id: str, end: bytes, attempt: Attempt) -> EndedRun:
         """Return what ``on_end`` gets."""
         call, earlier = attempt.call, await self._items(key, id)
         outcome: Outcome = "done"
@@ -327,7 +324,7 @@ class Adopter:
             result=result,
             items=earlier.items,
             complete=earlier.complete,
-            attempt=min(attempt.keyed.attempt, most),
+            attempt=min(attempt.keyed.attempt, attempt.keep.attempts),
         )
 
     async def _items(self, key: str, id: str, last: int = LAST) -> Earlier:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import takewhile
 from math import inf
-from operator import itemgetter
 from sys import getsizeof
 from typing import Any
 
@@ -237,6 +236,8 @@ class MemoryStore:
         self._logs: dict[str, StoredLog] = {}
         self._topics: dict[str, Listing] = {}
         """The lists that are not empty, by name. The one in which a log has begun last is the last."""
+        self._moving: dict[str, StoredLog] = {}
+        """The logs that can move to another process, by key, in the order in which they were offered."""
         self._number = 0
         """The last one that a log has got."""
         self._acquired: dict[str, dict[str, int]] = {}
@@ -360,7 +361,7 @@ class MemoryStore:
 
     def _drop_payload(self, key: str, log: StoredLog) -> None:
         """No other process adopts a log any more."""
-        self._leave(key, log)
+        self._moving.pop(key, None)
         log.can_move = False
         log.new = replace(log.new, payload=b"") if log.new.payload else log.new
 
@@ -407,13 +408,13 @@ class MemoryStore:
         log.owner = owner
         if log.new.payload and not (log.new.topic or log.can_move):
             log.can_move, log.number = True, self._next_number(now)
-            self._join(key, log)
+            self._moving[key] = log
         log.renew(now, self.lease)
         return log.state(now)
 
     async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
         now, found, size = self._drop_expired(), list[ListedLog](), 0
-        for key, log in self._logs_of(topic).items():
+        for key, log in (self._logs_of(topic) if topic else self._moving).items():
             if size >= PAGE or len(found) == MOST_LISTED:
                 break
             if log.number > after and (topic or log.lapses <= now):
@@ -424,8 +425,7 @@ class MemoryStore:
 
     async def topics(self, after: int, /) -> Sequence[Topic]:
         now, found = self._drop_expired(), list[Topic]()
-        lists = filter(itemgetter(0), reversed(self._topics.items()))  # one without a name has logs that can move
-        newer = [*takewhile(lambda each: each[1].number > after, lists)]
+        newer = [*takewhile(lambda each: each[1].number > after, reversed(self._topics.items()))]
         for name, listing in reversed(newer[-MOST_TOPICS:]):
             logs = listing.logs
             oldest, newest = logs[next(iter(logs))], logs[next(reversed(logs))]
@@ -473,7 +473,7 @@ class MemoryStore:
 
     def _behind(self, log: StoredLog) -> str:
         """Return the id of the log before a log in its list. Empty if there is none, or the log is in no list."""
-        logs = reversed(self._logs_of(log.new.topic).values()) if log.new.topic else iter(())
+        logs = reversed(self._logs_of(log.new.topic).values())
         before = next(logs, None) if any(each is log for each in logs) else None  # the iterator goes on behind the log
         return before.new.id if before is not None else ""
 
@@ -509,6 +509,7 @@ class MemoryStore:
         del self._logs[key]
         log.wake_readers()
         self._acquired.pop(key, None)
+        self._moving.pop(key, None)
         self._leave(key, log)
         log.share.left.pop(key, None)
         self._resize(log, -log.base, -log.entry_bytes)

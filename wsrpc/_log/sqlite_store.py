@@ -261,7 +261,10 @@ class SqliteStore(MemoryStore):
             share.logs += not row.new.topic
             if log.new.topic or log.can_move:
                 self._number = log.number = max(row.number, self._number + 1)
-                (self._join if log.runs or log.can_move else share.left.__setitem__)(key, log)
+                if log.can_move:
+                    self._moving[key] = log
+                else:
+                    (self._join if log.runs else share.left.__setitem__)(key, log)
             self._resize(log, row.base, 0)
             self._check_later(key, log)
         for key, id, entry in entries:

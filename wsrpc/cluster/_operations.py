@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from .._base.names import check_address
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, as_raised
-from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, answered
+from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, WaitingRequest, answered
 from ..errors import EngineLost, KeyReused, Overloaded, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
 from ._addresses import HAS_ID
 from ._cluster_peer import ClusterPeer
@@ -113,28 +113,19 @@ class ClusterOperations(DirectOperations):
             async for row in rows:
                 yield row
 
-    async def away(
-        self,
-        address: str,
-        channel: str | None,
-        event: str,
-        key: str,
-        args: list[Any] | None = None,
-        within: float = 0.0,
-    ) -> Row:
-        asked = address, channel, event, key, args, within
-        if (row := await self._own_away(*asked)) is not None:
+    async def away(self, call: WaitingRequest) -> Row:
+        if (row := await self._own_away(*call)) is not None:
             return row
         for node in self._membership.directory.nodes[1:]:
             try:
                 other = await self._membership.links.reach(node)
-                row = await other.request(AWAY, *asked)
+                row = await other.request(AWAY, *call)
             except RemoteError as exc:
                 raise as_raised(exc) from exc
             if row is not None:
                 found: Row = row
                 return found
-        raise PeerNotFound(address)
+        raise PeerNotFound(call.address)
 
     async def find(self, named: str, channel: str | None = None) -> list[Target]:
         membership = self._membership

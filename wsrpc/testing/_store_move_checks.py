@@ -167,7 +167,7 @@ async def a_log_that_its_owner_has_not_offered_cannot_be_adopted(connect: Connec
     with raises(LogGone):
         await theirs.adopt("k", "a", "p2")
     assert (await ours.adopt("k", "a", "a")).attempt == 0
-    assert [log.attempt for log in await found_lost(theirs)] == [0]
+    assert [(log.attempt, len(log.payload)) for log in await found_lost(theirs)] == [(0, 60_000)]
     await end(ours, b"not run", free=True)
     await ours.open("k", moving("b", payload=bytes(60_000)))
     await end(theirs, b"stopped", id="b")

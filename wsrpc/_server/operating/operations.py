@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import to_builtins
 from msgspec.structs import asdict
@@ -26,6 +26,17 @@ Row = dict[str, Any]
 """What operators see of one peer, or of one server."""
 
 
+class WaitingRequest(NamedTuple):
+    """A call to a peer that an operator submits, with ``within`` as ``deliver_within``. Without ``args``: withdraws."""
+
+    address: str
+    channel: str | None
+    event: str
+    key: str
+    args: list[Any] | None = None
+    within: float = 0.0
+
+
 class Operations(Protocol):
     """What an operator can do: see peers and statistics, close a peer, and call a peer.
 
@@ -44,19 +55,8 @@ class Operations(Protocol):
         """
         ...
 
-    async def away(
-        self,
-        address: str,
-        channel: str | None,
-        event: str,
-        key: str,
-        args: list[Any] | None = None,
-        within: float = 0.0,
-    ) -> Row:
-        """Submit a call to a peer, with ``within`` as its ``deliver_within``. Without ``args``, withdraw it.
-
-        Return its state; see `SubmittedCall`.
-        """
+    async def away(self, call: WaitingRequest) -> Row:
+        """Submit or withdraw a call to a peer. Return its state; see `SubmittedCall`."""
         ...
 
     async def kick(self, named: str, code: int, reason: str) -> int:
@@ -89,15 +89,7 @@ class DirectOperations(Operations):
         """
         raise NotImplementedError
 
-    async def away(
-        self,
-        address: str,
-        channel: str | None,
-        event: str,
-        key: str,
-        args: list[Any] | None = None,
-        within: float = 0.0,
-    ) -> Row:
+    async def away(self, call: WaitingRequest) -> Row:
         raise made_here(RpcError(NO_CLUSTER))
 
     async def kick(self, named: str, code: int, reason: str) -> int:

@@ -14,7 +14,7 @@ from ..._core.wire.rejections import NOT_ALLOWED_CODE
 from ...errors import RemoteError, made_here, short
 from ..decider import NOT_ALLOWED, Decider
 from .description_pages import CHANNEL
-from .operations import Operations, Row, ServerOperations, answered, operations_of
+from .operations import Operations, Row, ServerOperations, WaitingRequest, answered, operations_of
 
 Admin = Callable[[Peer, str], bool | Awaitable[bool]]
 """A user's function that decides whether a peer may do something as an operator."""
@@ -76,13 +76,13 @@ class OperatorRequests:
     ) -> Row:
         operations = await self._allowed(peer, "submit")
         _log(peer, "submits a call of %s for %s", short(event), short(address))
-        row: Row = await answered(operations.away(address, channel, event, key, args, within))
+        row: Row = await answered(operations.away(WaitingRequest(address, channel, event, key, args, within)))
         return row
 
     async def withdraw(self, peer: Peer, address: str, channel: str | None, event: str, key: str) -> Row:
         operations = await self._allowed(peer, "withdraw")
         _log(peer, "withdraws a call of %s for %s", short(event), short(address))
-        row: Row = await answered(operations.away(address, channel, event, key))
+        row: Row = await answered(operations.away(WaitingRequest(address, channel, event, key)))
         return row
 
     async def _allowed(self, peer: Peer, action: str) -> Operations:
