@@ -196,7 +196,7 @@ SELECT place, key, id, payload, {now} - began, attempt, lapses <= {now} FROM (
 ) AS sized WHERE size < 65536 ORDER BY place
 
 -- name: lost
-SELECT place, key, id, payload, {now} - began, attempt, true FROM (
+SELECT place, key, id, payload, {now} - began, attempt, true, owner = '' FROM (
     SELECT *, sum(length(payload)) OVER (ORDER BY place) - length(payload) AS size FROM (
         SELECT * FROM log WHERE moves AND {alive} AND lapses <= {now} AND place > $1 ORDER BY place LIMIT 100
     ) AS next

@@ -490,7 +490,7 @@ function steps.pending(topic, after, watches)
   if topic == '' and logs[1] then call('SET', name('lost', ''), '', 'PX', LEASE) end
   for i, log in ipairs(logs) do
     local payload, lost = call('GET', name('payload', log.key)) or '', log.lapses <= now or (watches == '1' and is_gone(log))
-    logs[i] = {log.number, log.key, log.id, payload, now - log.began, log.attempt, lost and 1 or 0}
+    logs[i] = {log.number, log.key, log.id, payload, now - log.began, log.attempt, lost and 1 or 0, log.owner == '' and 1 or 0}
   end
   return logs
 end

@@ -286,8 +286,8 @@ class RedisStore:
 
     async def pending(self, topic: str, after: int, /) -> Sequence[ListedLog]:
         return [
-            ListedLog(number, key.decode(), id.decode(), payload, age / 1000, attempt, bool(lost))
-            for number, key, id, payload, age, attempt, lost in await self._step(
+            ListedLog(number, key.decode(), id.decode(), payload, age / 1000, attempt, bool(lost), bool(released))
+            for number, key, id, payload, age, attempt, lost, released in await self._step(
                 "pending", topic, after, int(self._tails.watches)
             )
         ]

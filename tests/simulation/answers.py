@@ -7,13 +7,12 @@ run has one end, on which all readers and all calls of ``on_end`` agree.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from stores import OddStore, lower_level
+from stores import OddStore, expecting_odd_errors
 
 from wsrpc import Client, ConnectFailed, Context, ItemsGone, Keep, Overloaded, RemoteError, RunLost, Server, WsrpcError
 from wsrpc.cluster import Cluster
@@ -145,9 +144,5 @@ def answers(sim: Simulation) -> Any:
         sim.process(name, lambda: node(sim, truth, odd=odd), serves=True, host="service")
     for number in range(CLIENTS):
         sim.process(f"page-{number}", lambda: page(sim, truth, odd=odd), mortal=True)
-    log = logging.getLogger("wsrpc")
-    log.addFilter(lower_level)
-    try:
+    with expecting_odd_errors():
         yield
-    finally:
-        log.removeFilter(lower_level)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,7 +12,7 @@ from wsrpc.errors import WsrpcError
 from wsrpc.store import StoreFull, StoreLost
 from wsrpc.testing import Simulation
 
-__all__ = ["BROKEN", "OddStore", "lower_level"]
+__all__ = ["BROKEN", "OddStore", "expecting_odd_errors"]
 
 BROKEN = OSError, StoreFull
 """What handlers get of such a store that call it, such as by `Room.emit`."""
@@ -52,7 +54,7 @@ class OddStore:
         return result
 
 
-def lower_level(record: logging.LogRecord) -> bool:
+def _lower_level(record: logging.LogRecord) -> bool:
     """Let an error in the log count as a warning if the store has raised it."""
     error = record.exc_info[1] if record.exc_info else None
     while error is not None and not isinstance(error, WsrpcError | OSError):
@@ -60,3 +62,14 @@ def lower_level(record: logging.LogRecord) -> bool:
     if record.levelno == logging.ERROR and error is not None and error.args == ("odd",):
         record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
     return True
+
+
+@contextmanager
+def expecting_odd_errors() -> Generator[None]:
+    """Let errors in the log that an odd store has raised count as warnings within this block."""
+    log = logging.getLogger("wsrpc")
+    log.addFilter(_lower_level)
+    try:
+        yield
+    finally:
+        log.removeFilter(_lower_level)

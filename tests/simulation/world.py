@@ -12,13 +12,12 @@ Whatever happens:
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
 from nodes import node
 from proxy import proxy
-from stores import lower_level
+from stores import expecting_odd_errors
 from truth import LEASE, Truth
 from users import CLIENTS, User
 
@@ -72,10 +71,6 @@ def world(sim: Simulation) -> Any:
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     sim.always(truth.forget_guests)
-    log = logging.getLogger("wsrpc")
-    log.addFilter(lower_level)
-    try:
+    with expecting_odd_errors():
         yield
-    finally:
-        log.removeFilter(lower_level)
     truth.check()

@@ -214,7 +214,7 @@ class Adopter:
                 if not log.lost or self._runs.has(log.id):
                     continue
                 since = seen[log.id, log.attempt] = self._lost.get((log.id, log.attempt), now)
-                if now >= since + ATTEMPT_DELAY * log.attempt:
+                if log.released or now >= since + ATTEMPT_DELAY * log.attempt:
                     try:
                         adopted += await self._adopt(log, is_new=since == now)
                     except Exception:

@@ -211,8 +211,8 @@ class Runs:
             self.link.lease.release(run.owner)
 
     def _refuse(self, run: Run) -> None:
-        run.frees_key = True
         run.close(Draining("closing, the handler of this call has not started: ask again later"))
+        run.frees_key = not run.is_handed_over
 
     def refuse_waiting(self) -> None:
         """End the runs whose handlers have not started, because this side is about to close. Their keys are free."""

@@ -155,6 +155,7 @@ class ListedLog(Struct, frozen=True):
         age: seconds since the log has begun, by the clock of the store.
         attempt: as for `LogState`.
         lost: as for `LogState`. Of one that a process has lost: whether `Store.adopt` gives it another owner.
+        released: whether `Store.release` has handed it over.
     """
 
     number: int
@@ -164,6 +165,7 @@ class ListedLog(Struct, frozen=True):
     age: float
     attempt: int
     lost: bool
+    released: bool = False
 
 
 def is_rest(page: Sequence[ListedLog]) -> bool:

@@ -419,7 +419,8 @@ class MemoryStore:
                 break
             if log.number > after and (topic or log.lapses <= now):
                 new, age, lost = log.new, now - log.started, log.lapses <= now
-                found.append(ListedLog(log.number, key, new.id, new.payload, age, log.attempt, lost))
+                known = log.number, key, new.id, new.payload, age, log.attempt, lost
+                found.append(ListedLog(*known, released=not log.owner))
                 size += len(new.payload)
         return found
 

@@ -152,7 +152,7 @@ async def a_log_that_was_handed_over_is_adopted_at_once_and_not_counted(connect:
     await ours.release({"k": "a"})
     with raises(LogGone):
         await add_own(ours, 2, b"late")
-    assert [log.attempt for log in await theirs.pending("", 0) if log.lost] == [0]
+    assert [(log.attempt, log.released) for log in await theirs.pending("", 0) if log.lost] == [(0, True)]
     assert (await theirs.adopt("k", "a", "p2")).attempt == 0
     await theirs.release({"k": "p2"})
     assert (await ours.adopt("k", "a", "p3")).attempt == 0
@@ -179,7 +179,7 @@ async def each_loss_is_counted(connect: Connect) -> None:
     await open_moving(store)
     for number in range(1, 4):
         [log] = await found_lost(store)
-        assert log.attempt == number - 1
+        assert (log.attempt, log.released) == (number - 1, False)
         assert (await store.adopt("k", "a", f"p{number}")).attempt == number
 
 

@@ -134,6 +134,19 @@ async def test_a_run_goes_on_in_another_process_although_nobody_reads_it(is_lost
         assert one.server.stats().runs["write"].ended == {"lost" if is_lost else "handed over": 1}
 
 
+async def test_a_run_that_was_lost_before_is_handed_over_at_once() -> None:
+    async with writers() as (one, two, ours, _):
+        async with ours.stream("write", key="k") as items:
+            await anext(items)
+        await lose(one)
+        assert len(two.begun) == 1
+        one.store.is_cut = False
+        await settled(LEASE)
+        await two.server.close()
+        await settled(1.0)
+        assert [ctx.attempt for ctx in (*one.begun, *two.begun)] == [1, 2, 2]
+
+
 async def test_a_server_that_nobody_has_called_goes_on_with_lost_runs() -> None:
     store = MemoryStore()
     one, two = (Writer(name, store, attempts=3) for name in ("one", "two"))
