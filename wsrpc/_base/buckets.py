@@ -17,12 +17,12 @@ class TokenBucket:
     what it is told by `spend_elsewhere`.
     """
 
-    __slots__ = ("_at", "_most", "_owed", "_per_second", "_rate", "_remaining", "notified", "spent")
+    __slots__ = ("_at", "_owed", "_per_second", "_rate", "_remaining", "most", "notified", "spent")
 
     def __init__(self, most: float, per_second: float) -> None:
         # Floats, because Python 3.11 adds an integer to a float slowly, and `spend` runs for each request.
-        self._most = float(most)
-        self._remaining: float = self._most
+        self.most = float(most)
+        self._remaining: float = self.most
         self._per_second = self._rate = float(per_second)
         """The new tokens per second: those that callers get at present, and all."""
         self._at = inf
@@ -34,7 +34,7 @@ class TokenBucket:
         """Tokens that were spent elsewhere, and were not there."""
 
     def __repr__(self) -> str:
-        return f"<TokenBucket {self._remaining:.3g} of {self._most:g} left, {self._per_second:g}/s>"
+        return f"<TokenBucket {self._remaining:.3g} of {self.most:g} left, {self._per_second:g}/s>"
 
     def spend(self, now: float) -> bool:
         """Spend a token. Return False if there is no token.
@@ -45,8 +45,8 @@ class TokenBucket:
         remaining = self._remaining
         if now > self._at:
             remaining += (now - self._at) * self._per_second
-            if remaining > self._most:  # without `min`: this runs for each request of a user with quotas
-                remaining = self._most
+            if remaining > self.most:  # without `min`: this runs for each request of a user with quotas
+                remaining = self.most
         self._at = now
         if remaining < ENOUGH:
             self._remaining = remaining
@@ -57,7 +57,7 @@ class TokenBucket:
 
     def refund(self) -> None:
         """Add the token of a successful `spend` again, because something else refuses what it was spent for."""
-        self._remaining = min(self._most, self._remaining + 1.0)
+        self._remaining = min(self.most, self._remaining + 1.0)
         self.spent -= 1.0
 
     def charge(self, now: float, amount: float) -> float:
@@ -69,7 +69,7 @@ class TokenBucket:
 
     def _add_new(self, now: float) -> None:
         if now > self._at:
-            self._remaining = min(self._most, self._remaining + (now - self._at) * self._per_second)
+            self._remaining = min(self.most, self._remaining + (now - self._at) * self._per_second)
         self._at = now
 
     def untold(self, seconds: float, processes: int) -> int:
@@ -79,7 +79,7 @@ class TokenBucket:
             seconds: the time since the last call.
         """
         untold = self.spent - self.notified - self._rate * seconds * UNTOLD / processes
-        found = ceil(untold) if untold > self._most * UNTOLD / processes else 0
+        found = ceil(untold) if untold > self.most * UNTOLD / processes else 0
         self.notified = self.spent - (0.0 if found else max(0.0, untold))
         return found
 
@@ -89,21 +89,21 @@ class TokenBucket:
         Nobody is locked out: this process keeps its share of the tokens, and of the new ones.
         """
         self._add_new(now)
-        charged = max(0.0, min(amount, self._remaining - self._most / processes))
+        charged = max(0.0, min(amount, self._remaining - self.most / processes))
         self._remaining -= charged
-        self._owed = min(self._owed + amount - charged, processes * max(self._most, 1.0))
+        self._owed = min(self._owed + amount - charged, processes * max(self.most, 1.0))
 
-    def repay(self, now: float, seconds: float, ahead: float, processes: int) -> bool:
-        """Pay what is owed with the new tokens of the next ``ahead`` seconds. Return whether anything is owed.
+    def repay(self, now: float, seconds: float, processes: int) -> bool:
+        """Pay what is owed with new tokens. Return whether anything is owed.
 
         Args:
-            seconds: the time since the last call.
+            seconds: the time since the last call, and about the time until the next one.
         """
         self._add_new(now)
         self._owed = max(0.0, self._owed - (self._rate - self._per_second) * seconds)
-        self._per_second = self._rate - min(self._owed / ahead, self._rate * (1 - 1 / max(2, processes)))
+        self._per_second = self._rate - min(self._owed / seconds, self._rate * (1 - 1 / max(2, processes)))
         return self._owed > 0
 
     def forgive(self) -> None:
-        """Stop to owe anything."""
+        """Owe nothing any more."""
         self._owed, self._per_second = 0.0, self._rate

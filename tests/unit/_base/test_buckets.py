@@ -38,23 +38,23 @@ def test_three_processes_share_a_rate_and_who_owes_keeps_its_share() -> None:
     bucket.spend_elsewhere(100.0, 5, 3)
     assert taken(bucket, 100.0) == 25 and bucket.untold(0.25, 3) == 25
     bucket.spend_elsewhere(100.0, 40, 3)
-    owing = [bucket.repay(now, 0.25, 0.25, 3) for now in (100.0, 100.25, 100.5, 101.0)]
+    owing = [bucket.repay(now, 0.25, 3) for now in (100.0, 100.25, 100.5, 101.0)]
     assert owing == [True] * 4 and taken(bucket, 101.0) == 10
-    assert [bucket.repay(now, 0.5, 0.5, 3) for now in (101.5, 102.0, 102.5)] == [True, True, False]
+    assert [bucket.repay(now, 0.5, 3) for now in (101.5, 102.0, 102.5)] == [True, True, False]
     assert taken(bucket, 103.5) == 30
     bucket.spend_elsewhere(103.5, 9, 3)
-    assert bucket.repay(103.5, 0.0, 0.25, 3)
+    assert bucket.repay(103.5, 0.25, 3)
     bucket.forgive()
     assert taken(bucket, 104.0) == 15
     bucket.spend_elsewhere(104.0, 10_000, 3)  # three full buckets are owed at most
-    assert [bucket.repay(now, 1.0, 1.0, 3) for now in (104.0, 105.0, 106.0, 107.0, 108.0, 109.0)][-2:] == [True, False]
+    assert [bucket.repay(now, 1.0, 3) for now in (104.0, 105.0, 106.0, 107.0, 108.0, 109.0)][-2:] == [True, False]
 
 
 def test_bytes_that_other_processes_have_read_make_the_pause_longer() -> None:
     bucket = TokenBucket(100, 100)
     assert bucket.charge(5.0, 200) == 1
     bucket.spend_elsewhere(5.0, 100, 2)
-    bucket.repay(5.0, 0.0, 0.5, 2)
+    bucket.repay(5.0, 0.5, 2)
     assert bucket.charge(5.0, 100) == 4 and bucket.untold(1, 2) == 294
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, finalize
 from ..._base.buckets import UNTOLD, TokenBucket
 from ..._base.logs import LogBudget, address_text
 from ..._base.scheduler import LoopScheduler, Scheduler
+from ..._core.handlers.compiled import Handler
 from ..._core.handlers.lifecycle import ends_the_task
 from ..._core.peer.admission import Rate, Refusal
 from ..._core.session.sessions import network_of
@@ -46,6 +47,9 @@ REPLACING = 0.2
 ATTEMPTS = 3
 """Number of connections that a client may try at once: a WebSocket, and two over HTTP."""
 
+REQUESTS, BYTES = "requests", "bytes"
+"""The names of these quotas for other processes."""
+
 SubjectKey = tuple[int, str]
 """The number of the `Quotas`, and a hash of the name that they give to a subject: other processes learn no names."""
 
@@ -61,11 +65,10 @@ class Subject:
         "_quotas",
         "_running",
         "buckets",
-        "bytes",
         "connections",
         "count",
         "key",
-        "requests",
+        "own",
         "text",
     )
 
@@ -81,11 +84,10 @@ class Subject:
         """Number of handlers that run. `ActiveCalls` counts them."""
         self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
         """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
-        rate, self._running = quotas.requests, maxsize if quotas.running is None else quotas.running
-        self.requests = None if rate is None else TokenBucket(rate, rate)
-        """Counts requests and events."""
-        self.bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
-        """Counts the bytes that arrive."""
+        self._running = maxsize if quotas.running is None else quotas.running
+        rates = (REQUESTS, quotas.requests), (BYTES, quotas.bytes)
+        self.own = {label: TokenBucket(rate, rate) for label, rate in rates if rate is not None}
+        """Count the requests and events, and the bytes that arrive."""
 
     @property
     def name(self) -> str:
@@ -100,22 +102,30 @@ class Subject:
     @property
     def rates(self) -> list[Rate]:
         """What counts requests and events."""
-        if self.requests is None and self._running == maxsize:
+        requests = self.own.get(REQUESTS)
+        if requests is None and self._running == maxsize:
             return []
-        spend = self._spend if self.requests is None or self._running < maxsize else self.requests.spend  # saves a call
+        spend = self._spend if requests is None or self._running < maxsize else requests.spend  # saves a call
         return [Rate(spend, self._refusal, self._refund)]
 
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
-        return bool(self.requests or self.bytes or self.count or self.buckets or self._quiet_until)
+        return bool(self.own or self.count or self.buckets or self._quiet_until)
 
     def _spend(self, now: float) -> bool:
-        return self.count < self._running and (self.requests is None or self.requests.spend(now))
+        requests = self.own.get(REQUESTS)
+        return self.count < self._running and (requests is None or requests.spend(now))
 
     def _refund(self) -> None:
-        if self.requests is not None:
-            self.requests.refund()
+        if (requests := self.own.get(REQUESTS)) is not None:
+            requests.refund()
+
+    def buckets_by_label(self, rated: Mapping[str, Handler]) -> Iterator[tuple[str, TokenBucket]]:
+        """Yield all buckets, each with its name for other processes. ``rated`` has the names of handlers."""
+        yield from self.own.items()
+        if self.buckets is not None:
+            yield from ((label, self.buckets[handler]) for label, handler in rated.items() if handler in self.buckets)
 
     def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
@@ -173,10 +183,6 @@ class Membership(Place, kw_only=True, eq=False):
     subject: Subject
 
 
-def ignore(*_: object) -> None:
-    """A callback that does nothing."""
-
-
 class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
@@ -210,8 +216,6 @@ class QuotaBook:
         self._resuming = defaultdict[SubjectKey, dict[asyncio.Timeout, None]](dict)
         """The connections of each subject whose clients have not named their session, the oldest first."""
         self._shared = SharedConnections(link)
-        self.on_bound: Callable[[Subject, Scheduler], object] = ignore
-        """Called with each subject of a new connection, and the clock of the connection."""
 
     # ------------------------------------------------------------ connections
 
@@ -373,10 +377,8 @@ class QuotaBook:
             core = served.core
             core.calls.totals = tuple(subjects)
             core.admission.limit([rate for subject in subjects for rate in subject.rates])
-            if counting := [subject.bytes for subject in subjects if subject.bytes is not None]:
+            if counting := [subject.own[BYTES] for subject in subjects if BYTES in subject.own]:
                 core.host.meter = Meter(counting, core.loop)
-            for subject in subjects:
-                self.on_bound(subject, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:
@@ -408,6 +410,11 @@ class QuotaBook:
             oldest = next(iter(self._idle)) if subject.remembers else subject.key
             del self._idle[oldest], self._subjects[oldest]
 
+    @property
+    def subjects(self) -> Iterable[Subject]:
+        """All that are connected to this process, or remembered."""
+        return self._subjects.values()
+
     def subject_elsewhere(self, key: SubjectKey, label: str, amount: int) -> Subject | None:
         """Return a subject that spends in another process. It is remembered, so that it has no full bucket here.
 
@@ -416,11 +423,9 @@ class QuotaBook:
         if (subject := self._subjects.get(key)) is None:
             if key[0] >= len(self._all) or len(key[1]) != HASH:
                 return None
-            quotas = self._all[key[0]]
-            most = {"requests": quotas.requests, "bytes": quotas.bytes}.get(label) or inf
-            if amount <= most * UNTOLD:
+            subject = Subject(self._all[key[0]], key)
+            if label not in subject.own or amount <= subject.own[label].most * UNTOLD:
                 return None
-            subject = Subject(quotas, key)
         if not subject.connections:
             self._remember(subject)
         return subject
