@@ -18,9 +18,9 @@ from .._client.client import Client
 from .._core.wire.nodes import as_raised
 from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.dialing.urls import shown_url
+from .._server.drain import counted
 from .._server.operating.description_pages import CHANNEL
 from .._server.operating.operations import Operations, Row, WaitingRequest, operations_of
-from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
 from ..cluster._nodes.directory import NODE_TIMEOUT
 from ..cluster.engine import Engine

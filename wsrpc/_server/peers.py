@@ -31,6 +31,7 @@ from ..handshake import Handshake
 from ..stats import ServerTotals
 from ..transport import Traffic, Transport
 from .joined_cluster import JoinedCluster
+from .server_states import Lifetime
 from .services.services import BaseService, OpenedServices
 
 NO_TRAFFIC = Traffic()
@@ -150,7 +151,7 @@ class ServedPeer(PeerOwner):
         self._expiry = None if when is None else Expiry(self.writer.loop, when, self._expire)
 
     def _expire(self) -> None:
-        if not self._peers.closing:  # otherwise the session would end, and not what has begun in it
+        if self._peers.lifetime.accepts:  # otherwise the session would end, and not what has begun in it
             self.current.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
 
     def newly_ignored(self) -> Counter[str]:
@@ -190,7 +191,7 @@ class ServedPeer(PeerOwner):
         self._peers.claim(self)  # the latest connection has the address
 
     def decide(self, info: CloseInfo) -> Decision:
-        return Decision(keeps=not self._peers.closing)
+        return Decision(keeps=self._peers.lifetime.accepts)
 
     def session_detached(self, decision: Decision) -> None:
         self.expire_at(None)
@@ -288,16 +289,16 @@ class Peers:
         on_end: Callable[[Peer], None],
         on_connection: Callable[[ServedPeer, bool], None],
         sessions: Sessions,
+        lifetime: Lifetime,
     ) -> None:
         self.totals = totals
         self.sessions = sessions
-        self.closing = False
-        """Whether the server is closing, so that a session ends with its connection."""
+        self.lifetime = lifetime
         self.budget = budget
         self._on_end = on_end
         self.on_connection = on_connection
         self.joined_cluster: JoinedCluster | None = None
-        """The server's cluster, which gets the addresses of peers. None if the server has not joined a cluster."""
+        """The cluster that the server has joined, which gets the addresses of peers; see `Joined`."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""
@@ -305,7 +306,7 @@ class Peers:
     @property
     def may_move_runs(self) -> bool:
         """Whether the server closes, and other processes have joined its cluster."""
-        return self.closing and self.joined_cluster is not None and self.joined_cluster.size > 1
+        return not self.lifetime.accepts and self.joined_cluster is not None and self.joined_cluster.size > 1
 
     def __len__(self) -> int:
         return len(self._connected)

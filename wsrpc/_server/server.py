@@ -57,10 +57,9 @@ from .operating.operator_requests import Admin, OperatorRequests
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .quotas.quotas import QuotaBook, checked
-from .quotas.shared_rates import SharedRates
 from .rooms.room import Room
 from .rooms.rooms import Rooms
-from .server_core import ServerCore
+from .server_core import ServerCore, ServerParts
 from .server_program import run
 from .services.service_registry import ServiceRegistry
 from .services.services import CHANNEL, BaseService, owner_of
@@ -237,29 +236,24 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         self._group = self._rooms.everybody
         found, end_detached = checked(quotas), None if cluster is None else self._end_detached
         self._quotas = QuotaBook(found, keeper.runs.link, budget, end_detached) if found else None
-        share = None if self._quotas is None else partial(SharedRates, self._quotas, self._registry)
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
         self._cluster = cluster
         joining = (self._settings, self._registry, self._rooms, keeper.runs)
-        join = None if cluster is None else partial(join_of(cluster), *joining)
-        self._on_drain: list[Callable[[], object]] = []
-        self._new_core = partial(
-            ServerCore,
-            self._rooms,
-            budget,
-            self.limits.close_timeout,
-            detached_timeout,
-            detached_bytes,
-            join,
-            self._on_drain,
-            keeper.runs,
-            self._quotas,
-            share,
-            max_connection_age,
+        self._parts = ServerParts(
+            rooms=self._rooms,
+            runs=keeper.runs,
+            quotas=self._quotas,
+            join=None if cluster is None else partial(join_of(cluster), *joining),
+            on_drain=[],
+            budget=budget,
+            patience=self.limits.close_timeout,
+            detached_timeout=detached_timeout,
+            detached_bytes=detached_bytes,
+            max_age=max_connection_age,
         )
-        self._core = self._new_core()
+        self._core = ServerCore(self._parts)
         self._warned_of_port = False
 
     # ------------------------------------------------------------ registering
@@ -378,17 +372,17 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
 
     def _listening(self, start: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
-            was_joined = self._core.has_joined
+            was_joined = self._core.joined.cluster is not None
             try:
                 await self.open()
                 core = self._core
                 core.check_thread("your_coroutine()")
                 port = await start()
             except BaseException:
-                if self._core.has_joined and not was_joined:  # nobody would close it
+                if self._core.joined.cluster is not None and not was_joined:  # nobody would close it
                     await self._core.close(0.0)
                 raise
-            if not core.healthy:
+            if not core.lifetime.accepts:
                 port.stop()
                 await port.wait_closed()
                 raise RuntimeError("the server was closed before it could listen")
@@ -416,10 +410,10 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 `wsrpc.store.FORMAT`.
         """
         core = self._core
-        if core.over:
+        if core.lifetime.over:
             core.abandon()
-            self._core = self._new_core()
-        elif not core.healthy:
+            self._core = ServerCore(self._parts)
+        elif not core.lifetime.accepts:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
         self._settings.contract()  # made now, because making it would delay the first greeting
         await self._core.join_and_wait()
@@ -433,7 +427,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._core.check_thread("server.serve_forever()")
-        await self._core.wait_ended()
+        await self._core.lifetime.wait_ended()
 
     def run(
         self,
@@ -510,7 +504,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             TypeError: ``function`` is not a function, or requires an argument.
         """
         accepted("on_drain", (), function)
-        self._on_drain.append(function)
+        self._parts.on_drain.append(function)
         return function
 
     @no_parentheses("@server.on_detach")
@@ -697,8 +691,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             if self._cluster is not None:
                 core.check_thread("server.accept(...)")
                 core.enter_loop()  # joins the cluster
-                assert core.peers.joined_cluster is not None
-                elsewhere = core.peers.joined_cluster.resume_elsewhere
+                assert core.joined.cluster is not None
+                elsewhere = core.joined.cluster.resume_elsewhere
             arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
             deciding = naming = core.acceptance.deciding
             if self._quotas is not None:
@@ -737,8 +731,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return peer
 
     async def _end_detached(self, address: str, principal: str | None) -> bool:
-        joined = self._core.peers.joined_cluster
-        return joined is not None and await joined.end_detached(address, principal)
+        cluster = self._core.joined.cluster
+        return cluster is not None and await cluster.end_detached(address, principal)
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
@@ -751,7 +745,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         to run them would take a tenth of the CPU time of an opening handshake. Open handlers go on after this call.
         """
         core = self._core
-        if self._services.entries or not core.healthy or self._may_resume(handshake):
+        if self._services.entries or not core.lifetime.accepts or self._may_resume(handshake):
             return self._accept_later(transport, handshake)
         made = self._start_serving(core, transport, handshake, local=False)
         if not isinstance(made, RawConnection):
@@ -822,12 +816,12 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
     @property
     def healthy(self) -> bool:
         """Whether the server accepts connections. True until `close` is called. For load balancers."""
-        return self._core.healthy
+        return self._core.lifetime.accepts
 
     @property
     def draining(self) -> bool:
         """Whether the server drains, that is, `close` waits for active work. See `on_drain`."""
-        return self._core.state == "draining"
+        return self._core.lifetime.state == "draining"
 
     @property
     def degraded(self) -> bool:
@@ -988,7 +982,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         )
 
     def __repr__(self) -> str:
-        state = self._core.state
+        state = self._core.lifetime.state
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._core.peers)} peers'}>"
 
 

@@ -1,12 +1,15 @@
-"""States of a server, and the effect of each call and event in each of them, as data.
+"""`Lifetime`: the state of a server. The effect of each call and event in each state is data, in `TABLE`.
 
 A test plays every cell of the table with a real server.
 """
 
 from __future__ import annotations
 
+import asyncio
 from enum import Enum
 from typing import Literal, get_args
+
+from .._base.scheduler import LoopScheduler
 
 ServerState = Literal["open", "draining", "closing", "closed", "abandoned"]
 """A server is ``"open"`` when it is made. It is ``"abandoned"`` when its event loop was closed without
@@ -80,3 +83,44 @@ def after(state: ServerState, happened: ServerInput) -> ServerState:
     if happened not in TABLE[state]:
         raise AssertionError(f"{happened.value}: cannot happen while a server is {state}")
     return TABLE[state][happened][0]
+
+
+class Lifetime:
+    """The state of a server, from its opening to its end. Only `happened` changes it.
+
+    Args:
+        scheduler: that of the event loop in which the server serves.
+    """
+
+    def __init__(self, scheduler: LoopScheduler) -> None:
+        self._scheduler = scheduler
+        self._state: ServerState = "open"
+        self._ended = asyncio.Event()
+
+    @property
+    def state(self) -> ServerState:
+        """The state, also after the event loop was closed."""
+        return after(self._state, ServerInput.LOOP_CLOSED) if self._scheduler.has_ended else self._state
+
+    @property
+    def accepts(self) -> bool:
+        """Whether connections are accepted, and sessions outlive them. If not, the server is closing or was closed."""
+        return self.state in ("open", "abandoned")
+
+    @property
+    def over(self) -> bool:
+        """Whether the server has to be opened again before it can listen."""
+        return self.state in ("closed", "abandoned")
+
+    def happened(self, what: ServerInput) -> None:
+        """Change the state after a call or an event."""
+        if what is ServerInput.ENDED:
+            self._ended.set()
+            if self._scheduler.has_ended:  # the event loop was closed, and the task collected later
+                return
+        self._state = after(self.state, what)
+
+    async def wait_ended(self) -> None:
+        """Wait for the end. Return at once if the connections are being closed already. Cancelling is safe."""
+        if self.accepts or self.state == "draining":
+            await self._ended.wait()

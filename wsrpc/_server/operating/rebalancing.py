@@ -54,7 +54,6 @@ class Rebalancing:
 
     def stop(self) -> None:
         """Leave all peers to the server, which is closing. Idempotent."""
-        self._max_age = None
         if self._timer is not None:
             self._timer.cancel()
         self._tasks.stop()

@@ -18,7 +18,7 @@ INTERVAL = 0.25
 class SharedRates:
     """Tells the other processes what users spend here, and charges what they spend there. Losing messages is harmless.
 
-    It lasts from `ServerCore.join` until the server leaves the cluster.
+    It lasts from `Joined.enter` to `Joined.leave`.
 
     Args:
         registry: the handlers of the server. Handlers of single peers count in their process.

@@ -90,7 +90,7 @@ class Rooms:
         """Rooms that were created with options. They are never removed."""
         self._on_join: Decider | None = None
         self.elsewhere: RoomsElsewhere | None = None
-        """The rooms at other nodes, while `ServerCore` has joined the cluster."""
+        """The rooms at other nodes; see `Joined`."""
         self.presences = Presences(self.get, link.spawn)
 
     # ------------------------------------------------------------ the server's side

@@ -27,8 +27,8 @@ from ..._values.caching import memoized
 from ..._values.convert import DecHook, converter
 from ...errors import ProtocolError
 from ...transport import Transport
+from ..drain import CLOSING
 from ..peers import ServedPeer, refuse, refuse_because, served_peer
-from ..server_core import CLOSING
 from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
 
 
