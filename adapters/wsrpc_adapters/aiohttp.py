@@ -51,8 +51,7 @@ __all__ = ["aiohttp_handler", "dial", "routes", "serve"]
 LARGEST_REFUSAL = 64 * 1024
 """Maximum bytes of a refusal's body that are read."""
 LINGER = 2.0
-"""Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response, or may read
-the rest of a response that has ended early."""
+"""Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response."""
 LARGEST_WHOLE_BODY = 64 * 1024
 """Maximum bytes of a body that aiohttp sends with the headers. It keeps them for as long as nobody reads them."""
 LEFT_CHECK_INTERVAL = 2.0
@@ -190,15 +189,8 @@ async def _answer(response: HttpResponse, asked: AiohttpRequest, request: web.Re
         is_complete = await send_body(response, asked, partial(answered.prepare, request), answered.write)
     finally:
         if not is_complete and (connection := request.transport) is not None:
-            connection.close()  # else the client would get a response that seems complete
-            asyncio.get_running_loop().call_later(LINGER, _abort, request)
+            connection.abort()  # else the client would get a response that seems complete
     return answered
-
-
-def _abort(request: web.Request) -> None:
-    """End a connection if nobody has read what was written. (asyncio's transports raise if they have ended.)"""
-    if request.transport is not None:
-        request.transport.abort()
 
 
 async def _refuse(response: web.Response, request: web.Request) -> web.Response:

@@ -69,6 +69,9 @@ public class Client {
                         if (event.equals("end")) {
                             return;
                         }
+                        if (event.equals("cut")) {
+                            break;
+                        }
                         System.out.println(event.isEmpty() ? data : event + ": " + data);
                         if (!event.isEmpty()) { // the run has failed
                             return;

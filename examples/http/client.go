@@ -89,6 +89,8 @@ func events(response *http.Response, position string, item func(data string)) (s
 			data = value
 		case name == "" && event == "end":
 			return id, true, nil
+		case name == "" && event == "cut":
+			return position, false, nil
 		case name == "" && event != "":
 			return id, true, failedOf([]byte(data))
 		case name == "" && data != "":

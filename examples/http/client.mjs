@@ -48,6 +48,7 @@ async function* read(run, args) {
         if (!response.ok) throw new Failed((await response.json()).error)
         for await (const { id, event, data } of eventsOf(response, silent)) {
           if (event === "end") return
+          if (event === "cut") break
           if (event) throw new Failed(JSON.parse(data).error)
           if (data) yield JSON.parse(data)
           position = id ?? position

@@ -20,6 +20,10 @@ COMMENT = b":\n\n"
 MOST = 1 << 20
 """About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
 
+CUT = b"event: cut\ndata: null\n\n"
+"""The last server-sent event of a response that the server ends because it closes. The reader continues elsewhere. (The
+AI SDK takes a response without it for a whole one, and reports data that it does not know as an error.)"""
+
 NO_RESULT = "this event has items, an upload or a conversation: only items have URLs, with runs= and keep="
 
 CHALLENGE = ("www-authenticate", "Bearer")

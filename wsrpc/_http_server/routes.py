@@ -28,7 +28,7 @@ from .._local import RequestRates
 from .._server.server import Server, leave, refuse_request
 from ..errors import BadArguments, HandshakeRejected, WsrpcError
 from ..handshake import Handshake
-from .answers import failure, json_refusal, reason
+from .answers import CUT, EVENTS, failure, json_refusal, reason
 from .requests import HttpRequest, HttpResponse, answered, check_coding, until_left
 from .rooms import read_room
 from .routed_request import RoutedRequest
@@ -75,6 +75,17 @@ class HttpRoutes:
             respond, name, key = self._find(request, handshake, path)
         except HandshakeRejected as exc:
             return self._refuse(handshake, exc)
+        try:
+            response = await self._routed(request, handshake, respond, name, key)
+        except HandshakeRejected as exc:
+            response = json_refusal(exc)
+        if response.status == 503 and is_event_source(request) and not self.server.healthy:
+            return HttpResponse(200, EVENTS, CUT)  # after 503, it would never try again
+        return response
+
+    async def _routed(
+        self, request: HttpRequest, handshake: Handshake, respond: Respond, name: str, key: str
+    ) -> HttpResponse:
         await self.server.handshake(handshake)
         handshake.address = None  # a call to this address is for a connection that lasts
         routed = RoutedRequest(self.server, self.rates, request, handshake, name, key)
@@ -121,6 +132,10 @@ class HttpRoutes:
             names = ", ".join(methods)
             raise HandshakeRejected(405, f"this URL has {names}", {"Allow": names})
         return methods[request.method], name, key
+
+
+def is_event_source(request: HttpRequest) -> bool:
+    return request.method == "GET" and request.header("accept") == "text/event-stream"
 
 
 def names_of(option: str, names: Iterable[str]) -> list[str]:

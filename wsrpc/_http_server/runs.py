@@ -13,7 +13,7 @@ import msgspec
 from .._client.client import Client
 from .._core.api.stream import Stream
 from ..errors import ConnectionLost, HandshakeRejected, ItemsGone, WsrpcError
-from .answers import COMMENT, MOST, encode, error_of, event_of, failure, json_response
+from .answers import COMMENT, CUT, MOST, encode, error_of, event_of, failure, json_response
 from .requests import HttpResponse
 from .routed_request import PULSE, RoutedRequest, event_stream, with_pauses
 
@@ -96,8 +96,8 @@ async def run_events(request: RoutedRequest) -> AsyncGenerator[bytes]:
             async with aclosing(with_pauses(request, items, PULSE)) as timed:
                 async for found in timed:
                     yield COMMENT if found is None else event_of(encode(found[0]), items.position)
-        except OSError:  # the server closes, and the reader continues elsewhere; or it has left
-            raise  # else the response would seem to be complete
+        except OSError:  # the server closes, or the reader has left
+            yield CUT
         except ItemsGone as exc:  # a slow reader: the run may go on
             yield event_of(encode(error_of(exc)), None, "missed")
         except WsrpcError as exc:
