@@ -18,7 +18,7 @@ INTERVAL = 0.25
 class SharedRates:
     """Tells the other processes what users spend here, and charges what they spend there. Losing messages is harmless.
 
-    It lasts from `Joined.enter` to `Joined.leave`.
+    It lasts from `ServerCore.join` until the server leaves the cluster.
 
     Args:
         registry: the handlers of the server. Handlers of single peers count in their process.
@@ -28,8 +28,8 @@ class SharedRates:
         self._quotas, self._registry, self._cluster = quotas, registry, cluster
         self._owing = set[TokenBucket]()
         self._clock = LoopScheduler()
-        self._told_at = self._clock.time()
-        self._timer = self._clock.call_at(self._told_at + INTERVAL, self._tell)
+        self._notified_at = self._clock.time()
+        self._timer = self._clock.call_at(self._notified_at + INTERVAL, self._notify)
         cluster.on_spent(self._charge)
 
     def end(self) -> None:
@@ -48,15 +48,15 @@ class SharedRates:
             if handler.rate is not None
         }
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         now, nodes, rated, spent = self._clock.time(), self._cluster.size, self._rated(), list[Spent]()
-        seconds, self._told_at = now - self._told_at, now
+        seconds, self._notified_at = now - self._notified_at, now
         for subject in self._quotas.subjects:  # 10,000 subjects that do nothing take 1 ms
             for label, bucket in subject.buckets_by_label(rated) if subject.buckets else subject.own.items():
                 if bucket.spent > bucket.notified and (amount := bucket.untold(seconds, nodes)):
                     spent.append((*subject.key, label, amount))
         self._owing = {bucket for bucket in self._owing if bucket.repay(now, seconds, nodes)}
-        self._timer = self._clock.call_at(now + INTERVAL, self._tell)
+        self._timer = self._clock.call_at(now + INTERVAL, self._notify)
         if spent and nodes > 1:
             self._cluster.notify_spent(spent)  # last, because an engine of the user's own may raise something
 
