@@ -58,6 +58,7 @@ from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .quotas.quotas import QuotaBook, checked
 from .rooms.room import Room
+from .rooms.room_options import RoomOptions
 from .rooms.rooms import Rooms
 from .server_core import ServerCore, ServerParts
 from .server_program import run
@@ -909,7 +910,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 already, is in a cluster without a ``store``, or the server has no extensions; or it has ``state``, and
                 no ``keep``.
         """
-        return self._rooms.declare(name, allow, slow, keep, presence, state)
+        return self._rooms.configure(name, RoomOptions(allow, slow, keep, presence, state))
 
     @property
     def rooms(self) -> tuple[Room, ...]:

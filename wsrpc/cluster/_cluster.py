@@ -29,7 +29,8 @@ from .._log.link import StoreLink
 from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
 from .._server.rooms.room import Members
-from .._server.rooms.room_log import RoomLog, check_keep
+from .._server.rooms.room_log import RoomLog
+from .._server.rooms.room_options import check_keep
 from .._server.rooms.room_requests import RequestMethods, RoomSender
 from .._server.rooms.rooms import Rooms
 from .._values.convert import DecHook

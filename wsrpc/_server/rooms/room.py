@@ -34,6 +34,7 @@ from ..peers import ServedPeer
 from ..presence.presence import RoomPresence
 from .room_events import RoomEvents
 from .room_log import RoomLog
+from .room_options import NO_OPTIONS, RoomOptions
 from .room_requests import Asking, RequestMethods, RoomSender
 
 if TYPE_CHECKING:
@@ -244,8 +245,8 @@ class RoomCore(BroadcastGroup):
         self.name = self.room = name
         self.rooms = rooms
         self.allow: Decider | None = None
-        self.options: dict[str, Any] = {}
-        """The options that are set; see `Rooms.declare`."""
+        self.options = NO_OPTIONS
+        """Only `configure` changes them, and what is made of them."""
         self.room_log: RoomLog | None = None
         self.asking: set[Asking] = set()
         self.converter = rooms.registry.converter
@@ -254,6 +255,23 @@ class RoomCore(BroadcastGroup):
     def presence(self) -> RoomPresence | None:
         """The users in the room, if it has presence."""
         return self.rooms.presences.by_name.get(self.name)
+
+    def configure(self, options: RoomOptions) -> None:
+        """Set the options that are not set yet; see `Server.room`."""
+        before, merged = self.options, self.options.merged(options, self.name)
+        if before.keep is None and merged.keep is not None:
+            if self.members:
+                raise ValueError(f"room {self.name!r} has members already: call server.room(..., keep=) before")
+            self.rooms.check_can_keep()
+        self.options = merged
+        if options.allow is not None:
+            self.allow = Decider("allow=", ("peer",), options.allow)
+        if options.slow is not None:
+            self.slow = options.slow
+        if before.keep is None and merged.keep is not None:
+            self.room_log = self.rooms.new_log(self)
+        if before.presence is None and merged.presence is not None:
+            self.rooms.presences.add(self.name, merged.presence, self)
 
     def check_events(self) -> None:
         """Refuse to read the events in another thread than that of the server's peers."""
@@ -347,21 +365,6 @@ class RoomCore(BroadcastGroup):
         key = key_of(self.slow, args)
         skipped, stored = (addresses_of(skip), _rooms_in(skip)), self.room_log is not None
         return RoomMessage(self.name, channel, event, [*args], *skipped, context, key, stored)
-
-    def check_options(self, options: dict[str, Any]) -> None:
-        """Check that options do not contradict the options of the room.
-
-        Raises:
-            ValueError: the room has another value of an option.
-        """
-        for option, new in options.items():
-            if (old := self.options.get(option, new)) != new:
-                raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
-        names = self.options.keys() | options.keys()
-        if "state" in names and "keep" not in names:
-            raise ValueError(f"room {self.name!r} has state=, which needs keep= for the events that follow")
-        if {"slow", "keep"} <= names:
-            raise ValueError(f"room {self.name!r} has keep=, so slow readers get all events later: leave out slow=")
 
 
 room_core: Callable[[Room], RoomCore] = attrgetter("_core")

@@ -20,7 +20,6 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from ..._base.logs import logger
-from ..._base.misuse import check_number
 from ..._core.api.peer import Peer
 from ..._core.wire.call_context import CallContext
 from ..._core.wire.messages import event_on
@@ -47,15 +46,6 @@ RATE = 4 * 1024 * 1024
 """Bytes that a process stores in a second, if others read them from a log, which keeps 1 MiB by default."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
-
-
-def check_keep(keep: float) -> None:
-    """Check the option ``keep`` of a room.
-
-    Raises:
-        TypeError, ValueError: it is not a number of seconds.
-    """
-    check_number("keep= is a number of seconds, 1 or more", keep, 1)
 
 
 class UnstoredEvent(Unstored, eq=False):

@@ -10,14 +10,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ..._base.logs import logger
-from ..._base.misuse import check_has_run, check_number
+from ..._base.misuse import check_has_run
 from ..._base.names import LONGEST_NAME, can_be_sent, check_name
 from ..._base.rooms import CHANNEL, Joined, RoomState
 from ..._core.api.peer import Peer
 from ..._core.handlers.invocation import CURRENT
 from ..._core.handlers.registry import Registry
 from ..._core.sending.checks import check_thread_of_plain
-from ..._core.sending.slow_readers import Slow, check_slow
+from ..._core.sending.slow_readers import Slow
 from ..._core.wire.codecs import Codec
 from ..._log.kept import encoder_of
 from ..._log.link import StoreLink
@@ -25,20 +25,16 @@ from ..._log.position import Position
 from ..._raw.raw_connection import RawConnection, link_of
 from ..._raw.raw_link import RawLink
 from ...errors import BadArguments, Overloaded, RpcError, made_here
-from ..broadcast import (
-    BroadcastGroup,
-)
-from ..decider import NOT_ALLOWED, Allow, Decider, check_decider
+from ..broadcast import BroadcastGroup
+from ..decider import NOT_ALLOWED, Decider
 from ..joined_cluster import RoomMessage, RoomsElsewhere
 from ..peers import ServedPeer, served_peer
 from ..presence.presence import Presences
 from ..presence.user_entries import checked_about
 from .room import NO_JOIN_OPTIONS, JoinOptions, Room, RoomCore, room_core
-from .room_log import RoomLog, check_keep
+from .room_log import RoomLog
+from .room_options import NO_OPTIONS, GetState, RoomOptions
 from .room_requests import Asking, RoomAnswer, RoomRequest
-
-GetState = Callable[[Peer], object]
-"""A user's function that returns the state of a room for a member: a `RoomState` or its value, perhaps later."""
 
 
 async def _state_from(function: GetState, peer: Peer) -> RoomState:
@@ -86,7 +82,7 @@ class Rooms:
         registry.hints[CHANNEL] = ": clients cannot join, because no room has allow=, and the server has no on_join"
         # A room without options is kept alive by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
-        self._declared: dict[str, Room] = {}
+        self._configured: dict[str, Room] = {}
         """Rooms that were created with options. They are never removed."""
         self._on_join: Decider | None = None
         self.elsewhere: RoomsElsewhere | None = None
@@ -107,62 +103,37 @@ class Rooms:
             room = self._rooms[name] = Room(RoomCore(name, self))
         return room
 
-    def declare(
-        self,
-        name: str,
-        allow: Allow | None,
-        slow: Slow | None,
-        keep: float | None,
-        presence: float | None,
-        state: GetState | None,
-    ) -> Room:
-        """Return a room with options; see `Server.room`. None means that an option is not set."""
+    def configure(self, name: str, options: RoomOptions) -> Room:
+        """Return a room with options; see `Server.room`."""
         room = self.get(name)
-        given = {"allow": allow, "slow": slow, "keep": keep, "presence": presence, "state": state}
-        options = {option: value for option, value in given.items() if value is not None}
-        decider = None if allow is None else Decider("allow=", ("peer",), allow)
-        if slow is not None:
-            check_slow(slow)
-        if keep is not None:
-            check_keep(keep)
-        if state is not None:
-            check_decider("state=", ("peer",), state)
-        if presence is not None:
-            check_number("presence= is a number of seconds, 0 or more", presence, 0)
-        core = room_core(room)
-        core.check_options(options)
-        if decider is not None:
-            self._offer()
-            core.allow = decider
-        if slow is not None:
-            core.slow = slow
-        if keep is not None and core.room_log is None:
-            self._check_can_keep(core)
-            core.room_log = self._make_room_log(core, keep, state)
-        elif state is not None and "state" not in core.options:
-            raise ValueError(f"room {name!r} exists already: give it state= together with keep=")
-        if presence is not None and core.presence is None:
-            self.presences.add(name, presence, core)
-        if options:
-            core.options |= options
-            self._declared[name] = room
+        if options != NO_OPTIONS:
+            room_core(room).configure(options)
+            if options.allow is not None:
+                self._offer()
+            self._configured[name] = room
         return room
 
-    def _check_can_keep(self, core: RoomCore) -> None:
-        if not self._extensions:
-            raise ValueError("keep= needs extensions: without them, clients do not learn the positions of events")
-        if core.members:
-            raise ValueError(f"room {core.name!r} has members already: call server.room(..., keep=) before")
-        if self._in_cluster and not self._link.is_shared:
-            raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
-
-    def _make_room_log(self, core: RoomCore, keep: float, state: GetState | None) -> RoomLog:
+    def new_log(self, core: RoomCore) -> RoomLog:
+        """Return the log of a room with ``keep=``."""
+        keep, state = core.options.keep, core.options.state
+        assert keep is not None
         get_state = None if state is None else partial(_state_from, state)
         return RoomLog(core.name, core, self._link, keep, self._to_bytes, self._gates, get_state)
 
+    def check_can_keep(self) -> None:
+        """Check that rooms can keep events.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        if not self._extensions:
+            raise ValueError("keep= needs extensions: without them, clients do not learn the positions of events")
+        if self._in_cluster and not self._link.is_shared:
+            raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
+
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
-        return tuple(room for name, room in self._rooms.items() if len(room) or name in self._declared)
+        return tuple(room for name, room in self._rooms.items() if len(room) or name in self._configured)
 
     @property
     def count(self) -> int:
@@ -211,7 +182,7 @@ class Rooms:
                 raise BadArguments("in this process, the room keeps no events (keep=)")
             self.add(room, peer, by_itself=by_itself, about=about)
             return Joined(None, complete=True)
-        if options.last and "state" in core.options:
+        if options.last and core.options.state is not None:
             raise BadArguments("the room begins with its state (state=), so it takes no `last`")
         position = None if options.after is None else Position.parse(options.after)
         with log.needed():
@@ -238,10 +209,10 @@ class Rooms:
 
     def abandon(self) -> None:
         """Forget what runs for the logs, because the event loop was closed."""
-        for room in self._declared.values():
+        for room in self._configured.values():
             core = room_core(room)
             if core.room_log is not None:
-                core.room_log = self._make_room_log(core, core.room_log.keep, core.options.get("state"))
+                core.room_log = self.new_log(core)
 
     def _inside(self, peer: Peer | RawConnection, call: str) -> ServedPeer | RawLink:
         """Return the inside of a peer or raw connection of this server, for ``call``.
@@ -316,7 +287,7 @@ class Rooms:
     async def _may_join(self, peer: Peer, name: str) -> bool:
         if not can_be_sent(name) or not 0 < len(name.encode()) <= LONGEST_NAME:
             return False
-        declared = self._declared.get(name)
+        declared = self._configured.get(name)
         allow = None if declared is None else room_core(declared).allow
         what = f"let the peer join room {name!r}"
         if allow is not None:
