@@ -39,7 +39,7 @@ class PresenceNode(Nobody):
 
     def __init__(self, name: str, clock: Any) -> None:
         self.clock = clock
-        self.directory = Directory(name, self.changed, self.needs_snapshot)
+        self.directory = Directory(name, self)
         make: Any = Presences
         self.presences = make(room=str, spawn=None)
         self.presences.scheduler = clock

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from .._base.closing import CloseCode
 from .._base.scheduler import Tasks
 from .._core.api.peer import Peer, core_of, current_of
-from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, error_to_node
 from .._keyed.keeper import principal_text
 from .._server.joined_cluster import REPLACED
 from .._server.rooms.rooms import Rooms
-from ..errors import PeerNotFound, RemoteError, WsrpcError
-from ._away.away_calls import AwayCalls
+from ..errors import PeerNotFound, WsrpcError
 from ._nodes.claims import Claim
 from ._nodes.links import NodeLinks
 from ._nodes.node import BEAT, Node
@@ -26,8 +24,6 @@ CLOSE_PEER, HAS_ID = "close_peer", "has_id"
 """Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node."""
 END_DETACHED = "end_detached"
 """Request to end the session with an address if it has no connection."""
-MAKE = "make"
-"""Request to make a call to a peer of the node, whose caller may end at once; see `AwayCalls.make_for`."""
 CROSSING = BEAT + 0.5
 """Seconds for which the end of a client's last session may be on its way. It is repeated after a beat."""
 CONFIRMED = 1.0
@@ -43,37 +39,41 @@ class Holder(NamedTuple):
     """The time at which its present or last connection arrived."""
 
 
+class AddressesListener(Protocol):
+    """The owner of `Addresses`: a `ClusterMembership`."""
+
+    def peer_connected(self, address: str, /) -> None:
+        """The peer with an address has connected, or has said what it supports."""
+
+    def peer_left(self, address: str, /) -> None:
+        """The session of a peer with this node has ended."""
+
+
 class Addresses:
     """The peers of this node that have an address.
 
     If another node has a higher claim to an address, one of the two nodes closes its peer.
 
     Args:
-        away: the calls that wait for peers.
         rooms: the rooms of the server, which knows the peers by their ids. None for a program without a server.
     """
 
-    def __init__(self, node: Node, links: NodeLinks, away: AwayCalls, rooms: Rooms | None) -> None:
+    def __init__(self, node: Node, links: NodeLinks, rooms: Rooms | None, listener: AddressesListener) -> None:
         self.contests = Tasks()
         self.closing = Tasks()
         """The closing of the peers that have lost their addresses."""
         self._node = node
         self._claims = node.directory.claims
-        self._claims.claimed_elsewhere = self._claimed_elsewhere
         self._links = links
-        self._away = away
         self._rooms = rooms
+        self._listener = listener
         self._holders: dict[str, Holder] = {}
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
-        links.serve(self._serve)
-
-    def _serve(self, side: Registrar) -> None:
-        side.on(CONNECTED, self._asked_whether_connected)
-        side.on(CLOSE_PEER, self._close_peer)
-        side.on(HAS_ID, self.has_id)
-        side.on(END_DETACHED, self._end_detached)
-        side.on(MAKE, self._make)
+        links.on(CONNECTED, self._asked_whether_connected)
+        links.on(CLOSE_PEER, self._close_peer)
+        links.on(HAS_ID, self.has_id)
+        links.on(END_DETACHED, self._end_detached)
 
     def claim(self, address: str, peer: Peer, age: float) -> bool:
         """Claim an address for a peer of this node; see `JoinedCluster.claim`."""
@@ -84,7 +84,7 @@ class Addresses:
             return False
         self._holders[address] = holder
         self._claims.claim(address)
-        self._away.deliverers.peer_connected(address)
+        self._listener.peer_connected(address)
         if before is not None and replaces:
             self._close_replaced(address, before.peer)
         return True
@@ -94,7 +94,7 @@ class Addresses:
         if self._peer(address) is peer:
             del self._holders[address]
             self._claims.release(address, self._node.now)
-            self._away.deliverers.peer_left(address)
+            self._listener.peer_left(address)
 
     def find(self, named: str) -> Peer | None:
         """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
@@ -106,6 +106,20 @@ class Addresses:
     def _peer(self, address: str) -> Peer | None:
         holder = self._holders.get(address)
         return None if holder is None else holder.peer
+
+    def elsewhere(self, address: str) -> str | None:
+        """Return the other node that has an address. None if it cannot be reached, or there is none."""
+        node = self._claims.locate(address)
+        return node if self._node.connected and node != self._node.id else None
+
+    def session_of(self, address: str) -> object:
+        """Return what stands for the session of a peer that is connected here, and has said what it supports.
+
+        For a peer elsewhere, return the name of the other node. None for any other peer.
+        """
+        if (here := self.find(address)) is None:
+            return self.elsewhere(address)
+        return here if current_of(here).writer.terms.known and not here.detached else None
 
     def has_id(self, id: str) -> bool:
         """Return whether a peer with this `Peer.id` is connected to this node."""
@@ -132,19 +146,10 @@ class Addresses:
         await current_of(peer).close(CloseCode.REPLACED, REPLACED)
         return True
 
-    async def _make(self, address: str, id: str, payload: bytes, waits: bool) -> Any:
-        """Handle a request of another node to make a call to a peer of this node, with the `AwayCall` that it sends."""
-        if not self._away.link.is_shared:
-            raise error_to_node(RemoteError("this node has no store that outlives it"))
-        try:
-            return await self._away.make_for(address, id, payload, waits=waits)
-        except WsrpcError as exc:
-            raise error_to_node(exc) from None
-
     # ------------------------------------------------------------ contests
 
-    def _claimed_elsewhere(self, address: str) -> None:
-        self._away.deliverers.peer_connected_elsewhere(address)
+    def claimed_elsewhere(self, address: str) -> None:
+        """Another node has claimed an address. If the claim is higher, resolve the contest."""
         if address not in self._contested and self._claims.higher(address) is not None:
             self._contested.add(address)
             self.contests.spawn(self._resolve_contest(address))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 from weakref import WeakValueDictionary
 
 from .._base.names import check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
-from .._core.api.calls import broadcast
+from .._core.api.calls import Message, broadcast, pass_on
 from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.outgoing_functions import run_around
@@ -20,7 +20,7 @@ from .._core.sending.checks import raw_payload
 from .._core.session.sessions import Sessions
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
-from .._core.wire.messages import EVENT_OPTIONS
+from .._core.wire.messages import EVENT_OPTIONS, RequestOptions
 from .._core.wire.settings import Settings, make_settings
 from .._keyed.runs import Runs
 from .._log.contract import Store
@@ -37,7 +37,6 @@ from .._values.convert import DecHook
 from ..errors import EngineLost, EngineRefused, WsrpcError
 from ..limits import Limits
 from ..stats import ClusterStats
-from ._away.away_calls import AwayCalls
 from ._away.submitted_call import WaitingCalls
 from ._cluster_peer import ClusterPeer
 from ._cluster_sender import ClusterSender
@@ -89,8 +88,9 @@ class ClusterView:
             raise EngineLost(self._why_not_joined)
         return self._membership
 
-    def _away(self, runs: Runs, codec: Codec) -> AwayCalls:
-        return AwayCalls(runs, codec, lambda address: ClusterSender(address, self._joined))
+    def _deliver(self, address: str, message: Message, options: RequestOptions) -> Coroutine[Any, Any, Any]:
+        """Make a call that has waited for a peer."""
+        return pass_on(self._joined().registry.passing_on, ClusterSender(address, self._joined), message, options)
 
     @property
     def connected(self) -> bool:
@@ -215,10 +215,8 @@ class Cluster(ClusterView):
         def exited() -> None:
             self._membership = None
 
-        away = self._away(runs, settings.codec)
-        options = rooms, exited, sessions, self._node_handlers
-        membership = ClusterMembership(self._engine, self._name, settings, registry, away, *options)
-        return self._join_with(membership, rooms.server)
+        parts = settings, registry, runs, self._deliver, rooms, exited, sessions, self._node_handlers
+        return self._join_with(ClusterMembership(self._engine, self._name, *parts), rooms.server)
 
     def __repr__(self) -> str:
         return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
@@ -300,8 +298,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
 
     async def _join(self) -> None:
         self._runs.open()
-        away = self._away(self._runs, self._settings.codec)
-        membership = self._join_with(ClusterMembership(self._engine, self._name, self._settings, self._registry, away))
+        parts = self._settings, self._registry, self._runs, self._deliver
+        membership = self._join_with(ClusterMembership(self._engine, self._name, *parts))
         engine = membership.node.engine
         try:
             async with asyncio.timeout(self._connect_timeout):

@@ -13,9 +13,11 @@ from .._base.misuse import refused, shown_as
 from .._base.names import check_channel
 from .._core.api import calls
 from .._core.api.caller import Caller
-from .._core.api.options import AwayOptions, SubmitOptions, changed
+from .._core.api.options import AwayOptions, SubmitOptions, changed, check_key
+from .._core.sending.checks import check_sending
 from .._core.wire.messages import NO_OPTIONS
 from .._server.joined_cluster import HasAddress
+from ._away.away_calls import AwayCalls
 from ._away.submitted_call import SubmittedCall, WaitingCall
 from ._cluster_sender import AwaySender, ClusterSender, SubmitSender
 from ._membership import ClusterMembership
@@ -30,6 +32,7 @@ class AwayCaller(Caller):
     """The methods of `Caller`, with ``deliver_within`` for requests."""
 
     __slots__ = ()
+    address: str
     _sender: ClusterSender  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @overload
@@ -116,7 +119,7 @@ class AwayCaller(Caller):
             Overloaded: the store has not answered within 10 seconds.
             EngineLost: this process has not joined the cluster.
         """
-        return await self._sender.submitted(self._channel_name, event, key)
+        return await self._stored(event).find(self.address, self._channel_name, event, check_key(key))
 
     @shown_as("withdraw")
     async def withdraw(self, event: str, /, *, key: str) -> SubmittedCall:
@@ -131,7 +134,11 @@ class AwayCaller(Caller):
         Raises:
             TypeError, ValueError, Overloaded, EngineLost: as for `submitted`.
         """
-        return await self._sender.withdraw(self._channel_name, event, key)
+        return await self._stored(event).withdraw(self.address, self._channel_name, event, check_key(key))
+
+    def _stored(self, event: str) -> AwayCalls:
+        check_sending(self._channel_name, event, None)
+        return self._sender.joined().away.lasting()
 
 
 class ClusterPeer(AwayCaller, HasAddress):
@@ -207,7 +214,7 @@ class ClusterPeer(AwayCaller, HasAddress):
             Overloaded: the store has not answered within 10 seconds.
             EngineLost: this process has not joined the cluster.
         """
-        return await self._sender.waiting()
+        return await self._sender.joined().away.lasting().waiting(self.address)
 
     def __repr__(self) -> str:
         return f"<ClusterPeer {self.address!r}>"

@@ -13,9 +13,7 @@ from .._base.closing import check_close
 from .._base.misuse import check_number, shown_as
 from .._base.names import ChannelRef, Offline, check_timeout
 from .._base.retry import ask_again
-from .._core.api import calls
-from .._core.api.options import check_key
-from .._core.api.peer import core_of, current_of
+from .._core.api.peer import core_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.inboxes.inbox import Inbox
 from .._core.peer.requester import Requester, convert_answer
@@ -24,11 +22,12 @@ from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._core.wire.nodes import place
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
-from ._addresses import CLOSE_PEER, MAKE
-from ._away.deliverer import Ask, AwayCall
-from ._away.submitted_call import SubmittedCall, WaitingCall
+from ._addresses import CLOSE_PEER
+from ._away.deliverer import AwayCall
 from ._membership import ClusterMembership
-from .engine import RESPONSE_TIMEOUT
+
+Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+"""A method of `Sender` that makes a request."""
 
 
 class ClusterSender:
@@ -42,13 +41,13 @@ class ClusterSender:
 
     def __init__(self, address: str, joined: Callable[[], ClusterMembership], node: str | None = None) -> None:
         self._address = address
-        self._joined = joined
+        self.joined = joined
         self._fixed_node = node
 
     # ------------------------------------------------------------ where the peer is
 
     def _locate(self) -> str | None:
-        return self._joined().directory.claims.locate(self._address)
+        return self.joined().directory.claims.locate(self._address)
 
     def _node(self, membership: ClusterMembership) -> str:
         """Return the node of a peer that is not connected to this node.
@@ -72,7 +71,7 @@ class ClusterSender:
         Raises:
             RequestTimeout: the peer's node has not connected in time.
         """
-        membership = self._joined()
+        membership = self.joined()
         if (here := membership.addresses.find(self._address)) is not None:
             return core_of(here).requester, channel, options
         assert not isinstance(channel, int)
@@ -100,7 +99,7 @@ class ClusterSender:
     ) -> Any:
         """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
         check_sending(channel, event, None)
-        membership = self._joined()
+        membership = self.joined()
         if options.timeout is UNSET:
             options = replace(options, timeout=membership.timeout)
         check_timeout(options.timeout)
@@ -123,12 +122,12 @@ class ClusterSender:
 
     @property
     def request_timeout(self) -> float | None:
-        return self._joined().timeout
+        return self.joined().timeout
 
     @property
     def outgoing(self) -> Sequence[Any]:
         try:
-            return self._joined().registry.outgoing
+            return self.joined().registry.outgoing
         except EngineLost:  # nothing leaves, and the call raises this error where it is awaited
             return ()
 
@@ -148,7 +147,7 @@ class ClusterSender:
     ) -> None:
         _refuse_offline(options.offline)
         check_sending(channel, event, None)
-        membership = self._joined()
+        membership = self.joined()
         if (here := membership.addresses.find(self._address)) is not None:
             core_of(here).requester.send_event_nowait(channel, event, args, options)
             return
@@ -166,7 +165,7 @@ class ClusterSender:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Any:
         assert options.retry is not None
-        membership = self._joined()
+        membership = self.joined()
         return await ask_again(
             lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
             options.retry,
@@ -190,56 +189,15 @@ class ClusterSender:
     async def close(self, code: int | None, reason: str) -> None:
         """Close the peer; see `ClusterPeer.close`."""
         check_close(code, reason)
-        membership = self._joined()
+        membership = self.joined()
         if (here := membership.addresses.find(self._address)) is not None:
             await here.close(code, reason)
         else:
             node = await membership.links.reach(self._node(membership))
             await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
 
-    @property
-    def is_here(self) -> bool:
-        return self._joined().addresses.find(self._address) is not None
-
-    @property
-    def elsewhere(self) -> str | None:
-        membership = self._joined()
-        node = self._locate()
-        return node if membership.connected and node != membership.node.id else None
-
-    def connection(self) -> object:
-        here = self._joined().addresses.find(self._address)
-        if here is None:
-            return self.elsewhere
-        return here if current_of(here).writer.terms.known and not here.detached else None
-
-    def deliver(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Any]:
-        return calls.pass_on(self._joined().registry.passing_on, self, (channel, event, args), options)
-
-    async def make_at(self, node: str, id: str, payload: bytes, *, waits: bool) -> Any:
-        other = await self._joined().links.reach(node)
-        timeout = None if waits else RESPONSE_TIMEOUT
-        returns: Any = tuple[bool, bytes] if waits else bytes
-        return await other.request(MAKE, self._address, id, payload, waits, timeout=timeout, returns=returns)
-
-    async def submitted(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
-        """Return the state of a submitted call; see `ClusterPeer.submitted`."""
-        check_sending(channel, event, None)
-        return await self._joined().away.lasting().find(self._address, channel, event, check_key(key))
-
-    async def withdraw(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
-        """Withdraw a call unless it was handed over; see `ClusterPeer.withdraw`."""
-        check_sending(channel, event, None)
-        return await self._joined().away.lasting().withdraw(self._address, channel, event, check_key(key))
-
-    async def waiting(self) -> list[WaitingCall]:
-        """Return the calls that have not ended; see `ClusterPeer.waiting`."""
-        return await self._joined().away.lasting().waiting(self._address)
-
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
-        return self._joined().registry.converter(returns)
+        return self.joined().registry.converter(returns)
 
 
 def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:
@@ -266,7 +224,7 @@ class AwaySender(ClusterSender):
     """
 
     def __init__(self, sender: ClusterSender, within: float) -> None:
-        super().__init__(sender._address, sender._joined)
+        super().__init__(sender._address, sender.joined)
         self._within = within
 
     @shown_as("request")
@@ -275,7 +233,7 @@ class AwaySender(ClusterSender):
     ) -> Any:
         call = self._call(channel, event, args, options)
         convert = None if options.returns is UNSET else self.converter(options.returns)
-        answer = await self._joined().away.request(self._address, call)
+        answer = await self.joined().away.request(self._address, call)
         return answer if convert is None else convert_answer(convert, answer, event, None)
 
     def _call(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions) -> AwayCall:
@@ -285,7 +243,7 @@ class AwaySender(ClusterSender):
             raise ValueError("deliver_within= needs key=: the peer knows by it that it gets a call again")
         assert options.context is not None and not isinstance(channel, int)
         check_sending(channel, event, None)
-        timeout = self._joined().timeout if options.timeout is UNSET else options.timeout
+        timeout = self.joined().timeout if options.timeout is UNSET else options.timeout
         within = min(self._within, 1e11)  # JSON has no infinity
         return AwayCall(channel, event, [*args], options.context, within, timeout)
 
@@ -307,7 +265,7 @@ class SubmitSender(AwaySender):
     ) -> None:
         call = self._call(channel, event, args, replace(options, timeout=self._timeout))
         call.submitted = True
-        membership = self._joined()
+        membership = self.joined()
         away = membership.away.lasting()
         payload = away.encode(call)
         await membership.store_check.check()

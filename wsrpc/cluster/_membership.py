@@ -8,18 +8,22 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from .._base.scheduler import LoopScheduler
-from .._core.api.registration import Registrar, registry_of
+from .._core.api.peer import Peer
 from .._core.handlers.registry import Registry
+from .._core.session.incoming_resume import IncomingResume
 from .._core.session.sessions import Sessions
 from .._core.wire.codecs import JsonCodec
+from .._core.wire.control import Resume
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.settings import Settings
+from .._keyed.runs import Runs
 from .._server.joined_cluster import Spent
 from .._server.rooms.rooms import Rooms
 from ..errors import RemoteError
 from ..stats import ClusterStats
 from ._addresses import Addresses
 from ._away.away_calls import AwayCalls
+from ._away.deliverer import Deliver
 from ._away.store_check import StoreCheck
 from ._nodes.engine_transport import EngineTransport
 from ._nodes.links import NodeLinks
@@ -32,14 +36,23 @@ from .engine import RESPONSE_TIMEOUT, Engine
 ADAPTER = "adapter"
 """Request for the handler of an adapter; see `wsrpc.adapting.ask_node`."""
 NodeHandler = Callable[[bytes], Awaitable[bytes]]
+Charge = Callable[[str, Sequence[Spent]], object]
+
+
+def ignore_spent(node: str, spent: Sequence[Spent]) -> None:
+    """Charge nothing: the server has no rates."""
 
 
 class ClusterMembership:
     """A node, its sessions with other nodes, and what they serve for each other.
 
+    The parts get what they use in their constructors. What happens in one of them, and concerns others, it reports to
+    this object, which is their `NodeListener` and `AddressesListener`.
+
     Args:
-        away: the calls that wait for peers.
         registry: the registry whose settings convert responses. It has the functions of `use_outgoing`, too.
+        runs: the runs of keyed calls, whose store has the calls that wait for peers.
+        deliver: makes a call that has waited for a peer.
         rooms: the rooms of the server. None for a program without a server.
         on_exit: a function that is called when this process leaves the cluster.
         sessions: the sessions of the server. None for a program without a server.
@@ -52,7 +65,8 @@ class ClusterMembership:
         name: str,
         settings: Settings,
         registry: Registry,
-        away: AwayCalls,
+        runs: Runs,
+        deliver: Deliver,
         rooms: Rooms | None = None,
         on_exit: Callable[[], None] = lambda: None,
         sessions: Sessions | None = None,
@@ -61,31 +75,29 @@ class ClusterMembership:
         self.timeout = settings.limits.request_timeout
         """The default timeout of requests, in seconds."""
         self.registry = registry
-        self.away = away
-        self.abandon = on_exit
+        self._on_exit = on_exit
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
-        self.node = Node(engine, name, self._accepted)
-        self.node.connections.unheard = away.link.process_missed
+        self.node = Node(engine, name, self)
         self.directory = self.node.directory
         self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
-        self.resume_elsewhere = self._session_forwarder.resume_elsewhere
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
         options = {"codec": codec, "dec_hook": registry.dec_hook}
         self.links = NodeLinks(self.node, settings.limits, options)
-        self.addresses = Addresses(self.node, self.links, away, rooms)
-        self.claim, self.release = self.addresses.claim, self.addresses.release
-        self.end_detached = self.addresses.end_detached
-        self.notify_spent = self.node.notify_spent
-        self.greeted = away.deliverers.peer_connected
-        self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
+        self.addresses = Addresses(self.node, self.links, rooms, self)
+        self.away = AwayCalls(runs, settings.codec, self.addresses, self.links, deliver)
+        self.store_check = StoreCheck(self.node, self.links, self.away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
         self._node_handlers = node_handlers
-        if rooms is not None and away.link.is_shared:
-            away.link.spawn(away.deliverers.sweep())
-            away.link.spawn(self.store_check.compare())
-        self.links.serve(self._serve)
+        self._charge: Charge = ignore_spent
+        if rooms is not None and runs.link.is_shared:
+            runs.link.spawn(self.away.deliverers.sweep())
+            runs.link.spawn(self.store_check.compare())
+        self.links.on(ADAPTER, self._adapter_asked)
+        self.links.fall_back_to(self.forwarder.handler)
+
+    # ------------------------------------------------------------ what the server asks for, as `JoinedCluster`
 
     @property
     def connected(self) -> bool:
@@ -97,9 +109,26 @@ class ClusterMembership:
         """Number of known nodes, with this one."""
         return len(self.directory.nodes)
 
-    def on_spent(self, function: Callable[[str, Sequence[Spent]], object]) -> None:
-        """Do what `JoinedCluster.on_spent` says."""
-        self.node.on_spent = function
+    def claim(self, address: str, peer: Peer, age: float) -> bool:
+        return self.addresses.claim(address, peer, age)
+
+    def greeted(self, address: str) -> None:
+        self.peer_connected(address)
+
+    def release(self, address: str, peer: Peer) -> None:
+        self.addresses.release(address, peer)
+
+    async def end_detached(self, address: str, principal: str | None) -> bool:
+        return await self.addresses.end_detached(address, principal)
+
+    async def resume_elsewhere(self, asked: Resume, arrival: IncomingResume) -> str:
+        return await self._session_forwarder.resume_elsewhere(asked, arrival)
+
+    def notify_spent(self, spent: Sequence[Spent]) -> None:
+        self.node.notify_spent(spent)
+
+    def on_spent(self, function: Charge) -> None:
+        self._charge = function
 
     async def wait_connected(self) -> None:
         with suppress(TimeoutError):
@@ -107,23 +136,41 @@ class ClusterMembership:
                 await self.node.engine.reachable.wait()
                 await self.node.check_fits()
 
-    def _serve(self, side: Registrar) -> None:
-        """Register the handlers for other nodes."""
-        side.on(ADAPTER, self._adapter_asked)
-        registry_of(side).fall_back_to(self.forwarder.handler)
-
     async def _adapter_asked(self, name: str, payload: bytes) -> bytes:
         if (handler := self._node_handlers.get(name)) is None:
             raise RemoteError(f"this node has no adapter {name!r}")
         return await handler(payload)
 
-    # ------------------------------------------------------------ what the node reports
+    # ------------------------------------------------------------ what happens in the parts
 
-    def _accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         if SESSION in headers:
             self._session_forwarder.accepted(transport, headers[SESSION])
         else:
             self.links.accepted(transport, headers)
+
+    def node_joined(self, node: str) -> None:
+        self.links.node_joined(node)
+        self.rooms.node_joined(node)
+
+    def node_ended(self, node: str, silent: bool) -> None:
+        self.links.node_ended(node, silent)
+
+    def node_unheard(self) -> None:
+        self.away.link.process_missed()
+
+    def claimed_elsewhere(self, address: str) -> None:
+        self.away.deliverers.peer_connected(address)
+        self.addresses.claimed_elsewhere(address)
+
+    def spent_elsewhere(self, node: str, spent: Sequence[Spent]) -> None:
+        self._charge(node, spent)
+
+    def peer_connected(self, address: str) -> None:
+        self.away.deliverers.peer_connected(address)
+
+    def peer_left(self, address: str) -> None:
+        self.away.deliverers.peer_left(address)
 
     # ------------------------------------------------------------ statistics, and the end
 
@@ -151,8 +198,11 @@ class ClusterMembership:
             ignored=dict(node.ignored),
         )
 
+    def abandon(self) -> None:
+        self._on_exit()
+
     async def close(self) -> None:
-        self.abandon()
+        self._on_exit()
         await self.addresses.contests.cancel()
         await self.forwarder.close()
         await self.links.close()

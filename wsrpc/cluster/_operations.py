@@ -9,7 +9,6 @@ from typing import Any
 from msgspec.structs import asdict
 
 from .._base.names import check_address
-from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, as_raised
 from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, WaitingRequest, answered
 from ..errors import EngineLost, KeyReused, Overloaded, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
@@ -34,11 +33,8 @@ class ClusterOperations(DirectOperations):
     def __init__(self, membership: ClusterMembership, server: object = None) -> None:
         self._membership = membership
         self._server = None if server is None else ServerOperations(server)
-        membership.links.serve(self._serve)
-
-    def _serve(self, side: Registrar) -> None:
-        side.on(ROWS, self._own_rows)
-        side.on(AWAY, self._own_away)
+        membership.links.on(ROWS, self._own_rows)
+        membership.links.on(AWAY, self._own_away)
 
     # ------------------------------------------------------------ this node
 

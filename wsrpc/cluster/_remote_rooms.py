@@ -48,11 +48,10 @@ class RemoteRooms:
         self._lines: dict[str, Line] = {}
         """The events that wait for a node which has not dialed yet, or for which too much is unsent."""
         self._tasks = Tasks()
-        directory.on_joined.append(self._node_joined)
         if rooms is not None:
-            links.serve(lambda side: side.on(ROOM, rooms.deliver))
-            links.serve(lambda side: side.on(MEMBERS, rooms.members_of))
-            links.serve(lambda side: side.on(ASK, rooms.answers))
+            links.on(ROOM, rooms.deliver)
+            links.on(MEMBERS, rooms.members_of)
+            links.on(ASK, rooms.answers)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, missed = self._directory.nodes_of(message.room), list[str]()
@@ -156,7 +155,8 @@ class RemoteRooms:
         for node in self._directory.nodes[1:]:
             asking.ask(node, self._ask, node, asking)
 
-    def _node_joined(self, node: str) -> None:
+    def node_joined(self, node: str) -> None:
+        """Ask a new node what the others are asked."""
         for asking in self.asking:
             asking.ask(node, self._ask, node, asking)
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from cluster_servers import Servers, servers
 from msgspec import Struct
+from presence_nodes import Nobody
 from presence_watchers import GRACE, Watcher, give_principals, states
 from waiting import until
 
@@ -157,7 +158,7 @@ async def test_a_server_that_joins_later_knows_the_users() -> None:
 @pytest.mark.parametrize("as_snapshot", [True, False])
 def test_messages_are_small_enough_for_every_engine(as_snapshot: bool) -> None:
     """Also if every user says as much as possible. NATS accepts messages of 1 MiB."""
-    ours, theirs = (Directory(name, lambda: None, lambda node: None) for name in ("ours", "theirs"))
+    ours, theirs = (Directory(name, Nobody()) for name in ("ours", "theirs"))
     entries = {number: UserEntry(online=True, about=("x" * 510,) * 8) for number in range(3000)}
     for room in ("lobby", "x" * 256):
         for user, entry in entries.items():

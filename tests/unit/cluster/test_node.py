@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from presence_nodes import Nobody
 from recorder import Recorder
 from waiting import pause, settled, until
 
@@ -38,15 +39,19 @@ class Ear(Recorder):
         transport.start(self)
 
 
-class One:
+class One(Nobody):
     """A node, and what it is told."""
 
     def __init__(self, engine: MemoryEngine) -> None:
         self.told: list[str] = []
         self.ears: list[Ear] = []
-        self.node = Node(engine, "shop", self.accepted)
-        self.node.directory.on_joined.append(lambda node: self.told.append(f"{node} came"))
-        self.node.directory.on_ended.append(lambda node, silent: self.told.append(f"{node} left"))
+        self.node = Node(engine, "shop", self)
+
+    def node_joined(self, node: str, /) -> None:
+        self.told.append(f"{node} came")
+
+    def node_ended(self, node: str, silent: bool, /) -> None:
+        self.told.append(f"{node} left")
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         self.ears.append(Ear(transport))
@@ -481,7 +486,7 @@ async def test_a_claim_cannot_make_a_counter_too_large() -> None:
 
 def test_a_claim_is_higher_than_those_that_were_released_within_a_minute() -> None:
     """Otherwise it would be lower than one that is on its way, or of whose release another node does not know yet."""
-    ours = Claims("a", lambda: None)
+    ours = Claims("a", Nobody())
     ours.apply("b", {"ada": 9, "bob": 1}, [], 0.0)
     ours.apply("c", {"ada": 3}, [], 0.0)
     ours.apply("b", {}, ["ada", "bob"], 10.0)

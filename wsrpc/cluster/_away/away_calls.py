@@ -31,8 +31,14 @@ from ...errors import (
     WsrpcError,
     made_here,
 )
-from .deliverer import AwayCall, Deliverers, Recipient, is_answer, lost_call, topics
+from .._addresses import Addresses
+from .._nodes.links import NodeLinks
+from ..engine import RESPONSE_TIMEOUT
+from .deliverer import AwayCall, Deliver, Deliverers, is_answer, lost_call, topics
 from .submitted_call import SubmittedCall, WaitingCall, WaitingCalls
+
+MAKE = "make"
+"""Request to make a call to a peer of the node, whose caller may end at once."""
 
 KEPT = 60.0
 """Seconds for which an answer is kept at least."""
@@ -90,15 +96,17 @@ class AwayCalls:
     """The calls to peers of a cluster that may be away.
 
     Args:
-        sender_to: returns what sends to the peer with an address.
+        addresses, links: the peers of this process, and the sessions with other processes.
     """
 
-    def __init__(self, runs: Runs, codec: Codec, sender_to: Callable[[str], Recipient]) -> None:
+    def __init__(self, runs: Runs, codec: Codec, addresses: Addresses, links: NodeLinks, deliver: Deliver) -> None:
         self.encode = encoder_of(codec)
         self.link = runs.link
         self._runs = runs
-        self._sender_to = sender_to
-        self.deliverers = Deliverers(self.link, self.encode, sender_to)
+        self._addresses = addresses
+        self._links = links
+        self.deliverers = Deliverers(self.link, self.encode, addresses, deliver)
+        links.on(MAKE, self._asked_to_make)
 
     def lasting(self) -> Self:
         """Return these calls.
@@ -171,21 +179,32 @@ class AwayCalls:
             payload = self.encode(call)
 
     async def _make(self, address: str, payload: bytes, *, waits: bool) -> Any:
-        """Make a call, at the process that has the peer if there is one; see `make_for`."""
-        id, sender = secrets.token_hex(8), self._sender_to(address)
-        node = sender.elsewhere if self.link.is_shared else None
+        """Make a call, at the process that has the peer if there is one; see `_make_here`."""
+        id = secrets.token_hex(8)
+        node = self._addresses.elsewhere(address) if self.link.is_shared else None
         if node is None:
-            return await self.make_for(address, id, payload, waits=waits)
+            return await self._make_here(address, id, payload, waits=waits)
         with suppress(WsrpcError):
-            return await sender.make_at(node, id, payload, waits=waits)
+            other, timeout = await self._links.reach(node), None if waits else RESPONSE_TIMEOUT
+            returns: Any = tuple[bool, bytes] if waits else bytes
+            return await other.request(MAKE, address, id, payload, waits, timeout=timeout, returns=returns)
         # It may have begun the call, which this process finds by the id; or it may have said why it has not.
         try:
-            return await self.make_for(address, id, payload, waits=waits)
+            return await self._make_here(address, id, payload, waits=waits)
         except Overloaded as exc:
             exc.outcome = "unknown"
             raise
 
-    async def make_for(self, address: str, id: str, payload: bytes, *, waits: bool) -> Any:
+    async def _asked_to_make(self, address: str, id: str, payload: bytes, waits: bool) -> Any:
+        """Handle a request of another node to make a call to a peer of this node, with the `AwayCall` that it sends."""
+        if not self.link.is_shared:
+            raise error_to_node(RemoteError("this node has no store that outlives it"))
+        try:
+            return await self._make_here(address, id, payload, waits=waits)
+        except WsrpcError as exc:
+            raise error_to_node(exc) from None
+
+    async def _make_here(self, address: str, id: str, payload: bytes, *, waits: bool) -> Any:
         """Make a call here, perhaps for another process, which may be gone soon.
 
         Returns:

@@ -16,14 +16,14 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
 from ..._base.closing import CloseCode
 from ..._base.logs import OF_ONE_SERVER, LogBudget, logger
-from ..._base.names import ChannelRef
 from ..._base.retry import NEVER_RAN, may_have_run
+from ..._core.api.calls import Message
 from ..._core.wire.call_context import CallContext
 from ..._core.wire.messages import RequestOptions
 from ..._core.wire.nodes import error_to_node
@@ -32,6 +32,7 @@ from ..._log.contract import MOST_TOPICS, OTHER, ListedLog, LogGone, LogState, S
 from ..._log.kept import UNREADABLE, Encode, read_kept
 from ..._log.link import StoreLink, insist_on
 from ...errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
+from .._addresses import Addresses
 
 PAUSE = 1.0
 """Seconds until a call that a peer has refused is handed over again."""
@@ -52,38 +53,8 @@ EXPIRED_AT_ONCE = 20
 MOST_KNOWN = 1000
 """Maximum number of calls that a deliverer has in memory. It reads the others later."""
 
-Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
-"""A method of `Sender` that makes a request."""
-
-
-class Recipient(Protocol):
-    """Sends to the peer with an address. `ClusterSender` implements this protocol."""
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the peer has a session with this process."""
-        ...
-
-    @property
-    def elsewhere(self) -> str | None:
-        """The other process with which the peer has a session, if it has one."""
-        ...
-
-    def connection(self) -> object:
-        """Return what stands for the session of a peer that is connected here, and has said what it supports.
-
-        For a peer elsewhere, return the name of the other process. None for any other peer.
-        """
-        ...
-
-    async def make_at(self, node: str, id: str, payload: bytes, *, waits: bool) -> Any:
-        """Let another process make a call; see `AwayCalls.make_for`."""
-        ...
-
-    @property
-    def deliver(self) -> Ask:
-        """Makes a request of another process."""
-        ...
+Deliver = Callable[[str, Message, RequestOptions], Coroutine[Any, Any, Any]]
+"""Makes a request of another process to the peer with an address."""
 
 
 class AwayCall(Struct):
@@ -134,13 +105,11 @@ class Deliverer:
     """Hands over the calls that wait for one address. It has them in memory, or the first of them.
 
     Args:
-        sender: sends to the peer.
         deliverers: those of this process.
     """
 
-    def __init__(self, address: str, sender: Recipient, deliverers: Deliverers) -> None:
+    def __init__(self, address: str, deliverers: Deliverers) -> None:
         self._address = address
-        self._sender = sender
         self._deliverers = deliverers
         self._link = deliverers.link
         self._calls: dict[str, Delivery] = {}
@@ -254,10 +223,14 @@ class Deliverer:
             return False
         if self._in_flight and (self._is_suspect or delivery.before >= SUSPECT):
             return False
-        session = self._sender.connection()
+        session = self._peer_session
         if session is not self._session and not self._in_flight:
             self._session = session  # those of the one before come first
         return session is not None and session is self._session
+
+    @property
+    def _peer_session(self) -> object:
+        return self._deliverers.addresses.session_of(self._address)
 
     async def _list(self) -> None:
         self.is_complete = True  # unless a call comes meanwhile
@@ -312,11 +285,12 @@ class Deliverer:
         call = delivery.call
         # Not in the queue of a session: the peer would get the call from there after the deadline.
         options = RequestOptions(timeout=call.timeout, offline="fail", context=call.context)
-        if not self._is_wanted or self._sender.connection() is not self._session:
+        if not self._is_wanted or self._peer_session is not self._session:
             delivery.step = Step.SEND
             return
+        message = call.channel, call.event, tuple(call.args)
         try:
-            answer = await self._sender.deliver(call.channel, call.event, tuple(call.args), options)
+            answer = await self._deliverers.deliver(self._address, message, options)
             end = self._deliverers.encode(End(answer))
         except Exception as exc:
             if is_answer(exc):
@@ -327,9 +301,7 @@ class Deliverer:
                 if not isinstance(exc, ConnectionLost):
                     delivery.failure = delivery.failure or exc
                 return
-            elif may_have_run(exc) and (
-                isinstance(exc, ConnectionLost) or self._sender.connection() is not self._session
-            ):
+            elif may_have_run(exc) and (isinstance(exc, ConnectionLost) or self._peer_session is not self._session):
                 delivery.failure, delivery.before, delivery.step = exc, delivery.before + 1, Step.ADOPT
                 return
             else:
@@ -380,13 +352,14 @@ class Deliverers:
     """Those of the addresses whose calls this process hands over.
 
     Args:
-        sender_to: returns what sends to the peer with an address.
+        addresses: the peers of this process.
     """
 
-    def __init__(self, link: StoreLink, encode: Encode, sender_to: Callable[[str], Recipient]) -> None:
+    def __init__(self, link: StoreLink, encode: Encode, addresses: Addresses, deliver: Deliver) -> None:
         self.link = link
         self.encode = encode
-        self._sender_to = sender_to
+        self.addresses = addresses
+        self.deliver = deliver
         self._found: dict[str, Deliverer] = {}
         self.counts = Counter[str]()
         """How many calls were ``"delivered"``, have ``"expired"``, and were submitted and have ``"failed"``."""
@@ -399,13 +372,13 @@ class Deliverers:
         return self._found.get(address) is deliverer and self._hands_over(address)
 
     def _hands_over(self, address: str) -> bool:
-        return not self.link.closed and (not self.link.is_shared or self._sender_to(address).is_here)
+        return not self.link.closed and (not self.link.is_shared or self.addresses.find(address) is not None)
 
     def get(self, address: str) -> Deliverer | None:
         """Return the deliverer of a peer. None if another process hands its calls over, or nobody."""
         deliverer = self._found.get(address)
         if deliverer is None and self._hands_over(address):
-            deliverer = self._found[address] = Deliverer(address, self._sender_to(address), self)
+            deliverer = self._found[address] = Deliverer(address, self)
         return deliverer
 
     def idle(self, address: str, deliverer: Deliverer) -> None:
@@ -414,14 +387,9 @@ class Deliverers:
             del self._found[address]
 
     def peer_connected(self, address: str) -> None:
-        """A peer has connected to this process."""
+        """A peer has connected, to any process, or has said what it supports."""
         deliverer = self.get(address) if self.link.is_shared else self._found.get(address)
         if deliverer is not None:
-            deliverer.connected()
-
-    def peer_connected_elsewhere(self, address: str) -> None:
-        """A peer has connected to another process."""
-        if (deliverer := self._found.get(address)) is not None:
             deliverer.connected()
 
     def peer_left(self, address: str) -> None:

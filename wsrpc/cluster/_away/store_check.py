@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..._base.logs import logger
-from ..._core.api.registration import Registrar
 from ..._log.contract import NewLog
 from ..._log.position import LAST
 from ...errors import RemoteError
@@ -34,10 +33,7 @@ class StoreCheck:
         self._is_server = is_server
         self._is_read = is_server  # by itself
         self._has_warned = False
-        links.serve(self._serve)
-
-    def _serve(self, side: Registrar) -> None:
-        side.on(HAS_LOG, self._has_log)
+        links.on(HAS_LOG, self._has_log)
 
     async def _has_log(self, key: str) -> bool | None:
         """Handle a request of a node that is about to submit a call."""

@@ -12,8 +12,8 @@ own claims when it receives theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
 
 from ..._server.joined_cluster import MOST
 
@@ -30,18 +30,22 @@ class Claim(NamedTuple):
     node: str
 
 
+class ClaimsListener(Protocol):
+    """The owner of `Claims`: a node."""
+
+    def changed(self) -> None:
+        """This node has changes, which are to be published."""
+
+    def claimed_elsewhere(self, address: str, /) -> None:
+        """Another node has claimed an address."""
+
+
 class Claims:
-    """The claims of all nodes to addresses, as the node ``me`` knows them. `Directory` applies those of other nodes.
+    """The claims of all nodes to addresses, as the node ``me`` knows them. `Directory` applies those of other nodes."""
 
-    Args:
-        changed: a function that is called when a claim of this node has changed.
-    """
-
-    def __init__(self, me: str, changed: Callable[[], object]) -> None:
-        self.claimed_elsewhere: Callable[[str], object] = lambda address: None
-        """A function that is called with an address that another node has claimed."""
+    def __init__(self, me: str, listener: ClaimsListener) -> None:
         self._me = me
-        self._publish = changed
+        self._listener = listener
         self._started_at: float | None = None
         """The time at which this node started to receive messages of other nodes."""
         self._own: dict[str, int] = {}
@@ -91,7 +95,7 @@ class Claims:
             0,
         )
         self._own[address] = self._changed[address] = counter = min(counter, MOST)
-        self._publish()
+        self._listener.changed()
         return Claim(counter, self._me)
 
     def release(self, address: str, now: float) -> None:
@@ -100,7 +104,7 @@ class Claims:
         if counter is not None:
             self._changed[address] = None
             self._remember(address, counter, now)
-            self._publish()
+            self._listener.changed()
 
     def pop_changes(self) -> list[tuple[str, int | None]]:
         """Remove and return the claims of this node that have changed since the last call, None if it has released."""
@@ -123,7 +127,7 @@ class Claims:
             self._released.pop(address, None)
             if raises and self.higher(address) is not None:
                 self.claim(address)
-            self.claimed_elsewhere(address)
+            self._listener.claimed_elsewhere(address)
 
     def drop(self, node: str, now: float) -> None:
         """Release the claims of a node that has ended."""

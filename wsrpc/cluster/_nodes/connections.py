@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from ..._base.closing import CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler
@@ -25,13 +26,22 @@ UNRECEIVED = 2
 killed. (A node that has lost its connection to the engine connects again at once.)"""
 
 
+class ConnectionsListener(Protocol):
+    """What serves the connections that other nodes open."""
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        """Serve a connection that another node has opened."""
+
+    def node_unheard(self) -> None:
+        """No process gets the messages to a node, which may have been killed."""
+
+
 class Connections:
     """The connections of a node to other nodes, by name: opens them, and gives each one its messages.
 
     Args:
         clock: the clock of the directory.
         ignored: counts of ignored messages, by reason.
-        accepted: a function that serves a connection that another node has opened.
     """
 
     def __init__(
@@ -40,14 +50,14 @@ class Connections:
         directory: Directory,
         clock: Scheduler,
         ignored: Counter[str],
-        accepted: Callable[[EngineTransport, Mapping[str, str]], None],
+        listener: ConnectionsListener,
     ) -> None:
         self._me = directory.me
         self._engine = engine
         self._directory = directory
         self._clock = clock
         self._ignored = ignored
-        self._accepted = accepted
+        self._listener = listener
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
         """Connections that this node has requested, until there is an answer."""
@@ -57,11 +67,8 @@ class Connections:
         self._of_clients: set[str] = set()
         """Connections that are joined to the connections of clients, until these have ended, too. Until then, this node
         does not confirm the end, because the other node keeps a session without a connection only for some time."""
-        self.unheard: Callable[[], object] = lambda: None
-        """Called when nobody hears a node, which may have been killed."""
         self.dialed = 0
         """Total number of connections that this node has requested."""
-        directory.on_ended.append(self._node_ended)
 
     @property
     def largest(self) -> int:
@@ -95,7 +102,7 @@ class Connections:
                     break
                 unreceived = 0 if await self._engine.is_received(node, wire.Probe()) else unreceived + 1
                 if unreceived:
-                    self.unheard()
+                    self._listener.node_unheard()
                 if unreceived == UNRECEIVED:
                     self._directory.drop(node, self._clock.time(), silent=True)
         except BaseException:
@@ -155,7 +162,8 @@ class Connections:
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
 
-    def _node_ended(self, node: str, silent: bool) -> None:
+    def node_ended(self, node: str, silent: bool) -> None:
+        """End the connections to a node that has ended."""
         for transport in [each for each in self._transports.values() if each.node == node]:
             if silent:  # it may still hear this node
                 transport.reset(f"node {node} is gone")
@@ -189,7 +197,7 @@ class Connections:
             return
         transport = self._make(message.conn, dialer)
         self._engine.try_publish(dialer, wire.Accepted(message.conn))
-        self._accepted(transport, message.headers)
+        self._listener.accepted(transport, message.headers)
 
     def _answered(self, message: wire.Accepted | wire.Refused) -> None:
         if message.conn in self._transports:

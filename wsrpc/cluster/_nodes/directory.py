@@ -7,16 +7,16 @@ replaces everything that was known of its node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from msgspec import Meta, Struct, field
 
 from ..._log.kept import FORMAT
 from ..._server.joined_cluster import STORED, Counter
 from ..._server.presence.user_entries import User, UserEntries, UserEntry, parts_of
-from .claims import Claims
+from .claims import Claims, ClaimsListener
 
 NODE_TIMEOUT = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
@@ -110,6 +110,19 @@ class RemoteNode:
         return parts
 
 
+class DirectoryListener(ClaimsListener, Protocol):
+    """The owner of a `Directory`: a node."""
+
+    def needs_snapshot(self, node: str, /) -> None:
+        """Some changes of another node are not known: request a snapshot."""
+
+    def node_joined(self, node: str, /) -> None:
+        """There is a new node."""
+
+    def node_ended(self, node: str, silent: bool, /) -> None:
+        """A node has ended with its connections. ``silent``: it did not leave, but nothing comes of it."""
+
+
 class Directory:
     """All nodes, as the node ``me`` knows them.
 
@@ -118,8 +131,6 @@ class Directory:
     publish goes into `beat_received`, `delta_received` and `snapshot_received`.
 
     Args:
-        changed: a function that publishes the changes of this node.
-        needs_snapshot: a function that requests a snapshot of another node, some of whose changes are not known.
         process: the process of this node, for people.
 
     Attributes:
@@ -128,22 +139,14 @@ class Directory:
         processes: the known processes of nodes, for people.
     """
 
-    def __init__(
-        self, me: str, changed: Callable[[], object], needs_snapshot: Callable[[str], object], process: str = ""
-    ) -> None:
+    def __init__(self, me: str, listener: DirectoryListener, process: str = "") -> None:
         self.me = me
         self.processes = {me: process}
         self.seq = 0
         self.part_bytes = PART_BYTES
-        self.claims = Claims(me, changed)
+        self.claims = Claims(me, listener)
         self.presence = UserEntries(me, self._presence_changing)
-        self.on_joined: list[Callable[[str], object]] = []
-        """Functions that are called with the name of a new node."""
-        self.on_ended: list[Callable[[str, bool], object]] = []
-        """Functions that are called with the name of a node that has ended with its connections, and whether it was
-        silent: it did not leave, but nothing comes of it."""
-        self._publish = changed
-        self._needs_snapshot = needs_snapshot
+        self._listener = listener
         self._rooms: set[str] = set()
         """Rooms with members at this node."""
         self.has_had_rooms = False
@@ -183,18 +186,18 @@ class Directory:
             self._rooms.add(room)
             self.has_had_rooms = True
             self._changed_rooms[room] = True
-            self._publish()
+            self._listener.changed()
 
     def room_emptied(self, room: str) -> None:
         """Record that a room has no more members at this node. Idempotent."""
         if room in self._rooms:
             self._rooms.discard(room)
             self._changed_rooms[room] = False
-            self._publish()
+            self._listener.changed()
 
     def _presence_changing(self, room: str, user: User | None) -> None:
         self._changed_present.setdefault((room, user), self._own_entry(room, user))
-        self._publish()
+        self._listener.changed()
 
     def _own_entry(self, room: str, user: User | None) -> UserEntry | None:
         return self.presence.entries(room, user).get(self.me)
@@ -244,7 +247,7 @@ class Directory:
         elif remote.seq is not None and remote.seq > beat.seq:  # another program has sent messages in its name
             remote.seq = None
         if remote.seq is None or remote.seq < beat.seq:
-            self._needs_snapshot(beat.node)
+            self._listener.needs_snapshot(beat.node)
 
     def delta_received(self, delta: Delta, now: float) -> None:
         """Apply a change of another node. Request a snapshot if an earlier change is missing."""
@@ -253,7 +256,7 @@ class Directory:
             return
         before = 0 if remote.seq is None else remote.seq
         if delta.seq > before + 1 or (remote.seq is None and delta.seq != 1):
-            self._needs_snapshot(delta.node)
+            self._listener.needs_snapshot(delta.node)
         elif delta.seq == before + 1:
             self._apply(remote, delta, now)
 
@@ -297,8 +300,7 @@ class Directory:
             return
         self.claims.drop(node, now)
         self.presence.drop(node)
-        for function in self.on_ended:
-            function(node, silent)
+        self._listener.node_ended(node, silent)
         self.processes.pop(node, None)
 
     # ------------------------------------------------------------ entries of other nodes
@@ -311,8 +313,7 @@ class Directory:
         remote = self._remotes.get(node)
         if remote is None:
             remote = self._remotes[node] = RemoteNode(node, now)
-            for function in self.on_joined:
-                function(node)
+            self._listener.node_joined(node)
         remote.seen_at = now
         return remote
 

@@ -21,7 +21,8 @@ from ..._client.client import Client
 from ..._client.reconnect_hooks import ReconnectInfo
 from ..._client.reconnect_policy import Reconnect
 from ..._core.api.peer import Peer, current_of
-from ..._core.api.registration import Registrar
+from ..._core.api.registration import registry_of
+from ..._core.handlers.compiled import Handler
 from ..._core.wire.nodes import LOST, NODE
 from ..._server.server import Server, accept_of
 from ...errors import ConnectionLost, WsrpcError
@@ -85,8 +86,9 @@ class NodeLinks:
         self._node = node
         self._peer_limits = limits
         self._options = options
-        self._serving: list[Callable[[Registrar], object]] = []
-        """Functions that register the handlers for other nodes."""
+        self._handlers: dict[str, Callable[..., Any]] = {}
+        self._fallback: Handler | None = None
+        """Handles what these handlers do not."""
         self.gaps = 0
         """How many times messages of a node may have been lost."""
         self._server = Server(limits=limits, profile=NODE, detached_timeout=NODE_TIMEOUT, **options)
@@ -100,14 +102,17 @@ class NodeLinks:
         self._closed_for_good = False
         self._tasks = Tasks()
         self._server.on("close", self._closed)
-        self.serve(lambda side: side.on(LOST, self._lost_received))
-        node.directory.on_joined.append(self._node_joined)
-        node.directory.on_ended.append(self._node_ended)
+        self.on(LOST, self._lost_received)
 
-    def serve(self, register: Callable[[Registrar], object]) -> None:
-        """Serve other nodes with the handlers that a function registers. Call this method before there are any."""
-        self._serving.append(register)
-        register(self._server)
+    def on(self, event: str, handler: Callable[..., Any]) -> None:
+        """Handle an event or request of other nodes. Call this method before there are any."""
+        self._handlers[event] = handler
+        self._server.on(event, handler)
+
+    def fall_back_to(self, handler: Handler) -> None:
+        """Handle all other events and requests of other nodes. Call this method before there are any."""
+        self._fallback = handler
+        registry_of(self._server).fall_back_to(handler)
 
     @cached_property
     def _limits(self) -> Limits:
@@ -168,7 +173,7 @@ class NodeLinks:
 
     # ------------------------------------------------------------ what the node reports
 
-    def _node_joined(self, node: str) -> None:
+    def node_joined(self, node: str) -> None:
         """Dial a new node if this node has the lower name."""
         if self._node.id < node and not self._closed_for_good:
             client = self._clients[node] = Client(
@@ -180,14 +185,16 @@ class NodeLinks:
                 profile=NODE,
                 **self._options,
             )
-            for register in self._serving:
-                register(client)
+            for event, handler in self._handlers.items():
+                client.on(event, handler)
+            if self._fallback is not None:
+                registry_of(client).fall_back_to(self._fallback)
             client.on("open", partial(self._report_lost, node))
             client.on("close", partial(self._client_closed, node))
             client.on_reconnect(partial(self._client_reconnected, node))
             self._tasks.spawn(self._connect(client))
 
-    def _node_ended(self, node: str, silent: bool) -> None:
+    def node_ended(self, node: str, silent: bool) -> None:
         """End the session with a node that has ended. A ``silent`` node may still run."""
         self._wake(node)  # callers need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)

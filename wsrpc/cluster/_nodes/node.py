@@ -9,7 +9,8 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from ..._base.logs import logger
 from ..._base.scheduler import LoopScheduler, Scheduler
@@ -18,10 +19,9 @@ from ..._server.joined_cluster import Spent
 from ..._server.presence.user_entries import parts_of
 from ..engine import RESPONSE_TIMEOUT, Engine
 from . import wire
-from .connections import Connections
+from .connections import Connections, ConnectionsListener
 from .directory import NODE_TIMEOUT, PART_BYTES, Beat, Delta, Directory, Snapshot
 from .engine_link import ALL, EngineLink
-from .engine_transport import EngineTransport
 
 BEAT = 1.5
 """Seconds between two beats."""
@@ -34,6 +34,22 @@ ANSWERED = 0.1
 MISFIT = "a message of a node with another format"
 
 
+class NodeListener(ConnectionsListener, Protocol):
+    """The owner of a `Node`, which learns what happens at other nodes: a `ClusterMembership`."""
+
+    def node_joined(self, node: str, /) -> None:
+        """There is a new node."""
+
+    def node_ended(self, node: str, silent: bool, /) -> None:
+        """A node has ended; see `DirectoryListener`."""
+
+    def claimed_elsewhere(self, address: str, /) -> None:
+        """Another node has claimed an address."""
+
+    def spent_elsewhere(self, node: str, spent: Sequence[Spent], /) -> None:
+        """Users have spent some of their rates at another node."""
+
+
 class Node:
     """One process in the cluster ``name``.
 
@@ -41,22 +57,14 @@ class Node:
     the first of the names is the node that has run longest, and knows most.
 
     Args:
-        accepted: a function that serves a connection that another node has opened.
         clock: the clock for beats and leases.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        name: str,
-        accepted: Callable[[EngineTransport, Mapping[str, str]], None],
-        clock: Scheduler | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, name: str, listener: NodeListener, clock: Scheduler | None = None) -> None:
         own = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
         process = f"{re.sub('[^!-~]', '_', socket.gethostname())[:80]}:{os.getpid()}"
-        self.directory = Directory(own, self._changed, self._needs_snapshot, process)
-        self.directory.on_joined.append(self._node_joined)
-        self.directory.on_ended.append(self._node_ended)
+        self.directory = Directory(own, self, process)
+        self._listener = listener
         self.ignored: Counter[str] = Counter()
         """Counts of ignored messages, by reason."""
         self._name = name
@@ -72,14 +80,12 @@ class Node:
         """The time of the last loss of the engine."""
         self.messages_in = 0
         """Total number of messages from the engine."""
-        self.on_spent: Callable[[str, Sequence[Spent]], object] = lambda node, spent: None
-        """Charges what users have spent at another node."""
         self._ticks = 0
         self._due = self._clock.time() + TICK
         """The time of the next tick."""
         self._timer = self._clock.call_at(self._due, self._tick)
         self.engine = EngineLink(engine, name, self.id, self)
-        self.connections = Connections(self.engine, self.directory, self._clock, self.ignored, accepted)
+        self.connections = Connections(self.engine, self.directory, self._clock, self.ignored, listener)
 
     @property
     def id(self) -> str:
@@ -169,7 +175,7 @@ class Node:
         self.engine.try_publish(self.id, wire.Probe())
         self.connections.beat()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """Publish the changes of the directory at the end of this turn of the event loop."""
         if not self._deltas_scheduled:
             self._deltas_scheduled = True
@@ -226,7 +232,7 @@ class Node:
                 self.engine.subject_received(subject, now)
             case wire.SpentThere():
                 if message.node != self.id:
-                    self.on_spent(message.node, message.spent)
+                    self._listener.spent_elsewhere(message.node, message.spent)
             case wire.Leaving():
                 self.directory.drop(message.node, now)
             case _:
@@ -253,11 +259,12 @@ class Node:
         if not self._met.done():
             self._met.set_result(why_not)
 
-    def _node_joined(self, node: str) -> None:
+    def node_joined(self, node: str) -> None:
         self._meet("")
         logger.info("node %s of cluster %r has met node %s", self.id, self._name, self.directory.shown(node))
+        self._listener.node_joined(node)
 
-    def _node_ended(self, node: str, silent: bool) -> None:
+    def node_ended(self, node: str, silent: bool) -> None:
         shown = self.directory.shown(node)
         if silent:
             said = "node %s of cluster %r has lost node %s, which is silent: its messages to rooms may be missing here"
@@ -265,8 +272,13 @@ class Node:
         else:
             logger.info("node %s of cluster %r: node %s has left", self.id, self._name, shown)
         self._asked.pop(node, None)
+        self.connections.node_ended(node, silent)
+        self._listener.node_ended(node, silent)
 
-    def _needs_snapshot(self, node: str) -> None:
+    def claimed_elsewhere(self, address: str) -> None:
+        self._listener.claimed_elsewhere(address)
+
+    def needs_snapshot(self, node: str) -> None:
         now = self._clock.time()
         if node not in self._asked or self._asked[node] + BEAT / 2 < now:
             self._asked[node] = now
