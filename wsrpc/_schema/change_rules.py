@@ -182,26 +182,23 @@ class Change(msgspec.Struct, frozen=True):
     new: Any
 
 
+Side = Literal["this program", "its peers"]
+"""The described program, or the programs at the other ends of its connections, which were perhaps generated."""
+OTHER: dict[Side, Side] = {"this program": "its peers", "its peers": "this program"}
+
+
 class Place(NamedTuple):
     """A place in a contract."""
 
     text: str
-    results: bool = False
-    """Whether handlers send the values there to callers."""
-    read: bool = False
-    """Whether the described program reads the values there, and not a program that was perhaps generated."""
-
-    def named(self, do: str) -> str:
-        """Return the advice ``do`` with whose handlers or readers it is about."""
-        whose = {True: "this program", False: "its peers"}
-        for what, ours in (("handlers", self.handled), ("readers", self.read)):
-            do = do.replace(f"eploy the {what}", f"eploy the {what} ({whose[ours]})")
-        return do
+    handler: Side
+    """Who handles the event."""
+    reader: Side
+    """Who reads the values there: the handler if they are arguments, and its caller if they are results."""
 
     @property
-    def handled(self) -> bool:
-        """Whether the described program has the handlers."""
-        return self.read != self.results
+    def is_result(self) -> bool:
+        return self.reader != self.handler
 
     def at(self, more: str) -> Place:
         """Return a place inside this one."""
@@ -209,10 +206,9 @@ class Place(NamedTuple):
 
 
 def change_at(rule: str, place: Place, old: Any = None, new: Any = None) -> Change:
-    if place.results and f"result-{rule}" in RULES:
-        rule = f"result-{rule}"
     row = RULES[rule]
-    outcomes = row[:2] if not place.results else (row[1], row[0])
-    old_peers = outcomes[0 if place.handled else 1]
-    do = place.named(row.do)
+    outcomes = (row.old_reads_new, row.new_reads_old) if place.is_result else (row.new_reads_old, row.old_reads_new)
+    old_peers = outcomes[0 if place.handler == "this program" else 1]
+    do = row.do.replace("eploy the handlers", f"eploy the handlers ({place.handler})")
+    do = do.replace("eploy the readers", f"eploy the readers ({place.reader})")
     return Change(rule, place.text, kinds_of(*outcomes), *outcomes, old_peers, row.happens, do, old, new)

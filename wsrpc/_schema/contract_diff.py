@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .._values.older_names import OLDER_NAMES
-from .change_rules import Change, Kind, Outcome, Place, change_at
+from .change_rules import OTHER, Change, Kind, Outcome, Place, Side, change_at
 from .definitions import UNIT, Schema
 from .description import Description, EventSchema, ParameterSchema, digest
 from .schema_changes import (
@@ -50,6 +50,13 @@ def compare(old: Description, new: Description, *, checked: bool = False) -> lis
     return list(found.values())
 
 
+_PARAMETER_RULES = {  # by whether the new version has it, and whether both send an event without a response
+    (True, False): ("parameter-added", "parameter-added-optional"),
+    (False, False): ("parameter-removed", "parameter-removed-optional"),
+    (True, True): ("emitted-parameter-added", "emitted-parameter-added-optional"),
+    (False, True): ("emitted-parameter-removed", "emitted-parameter-removed-optional"),
+}
+_Parameters = Sequence[ParameterSchema]
 _Events = Description | EventSchema  # a program, or a conversation
 
 
@@ -66,31 +73,37 @@ class _Comparison:
         self._places = 0
         self._is_cut = False
 
-    def events(self, old: _Events, new: _Events, inside: str = "", *, turned: bool = False) -> Iterator[Change]:
+    def events(self, old: _Events, new: _Events, inside: str = "", handler: Side = "this program") -> Iterator[Change]:
         """Compare what two programs handle and emit, altogether or in one conversation.
 
         Args:
-            turned: whether the conversation is one of the remote peer, so that this program sends what it handles.
+            handler: who has the handlers of ``events``. Those of ``emits`` are at the other side.
         """
-        for before, after, emits in ((old.events, new.events, False), (old.emits, new.emits, True)):
+        handlers = handler, OTHER[handler]
+        for side, before, after in zip(handlers, (old.events, old.emits), (new.events, new.emits), strict=True):
             olds, news = ({(each.channel or "", each.event): each for each in events} for events in (before, after))
             for key in sorted(olds.keys() | news.keys()):
-                yield from self._event(olds.get(key), news.get(key), inside, emits=emits != turned)
+                yield from self._event(olds.get(key), news.get(key), inside, side)
 
-    def _event(self, old: EventSchema | None, new: EventSchema | None, inside: str, *, emits: bool) -> Iterator[Change]:
+    def _event(self, old: EventSchema | None, new: EventSchema | None, inside: str, handler: Side) -> Iterator[Change]:
         either = new or old
         assert either is not None
+        emits = handler == "its peers"
         text = _name(either)
-        place = Place(f"{'emits ' if emits else ''}{inside}{text}", read=not emits)
+        place = Place(f"{'emits ' if emits else ''}{inside}{text}", handler, reader=handler)
         if (old is None or new is None) and not (inside or emits) and digest(either, {})[:16] in self._hidden:
             return
         sent = emits or bool(inside)
-        one_way = [sent and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
-        prefix = "emitted-" if any(one_way) else ""
+        unanswered = [sent and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         if old is None or new is None:
-            name = f"{prefix}event-{'added' if old is None else 'removed'}"
             unheard = emits and new is None  # nothing is sent that could fail, but old peers wait for it in vain
-            found = change_at("emitted-request-removed" if unheard and not prefix else name, place)
+            if any(unanswered):
+                rule = "emitted-event-added" if old is None else "emitted-event-removed"
+            elif unheard:
+                rule = "emitted-request-removed"
+            else:
+                rule = "event-added" if old is None else "event-removed"
+            found = change_at(rule, place)
             if new is None and either.deprecated:
                 text = f"{found.text} It was deprecated: {either.deprecated.rstrip('.')}."
                 found = msgspec.structs.replace(found, text=text)
@@ -99,30 +112,33 @@ class _Comparison:
         if new.deprecated and not old.deprecated:
             yield change_at("event-deprecated", place, None, new.deprecated)
         if new.keep != old.keep:
-            longer, shorter = ("extended", "shortened") if new.keep and old.keep else ("added", "removed")
-            yield change_at(f"keep-{longer if new.keep > old.keep else shorter}", place, old.keep, new.keep)
+            if new.keep > old.keep:
+                rule = "keep-extended" if old.keep else "keep-added"
+            else:
+                rule = "keep-shortened" if new.keep else "keep-removed"
+            yield change_at(rule, place, old.keep, new.keep)
         named = not (emits or inside)  # a URL may have the names of arguments
-        yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "", named=named)
-        if one_way[0] != one_way[1] and old.kind == new.kind:
+        yield from self._parameters(old.parameters, new.parameters, place, unanswered=all(unanswered), named=named)
+        if unanswered[0] != unanswered[1] and old.kind == new.kind:
             if {"type": "null"} in (old.result, new.result):
                 return  # a handler of an event without a result answers null
-            yield change_at("emit-to-request" if one_way[0] else "request-to-emit", place)
+            yield change_at("emit-to-request" if unanswered[0] else "request-to-emit", place)
         elif old.kind != new.kind:
             yield change_at("kind-changed", place, old.kind, new.kind)
         else:
             if old.events or old.emits:  # otherwise, nobody knows what travelled in the conversation before
-                yield from self.events(old, new, f"{inside}{text}.", turned=emits)
+                yield from self.events(old, new, f"{inside}{text}.", handler)
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
                 if before is not None and after is not None:
-                    at = place.at(f".{name}")._replace(results=name != "sends", read=(name == "sends") != emits)
+                    at = Place(f"{place.text}.{name}", handler, handler if name == "sends" else OTHER[handler])
                     self._compared.clear()
                     yield from self._schemas(before, after, at)
 
     # ------------------------------------------------------------ parameters
 
     def _parameters(
-        self, old: Sequence[ParameterSchema], new: Sequence[ParameterSchema], place: Place, prefix: str, *, named: bool
+        self, old: _Parameters, new: _Parameters, place: Place, *, unanswered: bool, named: bool
     ) -> Iterator[Change]:
         renamed = "parameter-renamed" if named else "position-renamed"
         old_rest, new_rest = (next((each for each in side if each.rest), None) for side in (old, new))
@@ -135,7 +151,7 @@ class _Comparison:
                 {p.name: Field({OLDER_NAMES: p.schema.get(OLDER_NAMES, ())}, False) for p in side}
                 for side in (old, new)
             )
-            yield from _older_names(before, after, place, "({})", "parameter-name-added")
+            yield from _older_names(before, after, place, "({})", "parameter-name-added", "parameter-name-added")
         few, many = sorted((names, known), key=len)
         # Further ones may be anywhere. One in the place of a name that is gone is perhaps that one.
         further = [name for n, name in enumerate(many) if name not in few and (n >= len(few) or few[n] in many)]
@@ -146,15 +162,14 @@ class _Comparison:
             at = place.at(f"({last.name if p and q else next(unnamed, last.name)})")
             has_rest = one is not None and other is not None
             if (p is None or q is None) and (named or not has_rest):
-                action = f"{prefix}parameter-{'added' if p is None else 'removed'}"
-                yield change_at(action + "-optional" * (last.optional or has_rest), at, p, q)
+                yield change_at(_PARAMETER_RULES[p is None, unanswered][last.optional or has_rest], at, p, q)
             if one is None or other is None:
                 continue
             if p is None or q is None:
                 yield change_at("parameter-before-rest", at, one.name, other.name)
             needed = [each is not None and not each.optional for each in (p, q)]
             if needed[0] != needed[1]:
-                yield change_at(f"parameter-{'required' if needed[1] else 'optional'}", at)
+                yield change_at("parameter-required" if needed[1] else "parameter-optional", at)
             if one.optional and other.optional:
                 yield from _defaults(one.schema, other.schema, at)
             self._compared.clear()
@@ -165,8 +180,7 @@ class _Comparison:
                 yield change_at(renamed, at, old_rest.name, new_rest.name)
             yield from self._schemas(old_rest.schema, new_rest.schema, at)
         elif (rest := old_rest or new_rest) is not None:
-            action = f"{prefix}parameter-{'removed' if old_rest else 'added'}"
-            yield change_at(f"{action}-optional", place.at(f"(*{rest.name})"))
+            yield change_at(_PARAMETER_RULES[old_rest is None, unanswered][1], place.at(f"(*{rest.name})"))
 
     # ------------------------------------------------------------ types
 
@@ -204,7 +218,7 @@ class _Comparison:
             yield from value_changes(olds, news, place)
         elif olds is not news:
             yield change_at("type-narrowed" if olds is None else "type-widened", place, old, new)
-        yield from constraint_changes(old, new, place, checked=self._checked or place.read)
+        yield from constraint_changes(old, new, place, checked=self._checked or place.reader == "this program")
         if kind not in ("array", "object"):
             return
         unique = bool(new.get("uniqueItems"))
@@ -228,8 +242,8 @@ class _Comparison:
             pairs = [*zip(other, news.values(), strict=True)]
             yield from _order(one, _known(pairs, one), place, ".{}", "position-renamed")
         else:
-            if place.read:
-                yield from _older_names(olds, news, place, ".{}", "older-name-added")
+            if place.reader == "this program":
+                yield from _older_names(olds, news, place, ".{}", "older-name-added", "older-name-added-optional")
                 news = dict(zip(_known([*news.items()], olds), news.values(), strict=True))
         for name in {**olds, **news}:
             p, q = olds.get(name), news.get(name)
@@ -268,7 +282,7 @@ def _hidden(old: Description, new: Description) -> Iterator[Change]:
         before, after = (side.get(key) for side in sides)
         rule = "event-added" if before is None else "event-removed" if after is None else "hidden-changed"
         if before != after or key in names:
-            place = Place(names.get(key, f"hidden {after or before}"), read=True)
+            place = Place(names.get(key, f"hidden {after or before}"), "this program", "this program")
             yield change_at("event-hidden" if before == after else rule, place)
 
 
@@ -285,12 +299,15 @@ def _known(news: Sequence[tuple[str, Field | ParameterSchema]], olds: Collection
     ]
 
 
-def _older_names(olds: Fields, news: Fields, place: Place, at: str, added: str) -> Iterator[Change]:
+def _older_names(
+    olds: Fields, news: Fields, place: Place, at: str, added: str, added_optional: str
+) -> Iterator[Change]:
     for (name, field), known in zip(news.items(), _known([*news.items()], olds), strict=True):
         if (before := olds.get(known)) is None:
             continue
         if known != name:
-            yield change_at(added + "-optional" * before.may_be_missed, place.at(at.format(name)), known, name)
+            rule = added_optional if before.may_be_missed else added
+            yield change_at(rule, place.at(at.format(name)), known, name)
         for lost in before.schema.get(OLDER_NAMES, ()):
             if lost not in (*news, *field.schema.get(OLDER_NAMES, ())):
                 yield change_at("older-name-removed", place.at(at.format(lost)))
@@ -308,8 +325,8 @@ def _order(old: Sequence[str], new: Sequence[str], place: Place, at: str, rename
 def _units(old: Schema, new: Schema, place: Place) -> Iterator[Change]:
     before, after = (side.get(UNIT) for side in (old, new))
     if before != after:
-        action = "declared" if before is None else "removed" if after is None else "changed"
-        yield change_at(f"unit-{action}", place, before, after)
+        rule = "unit-declared" if before is None else "unit-removed" if after is None else "unit-changed"
+        yield change_at(rule, place, before, after)
 
 
 def _defaults(old: Schema, new: Schema, place: Place) -> Iterator[Change]:

@@ -34,11 +34,9 @@ from .definitions import (
 from .pydantic_schemas import MODES, Models, describe_models
 
 UNKNOWN_CLASS = "x-unknown"
-"""Marks a class without a schema, until it is known whether an annotation contains a schema for it."""
-NO_SCHEMA = " has no JSON Schema"
-"""End of the comment on a class without a schema."""
+"""Marks a class for which msgspec has no schema, with its name, until `_without_marks` has removed it."""
 ANYTHING = "x-anything"
-"""Stands for the schema of `object`, which is empty, until it is written: msgspec ignores an empty schema."""
+"""Stands for the schema of `object`, which is empty, until then: msgspec ignores an empty schema."""
 
 
 class Described(NamedTuple):
@@ -80,7 +78,8 @@ def schemas_of(types: Sequence[tuple[Any, Form]]) -> tuple[list[Described], dict
         [failures[key]] if key in failures else _unknown(root, definitions)
         for root, key in zip(roots, keys, strict=True)
     ]
-    return list(map(Described, roots, notes)), dict(sorted(definitions.items()))
+    described_types = [Described(_without_marks(root), found) for root, found in zip(roots, notes, strict=True)]
+    return described_types, {name: _without_marks(definitions[name]) for name in sorted(definitions)}
 
 
 def _key(tp: Any) -> Any:
@@ -120,10 +119,10 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
             ref["$ref"].removeprefix(PREFIX): f"{form}:msgspec:{called[cls]}"
             for ref, cls in zip(refs, classes, strict=True)
         }
-        schemas.append(_with_formats(_marked(renamed(schema, keys)), mi.type_info(tp)))
+        schemas.append(_with_formats(renamed(schema, keys), mi.type_info(tp)))
         for ref, info in zip(refs, classes.values(), strict=True):
             name = ref["$ref"].removeprefix(PREFIX)
-            found[keys[name]] = component = _marked(renamed(components[name], keys))
+            found[keys[name]] = component = renamed(components[name], keys)
             if isinstance(info, mi.EnumType):
                 _describe_enum(component, info.cls)
                 continue
@@ -255,22 +254,28 @@ def _may_be_unset(cls: type[Any], name: str) -> bool:
     return msgspec.UnsetType in get_args(hint)
 
 
-def _marked(schema: Schema) -> Schema:
-    """Return ``schema`` with a comment on each class for which neither msgspec nor an annotation has a schema."""
-
-    def change(each: Schema) -> Schema:
-        each.pop(ANYTHING, None)
-        name = each.pop(UNKNOWN_CLASS, None)
-        if name is not None and not each.keys() - {"description", "title", "examples", "deprecated"}:
-            each["$comment"] = f"{name}{NO_SCHEMA}"
-        return each
-
-    made: Schema = rebuilt(schema, change)
-    return made
+def _unknown_class(schema: Schema) -> str | None:
+    """Return the name of the class for which neither msgspec nor an annotation has a schema."""
+    described = schema.keys() - {UNKNOWN_CLASS, "description", "title", "examples", "deprecated"}
+    return None if described else schema.get(UNKNOWN_CLASS)
 
 
 def _unknown(root: Schema, definitions: dict[str, Schema]) -> list[str]:
     """Return a note for each class without a schema in a type."""
     schemas = [root, *(definitions[key] for key in reachable([root], definitions))]
-    comments = (each.get("$comment") for each in objects(schemas))
-    return list(dict.fromkeys(text for text in comments if isinstance(text, str) and text.endswith(NO_SCHEMA)))
+    names = filter(None, map(_unknown_class, objects(schemas)))
+    return [f"{name} has no JSON Schema" for name in dict.fromkeys(names)]
+
+
+def _without_marks(schema: Schema) -> Schema:
+    """Return a schema in which a class without a schema has a comment that says so."""
+
+    def change(each: Schema) -> Schema:
+        if (name := _unknown_class(each)) is not None:
+            each["$comment"] = f"{name} has no JSON Schema"
+        each.pop(UNKNOWN_CLASS, None)
+        each.pop(ANYTHING, None)
+        return each
+
+    made: Schema = rebuilt(schema, change)
+    return made

@@ -114,14 +114,14 @@ def type_changes(olds: Leaves, news: Leaves, place: Place) -> Iterator[Change]:
         if ("number", None) in side and "integer" in here - there:
             side.remove(("number", None))
             yield change_at(rule, place)
-    for action, side in (("refused", lost), ("allowed", gained)):
+    for rule, side in (("null-refused", lost), ("null-allowed", gained)):
         if ("null", None) in side:
             side.remove(("null", None))
-            yield change_at(f"null-{action}", place)
-    for action, side, leaves in (("removed", lost, olds), ("added", gained, news)):
+            yield change_at(rule, place)
+    for rule, side, leaves in (("variant-removed", lost, olds), ("variant-added", gained, news)):
         for key in [each for each in side if each[1] is not None and each[0] in old & new]:
             side.remove(key)
-            yield change_at(f"variant-{action}", place.at(f"<{shown_leaf(key, leaves[key])}>"))
+            yield change_at(rule, place.at(f"<{shown_leaf(key, leaves[key])}>"))
     others = [[shown_leaf(key, leaves[key]) for key in side] for side, leaves in ((lost, olds), (gained, news))]
     if all(others):
         yield change_at("type-changed", place, *map(" | ".join, others))
@@ -139,7 +139,7 @@ def _is_read(key: tuple[str, Any], leaves: Leaves, readers: Leaves, place: Place
         return {f"{keyword} {value}" for keyword, value in found.items() if value is not None}
 
     kind, own = key[0], limits(leaves[key].schema)
-    pairs = {(kind, reader) for kind, reader in _READ_AS if place.read or reader == "number"}
+    pairs = {(kind, reader) for kind, reader in _READ_AS if place.reader == "this program" or reader == "number"}
     return key in readers or any(
         reader == "any"
         or (((kind, reader) in pairs or (kind[:5], reader) == ("text ", "string")) and limits(leaf.schema) <= own)
@@ -160,8 +160,10 @@ def members_of(schema: Schema) -> _Members | None:
 def value_changes(olds: _Members, news: _Members, place: Place) -> Iterator[Change]:
     for value in {**olds, **news}:
         at = place.at(f"={value}")
-        if value not in news or value not in olds:
-            yield change_at(f"enum-value-{'added' if value in news else 'removed'}", at)
+        if value not in olds:
+            yield change_at("enum-value-added", at)
+        elif value not in news:
+            yield change_at("enum-value-removed", at)
         elif (before := olds[value]) != (after := news[value]) and before and after:
             renumbered = before in news.values() or after in olds.values()
             yield change_at("enum-renumbered" if renumbered else "enum-member-renamed", at, before, after)
@@ -190,14 +192,14 @@ def constraint_changes(old: Schema, new: Schema, place: Place, *, checked: bool)
             continue
         ordered = keyword in (*_LOWER, *_UPPER) and isinstance(before, int | float) and isinstance(after, int | float)
         if not checked:
-            action = "unchecked"
+            rule = "constraint-unchecked"
         elif before is not None and after is not None and not ordered:
-            action = "changed"
+            rule = "constraint-changed"
         elif before is None or (after is not None and (after > before) == (keyword in _LOWER)):
-            action = "tightened"
+            rule = "constraint-tightened"
         else:
-            action = "loosened"
-        yield change_at(f"constraint-{action}", place.at(f" {keyword}"), before, after)
+            rule = "constraint-loosened"
+        yield change_at(rule, place.at(f" {keyword}"), before, after)
 
 
 # ---------------------------------------------------------------- fields
@@ -255,14 +257,24 @@ def is_closed(schema: Schema) -> bool:
 
 def one_sided_changes(old: Field | None, new: Field | None, place: Place, *, refused: bool) -> Iterator[Change]:
     """Yield the changes for a field that one version has. ``refused``: the other one refuses unknown fields."""
-    field, action = (new, "added") if old is None else (old, "removed")
+    field, number = (new, 0) if old is None else (old, 1)
     assert field is not None
-    # Null says that the field is missing. Another default could be a value.
-    without = "-default" if place.results and field.schema.get("default") is not None else "-optional"
-    rule = f"field-{action}{without * field.may_be_missed}"
-    found = change_at(rule, place, old and old.schema, new and new.schema)
+    if not field.may_be_missed:
+        rules = _RESULT_FIELD if place.is_result else _FIELD
+    elif not place.is_result:
+        rules = _OPTIONAL_FIELD
+    else:  # null says that the field is missing, and another default could be a value
+        rules = _OPTIONAL_RESULT_FIELD if field.schema.get("default") is None else _RESULT_FIELD_WITH_DEFAULT
+    found = change_at(rules[number], place, old and old.schema, new and new.schema)
     if new is None and field.deprecated:
         found = msgspec.structs.replace(found, text=f"{found.text} It was deprecated.")
     yield found
     if refused:
-        yield change_at(f"{action}-field-refused", place)
+        yield change_at("added-field-refused" if old is None else "removed-field-refused", place)
+
+
+_FIELD = "field-added", "field-removed"
+_OPTIONAL_FIELD = "field-added-optional", "field-removed-optional"
+_RESULT_FIELD = "result-field-added", "result-field-removed"
+_RESULT_FIELD_WITH_DEFAULT = "result-field-added-default", "result-field-removed-default"
+_OPTIONAL_RESULT_FIELD = "result-field-added-optional", "result-field-removed-optional"

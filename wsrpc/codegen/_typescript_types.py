@@ -147,6 +147,13 @@ def type_of(schema: Any, names: Names, indent: str = "") -> str:
             return "unknown"
 
 
+def has_properties(schema: Any) -> bool:
+    """Return whether the type of a schema is one object with properties, which can be an interface."""
+    if schema.__class__ is not dict or schema.keys() & {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"}:
+        return False
+    return bool(schema.get("properties")) and schema.get("type", "object") == "object"
+
+
 def _literal(value: Any) -> str:
     return json.dumps(value)
 

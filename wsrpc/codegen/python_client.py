@@ -81,15 +81,15 @@ def client_module(description: Description, /) -> str:
         parts.append(DEPRECATED)
     parts += _Contracts(written, names).written(description)
     body = "\n\n\n".join(parts)
-    text = f"\nfrom __future__ import annotations\n{_imports(body)}"
+    text = f"\nfrom __future__ import annotations\n{_imports(body, calls=bool(description.events))}"
     if body:
         blank = "\n\n" if body.startswith(("class ", "def ")) else "\n"  # as ruff sorts imports
         text += f"{blank}{body}\n"
     return HEAD + text
 
 
-def _imports(body: str) -> str:
-    """Return the imports of the names that ``body`` uses."""
+def _imports(body: str, *, calls: bool) -> str:
+    """Return the imports of the names that ``body`` uses. ``calls``: it has functions that return proxies."""
     names = (node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name))
     used = {name.id for name in names if isinstance(name.ctx, ast.Load)} & IMPORTS.keys()
     modules = [name for name in sorted(used) if not IMPORTS[name]]
@@ -98,7 +98,7 @@ def _imports(body: str) -> str:
         chosen = sorted((name for name in used if IMPORTS[name] == home), key=lambda name: (not name.isupper(), name))
         standard.append(f"from {home} import {', '.join(chosen)}")
     others = [f"import {name}" for name in modules if name not in STANDARD]
-    if "wsrpc.cluster." in body:
+    if calls:  # the callers may be members of a cluster
         others.append("import wsrpc.cluster")
     return "".join("\n" + "\n".join(lines) + "\n" for lines in (standard, others) if lines)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from .._base.misuse import check_flag
+from .._schema.definitions import objects
 from ..errors import printable
 from ..schema import Description, EventSchema, ParameterSchema
 from ._checking import bounded_depth, by_channel, prose_of, read_tolerantly
@@ -18,6 +19,7 @@ from ._typescript_types import (
     Names,
     comment,
     endless_types,
+    has_properties,
     in_parentheses,
     parameter_names,
     property_name,
@@ -212,11 +214,13 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     for name, schema in definitions.items():
         about = comment(str(schema.get("description", "")))
         text = "unknown" if name in endless else type_of(schema, names)
-        if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, not a union
+        if has_properties(schema):
             parts.append(f"{about}export interface {names.definitions[name]} {text}\n")
         else:
             parts.append(f"{about}export type {names.definitions[name]} = {text}\n")
-    if not msgpack and b'"contentEncoding":"base64"' in msgspec.json.encode(description):
+    if not msgpack and any(
+        each.get("contentEncoding") == "base64" for each in objects(msgspec.to_builtins(description))
+    ):
         parts.append(BYTES)
     parts.append(f"{API}{_api(description, names)}\n")
     if not msgpack:
