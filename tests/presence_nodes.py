@@ -42,7 +42,7 @@ class PresenceNode(Nobody):
         self.directory = Directory(name, self)
         make: Any = Presences
         self.presences = make(room=str, spawn=None)
-        self.presences.scheduler = clock
+        self.presences.open(clock)
         self.presences.calls = SimpleNamespace(spawn=lambda calling: clock.call_at(clock.time(), partial(run, calling)))
         self.presences.functions.append(lambda room, present: self.reported(present))
         self.presences.use(self.directory.presence)

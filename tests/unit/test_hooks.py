@@ -19,7 +19,7 @@ from leftovers import nothing_left as nothing_left
 from waiting import until
 
 from wsrpc import Client, Context, Handshake, KeepLatest, Limits, Peer, Quotas, Reconnect, Server, Service, method
-from wsrpc._server.presence.presence import BATCHED
+from wsrpc._server.presence.room_users import BATCHED
 from wsrpc.codecs import Codec, MsgpackCodec
 from wsrpc.store import MemoryStore
 from wsrpc.testing import Line

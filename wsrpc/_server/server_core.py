@@ -67,7 +67,8 @@ class ServerCore:
         rooms = parts.rooms
         self.totals = ServerTotals(time.monotonic())
         self.acceptance = Acceptance(self.totals.refused_by_principal)
-        self.scheduler = rooms.presences.scheduler = LoopScheduler()
+        self.scheduler = LoopScheduler()
+        rooms.presences.open(self.scheduler)
         self.lifetime = Lifetime(self.scheduler)
         self.sessions = Sessions(parts.detached_timeout, parts.detached_bytes)
         on_end = rooms.leave_all if parts.quotas is None else self._connection_over

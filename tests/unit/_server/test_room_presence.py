@@ -14,7 +14,8 @@ from waiting import settled, until
 
 from wsrpc import BadArguments, Room, Server
 from wsrpc._server.presence import presence_feed
-from wsrpc._server.presence.presence import BATCHED, MOST_ABOUT
+from wsrpc._server.presence.presence import MOST_ABOUT
+from wsrpc._server.presence.room_users import BATCHED
 from wsrpc.testing import ScriptedTransport
 from wsrpc.types import Present
 

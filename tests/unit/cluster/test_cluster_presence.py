@@ -21,7 +21,7 @@ from presence_watchers import GRACE, Watcher, give_principals, states
 from waiting import until
 
 from wsrpc import Room, Server
-from wsrpc._server.presence.presence import BATCHED
+from wsrpc._server.presence.room_users import BATCHED
 from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._nodes.directory import Delta, Directory, Snapshot

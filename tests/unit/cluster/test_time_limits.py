@@ -9,7 +9,7 @@ from wsrpc._client.client_room import JOIN_TIMEOUT
 from wsrpc._log import link
 from wsrpc._log.contract import LEASE
 from wsrpc._log.link import SILENT, STORE_TIMEOUT
-from wsrpc._server.presence.presence_reports import HEARING, WATCHED
+from wsrpc._server.presence.presence_reports import HEARING, TRACKED
 from wsrpc.cluster._addresses import CROSSING
 from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
 from wsrpc.cluster._nodes.engine_link import DEAF, OVERDUE, PAUSES
@@ -27,7 +27,7 @@ ORDER = {
     ),
     "a beat comes while the end of a session may be on its way": (BEAT, CROSSING),
     "what others have reported arrives before `on_presence` is called again": (BEAT, HEARING),
-    "the end of a node is noticed while its users are watched": (NODE_TIMEOUT + TICK, WATCHED),
+    "the end of a node is noticed while its users are tracked": (NODE_TIMEOUT + TICK, TRACKED),
     "a client asks again before a room's store is given up": (JOIN_TIMEOUT, STORE_TIMEOUT),
     "a store that does not answer is reported before callers give up": (SILENT, STORE_TIMEOUT),
     "a step is asked for twice before a lease lapses": (2 * 10 * link.RETRY, LEASE),

@@ -13,9 +13,8 @@ also has entries of its own for them, so that processes which start later know t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -23,16 +22,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..._base.rooms import Present
-from ..._base.scheduler import Timer
+from ..._base.scheduler import Scheduler, Tasks, Timer
 from ..broadcast import BroadcastGroup
 from ..followers import Spawn
 from ..peers import ServedPeer
 from .presence_feed import PresenceFeed
-from .presence_reports import PresenceContext, PresenceReports
-from .user_entries import BATCH, User, UserEntries, UserEntry, no_listener, user_of
+from .presence_reports import PresenceReports
+from .room_users import BATCHED, RoomUsers
+from .user_entries import User, UserEntries, UserEntry, no_listener, user_of
 
-BATCHED = 0.05
-"""Seconds for which changes are collected."""
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
 
@@ -57,10 +55,10 @@ class RoomPresence:
     """
 
     def __init__(self, name: str, grace: float, group: BroadcastGroup, presences: Presences) -> None:
-        self.name = name
         self.grace = grace
         self.group = group
-        self._presences = presences
+        self.users = RoomUsers(name, presences.entries, presences.scheduler, self._report)
+        self.present = self.users.present
         self._entries = presences.entries
         self._connections: dict[ServedPeer, Connection] = {}
         """The members of this process."""
@@ -69,36 +67,15 @@ class RoomPresence:
         self._grace: dict[tuple[str, User], Timer] = {}
         """The entries that are removed when the grace time is over, by node and user: those of this node that are away,
         and those of nodes that have ended."""
-        self.recent_changes: dict[User, tuple[float, Present]] = {}
-        """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
-        self._batch: Timer | None = None
-        self._feed = PresenceFeed(group, presences.spawn, self)
+        self._feed = PresenceFeed(group, presences.spawn, self.users)
         self._entries.set(self._entries.me, name, None, UserEntry(online=False))
-        self._reports = PresenceReports(self, presences)
+        self._reports = PresenceReports(self.users, presences.functions, presences.calls, presences.room)
 
-    def present(self) -> dict[User, Present]:
-        """Return the users that are online or away."""
-        return {user: self.state(user) for user in self._entries.users(self.name)}
-
-    def state(self, user: User) -> Present:
-        """Return the state of a user, which is the best one that a node reports."""
-        entries = [entry for _, entry in sorted(self.entries(user).items())]
-        online = any(entry.online for entry in entries)
-        about = tuple(each for entry in entries if entry.online == online for each in entry.about)
-        return Present(user, "online" if online else "away" if entries else "offline", about)
-
-    def entries(self, user: User) -> dict[str, UserEntry]:
-        """Return the entries of a user, by node."""
-        return self._entries.entries(self.name, user)
-
-    def last_state(self, user: User) -> Present:
-        """Return the state of a user as of the last batch. Later changes are reported with the next one."""
-        recent = self.recent_changes.get(user)
-        return self.state(user) if recent is None else recent[1]
-
-    def last_states(self) -> Iterator[Present]:
-        """Return the states of all users as of the last batch."""
-        return map(self.last_state, {**dict.fromkeys(self._entries.users(self.name)), **self.recent_changes})
+    def _report(self, users: list[User], changes: list[User]) -> None:
+        """Report a batch of changes to the members, and to the functions of `Server.on_presence`."""
+        for user in users:
+            self._reports.check(user)
+        self._feed.send(changes)
 
     # ------------------------------------------------------------ the members of this process
 
@@ -111,7 +88,7 @@ class RoomPresence:
             self._connections[served] = connection
             self._by_user.setdefault(user, []).append(connection)
             self._feed.new.add(peer)
-            self._start_batch()
+            self.users.start_batch()
         connection = self._connections[served]
         if about is not None:
             connection.about = about
@@ -136,7 +113,7 @@ class RoomPresence:
 
     def _update(self, user: User, *, is_new: bool = False, stays: bool = False) -> None:
         """Compute the entry of a user here. ``stays``: a user without a connection is away at first."""
-        before = self.entries(user).get(self._entries.me)
+        before = self.users.entries(user).get(self._entries.me)
         entry = self._computed_entry(user, before) if stays or user in self._by_user else None
         if entry == before or (before is None and entry is not None and not entry.online and not is_new):
             return  # nothing has changed, or the grace time is over
@@ -159,8 +136,8 @@ class RoomPresence:
         If an entry is removed while it is online, the user has left: otherwise it would be away at first. Earlier
         connections of the user that have ended are no longer away then.
         """
-        self.record_change(user)
-        entries = self.entries(user)
+        self.users.record_change(user)
+        entries = self.users.entries(user)
         has_left = entry is None and node in entries and entries[node].online
         for each in [*entries] if has_left else [node]:
             if (timer := self._grace.pop((each, user), None)) is not None:
@@ -174,17 +151,17 @@ class RoomPresence:
         The first of the nodes adopts them: it has entries of them, too, so that processes which start later know them.
         """
         me = self._entries.me
-        is_first = min(self._entries.nodes(self.name)) == me
-        for user in [each for each in self._entries.users(self.name) if node in self.entries(each)]:
-            entry = self.entries(user)[node]
-            if me in self.entries(user) or (is_first and not entry.named):
+        is_first = min(self._entries.nodes(self.users.name)) == me
+        for user in [each for each in self._entries.users(self.users.name) if node in self.users.entries(each)]:
+            entry = self.users.entries(user)[node]
+            if me in self.users.entries(user) or (is_first and not entry.named):
                 self._reports.repeat(user)  # also if it is online here: perhaps the other node did not know that
             # Without a name, the user cannot connect again.
             self._set(node, user, replace(entry, online=False) if entry.named else None, for_grace=entry.named)
         if is_first:
             for ended, user in [*self._grace]:  # also of nodes whose users another node has not adopted before its end
-                if me not in self.entries(user):
-                    self._set(me, user, self.entries(user)[ended], for_grace=True)
+                if me not in self.users.entries(user):
+                    self._set(me, user, self.users.entries(user)[ended], for_grace=True)
             self._reports.repeat_offline()
 
     def was_missed(self) -> None:
@@ -192,49 +169,19 @@ class RoomPresence:
 
     def _set(self, node: str, user: User, entry: UserEntry | None, *, for_grace: bool = False) -> None:
         """Set or remove an entry. ``for_grace``: remove it when the grace time is over."""
-        self._entries.set(node, self.name, user, entry)
+        self._entries.set(node, self.users.name, user, entry)
         if for_grace:
-            self._grace[node, user] = self._presences.call_later(self.grace, partial(self._set, node, user, None))
-
-    # ------------------------------------------------------------ batches of changes
-
-    def record_change(self, user: User) -> None:
-        """Report a user with the next batch."""
-        if user not in self.recent_changes:
-            self.recent_changes[user] = (self._presences.scheduler.time(), self.state(user))
-            self._start_batch()
-
-    def _start_batch(self, since: float | None = None) -> None:
-        if self._batch is None:
-            scheduler = self._presences.scheduler
-            self._batch = scheduler.call_at((scheduler.time() if since is None else since) + BATCHED, self._end_batch)
-
-    def _end_batch(self) -> None:
-        """Report what has changed to the members, and to the functions of `Server.on_presence`."""
-        self._batch = None
-        changes: list[User] = []
-        ripe = self._presences.scheduler.time() - BATCHED / 2
-        for user, (since, before) in [*islice(self.recent_changes.items(), BATCH)]:
-            if since > ripe:  # another node may have changed it at the same time
-                self._start_batch(since)
-                break
-            del self.recent_changes[user]
-            if self.state(user) != before:
-                changes.append(user)
-            self._reports.check(user)
-        if self.recent_changes:
-            self._start_batch(ripe)
-        self._feed.send(changes)
+            self._grace[node, user] = self.users.call_later(self.grace, self._set, node, user, None)
 
     def stop(self) -> None:
         """Stop the timers, because the server has ended."""
+        self.users.stop()
         self._reports.stop()
-        for timer in (self._batch, *self._grace.values()):
-            if timer is not None:
-                timer.cancel()
+        for timer in self._grace.values():
+            timer.cancel()
 
 
-class Presences(PresenceContext):
+class Presences:
     """The rooms of one server that have presence.
 
     Args:
@@ -243,15 +190,28 @@ class Presences(PresenceContext):
     """
 
     def __init__(self, room: Callable[[str], Any], spawn: Spawn) -> None:
-        super().__init__(room)
+        self.room = room
         self.spawn = spawn
         self.by_name: dict[str, RoomPresence] = {}
-        self.use(self.entries)
+        self.functions: list[Callable[[Any, Present], object]] = []
+        """The functions of `Server.on_presence`."""
+        self.calls = Tasks()
+        """The calls of these functions."""
+        self.scheduler: Scheduler
+        """Of the present server core."""
+        self.entries = UserEntries()
+        """Of this server, or of the cluster that it has joined."""
+
+    def open(self, scheduler: Scheduler) -> None:
+        """Use the scheduler of another server core."""
+        self.scheduler = scheduler
+        self.use(UserEntries())
 
     def use(self, entries: UserEntries) -> None:
         """Read and write other entries, because the server has joined a cluster or has ended. It has no members."""
         for presence in self.by_name.values():
             presence.stop()
+        self.entries.listener_of = no_listener
         self.entries = entries
         self.by_name = {
             name: RoomPresence(name, presence.grace, presence.group, self) for name, presence in self.by_name.items()
@@ -276,7 +236,7 @@ class Presences(PresenceContext):
 
     async def close(self, patience: float) -> None:
         """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
-        if any(presence.recent_changes for presence in self.by_name.values()):
+        if any(presence.users.recent_changes for presence in self.by_name.values()):
             # Nobody else calls the functions for users that have left.
             await asyncio.sleep(3 * BATCHED)
         with suppress(TimeoutError):
@@ -286,5 +246,4 @@ class Presences(PresenceContext):
 
     def reset(self) -> None:
         """Remove all users, because the server has ended."""
-        self.entries.listener_of = no_listener
         self.use(UserEntries())

@@ -11,7 +11,8 @@ from ..._core.wire.messages import event_on
 from ...errors import MessageTooBig
 from ..broadcast import BroadcastGroup, EventBroadcast
 from ..followers import Behind, Followers, Spawn
-from .user_entries import RoomUsers, User, parts_of
+from .room_users import RoomUsers
+from .user_entries import User, parts_of
 
 PART_BYTES = 32 * 1024
 """About the maximum bytes of one event ``presence``."""
@@ -23,12 +24,12 @@ class PresenceFeed:
     A member whose connection is full gets all users again when it has room. So it needs no memory meanwhile.
     """
 
-    def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomUsers) -> None:
+    def __init__(self, group: BroadcastGroup, spawn: Spawn, users: RoomUsers) -> None:
         self._members = group.members
         self._followers = Followers(group, spawn, Behind, self._catch_up)
         self.new: set[Peer] = set()
         """Members that get all users with the next batch."""
-        self._presence = presence
+        self._users = users
         self._batches = 0
         """Number of batches with changes."""
 
@@ -42,10 +43,10 @@ class PresenceFeed:
         new, self.new = self.new, set()
         if self._members and changes:
             self._batches += 1
-            for message in self._messages(map(self._presence.last_state, changes), first=False):
+            for message in self._messages(map(self._users.last_state, changes), first=False):
                 self._followers.send(message, new)
         if new:
-            for message in self._messages(self._presence.last_states(), first=True):
+            for message in self._messages(self._users.last_states(), first=True):
                 self._followers.send(message, self._members.keys() - new)
 
     async def _catch_up(self, behind: Behind) -> None:
@@ -53,12 +54,12 @@ class PresenceFeed:
         while sent != self._batches:  # something has changed since the first part was sent
             await behind.wait_room()
             sent = self._batches
-            for message in [*self._messages(self._presence.last_states(), first=True)]:
+            for message in [*self._messages(self._users.last_states(), first=True)]:
                 with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
                     self._followers.send_to(behind.served, message)
                 await behind.wait_room()
 
     def _messages(self, states: Iterable[Present], *, first: bool) -> Iterator[EventBroadcast]:
         for part in parts_of(states, PART_BYTES):
-            yield EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
+            yield EventBroadcast(event_on(CHANNEL, ("presence", self._users.name, part, first)))
             first = False

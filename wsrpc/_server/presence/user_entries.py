@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import Any, Protocol, TypeVar
 
@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Struct
 
 from ..._base.names import LONGEST_ADDRESS, can_be_sent
-from ..._base.rooms import Present
 from ..._core.api.peer import Peer
 from ..._core.wire.codecs import Codec, json_text
 from ..._core.wire.counting import json_nests_deeper
@@ -42,32 +41,6 @@ class UserEntry(Struct, array_like=True, frozen=True):
     online: bool
     about: tuple[Any, ...] = ()
     named: bool = True
-
-
-class RoomUsers(Protocol):
-    """The users in one room, in all processes.
-
-    Attributes:
-        recent_changes: the users that have changed since the last batch, each with the time and the state before.
-    """
-
-    name: str
-    recent_changes: dict[User, tuple[float, Present]]
-
-    def entries(self, user: User, /) -> Mapping[str, UserEntry]:
-        """Return the present entries of a user, by node."""
-        raise NotImplementedError
-
-    def last_state(self, user: User, /) -> Present:
-        """Return the state of a user as of the last batch."""
-        raise NotImplementedError
-
-    def last_states(self) -> Iterable[Present]:
-        """Return the states of all users as of the last batch."""
-        raise NotImplementedError
-
-    def record_change(self, user: User, /) -> None:
-        """Report a user with the next batch."""
 
 
 class RoomListener(Protocol):
