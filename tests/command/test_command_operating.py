@@ -253,7 +253,7 @@ async def test_clients_that_do_not_move_are_given_up(
     asked = list[tuple[int, int]]()
 
     class Stuck(DirectOperations):
-        async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+        async def rebalance(self, most: int, down_to: int) -> AsyncGenerator[Row]:
             asked.append((most, down_to))
             here = arrived * (len(asked) > 1)
             yield {"node": "1", "peers": 6 - here, "moved": most}

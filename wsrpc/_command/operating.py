@@ -20,7 +20,7 @@ from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.dialing.urls import shown_url
 from .._server.drain import counted
 from .._server.operating.description_pages import CHANNEL
-from .._server.operating.operations import Operations, Row, WaitingRequest, operations_of
+from .._server.operating.operations import Operations, Row, Rows, StoredCall, operations_of
 from ..cluster._cluster import ClusterClient
 from ..cluster._nodes.directory import NODE_TIMEOUT
 from ..cluster.engine import Engine
@@ -67,7 +67,7 @@ async def peers(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await print_rows(options, job, lambda through: through.rows("peers"), _peer_line, first=f"{PEER.format(*TITLES)}\n")
+    await print_rows(options, job, lambda through: through.peers(), _peer_line, first=f"{PEER.format(*TITLES)}\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
@@ -85,7 +85,7 @@ async def stats(options: Options, job: Job) -> None:
         await print_rows(options, job, _by_principal, _share_line, first=first)
     else:
         await print_rows(
-            options, job, lambda through: through.rows("stats"), lambda row: "\n".join(_statistics(row)), between="\n"
+            options, job, lambda through: through.stats(), lambda row: "\n".join(_statistics(row)), between="\n"
         )
 
 
@@ -168,7 +168,7 @@ class _RequestedOperations(Operations):
         self._channel = client.of(CHANNEL)
         self._name = name
 
-    async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
+    async def _rows(self, what: str, *asked: Any) -> Rows:
         with self._explaining(what):
             async with self._channel.stream(what, *asked, returns=dict[str, Any]) as rows:
                 async for row in rows:
@@ -178,10 +178,13 @@ class _RequestedOperations(Operations):
         with self._explaining("kick"):
             return await self._channel.request("kick", named, code, reason, returns=int)
 
-    async def away(self, call: WaitingRequest) -> Row:
-        action, asked = ("withdraw", call[:4]) if call.args is None else ("submit", call)
-        with self._explaining(action):
-            return await self._channel.request(action, *asked, returns=dict[str, Any])
+    async def submit(self, call: StoredCall, args: list[Any], within: float) -> Row:
+        with self._explaining("submit"):
+            return await self._channel.request("submit", *call, args, within, returns=dict[str, Any])
+
+    async def withdraw(self, call: StoredCall) -> Row:
+        with self._explaining("withdraw"):
+            return await self._channel.request("withdraw", *call, returns=dict[str, Any])
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         try:
@@ -212,7 +215,7 @@ class _RequestedOperations(Operations):
 async def print_rows(
     options: Options,
     job: Job,
-    read: Callable[[Operations], AsyncGenerator[Row]],
+    read: Callable[[Operations], Rows],
     text_of: Callable[[Row], str],
     *,
     first: str = "",
@@ -258,7 +261,7 @@ def _total(counts: Any) -> int | None:
     return sum(number_of(count) for _, count in _items(counts)) if counts.__class__ is dict else None
 
 
-async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
+async def _by_principal(through: Operations) -> Rows:
     """Add up the rows of the peers of each principal, those with most messages first, and what was refused to it."""
     found: dict[str, Row] = {}
 
@@ -266,7 +269,7 @@ async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
         zeros = dict.fromkeys(("peers", *SUMMED), 0)
         return found.setdefault(repr(principal), {"principal": principal, **zeros, "refused": Counter[str]()})
 
-    async with aclosing(through.rows("peers")) as rows:
+    async with aclosing(through.peers()) as rows:
         async for row in rows:
             if "error" in row:
                 yield row
@@ -275,7 +278,7 @@ async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
             share["peers"] += 1
             for name in SUMMED:
                 share[name] += number_of(row.get(name))
-    async with aclosing(through.rows("stats")) as rows:
+    async with aclosing(through.stats()) as rows:
         async for row in rows:
             if "error" in row:
                 yield row

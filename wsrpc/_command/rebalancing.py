@@ -85,7 +85,7 @@ async def make_even(through: Operations, peers: dict[str, int], rate: int) -> tu
 async def _move(through: Operations, most: int, down_to: int) -> tuple[dict[str, int], int]:
     """Ask each server to move clients. Return the number of clients of each server before, and of those that move."""
     peers, moved = dict[str, int](), 0
-    async with aclosing(through.rows("rebalance", most, down_to)) as rows:
+    async with aclosing(through.rebalance(most, down_to)) as rows:
         async for row in rows:
             if "error" in row:
                 text = f"not all processes have answered: {node_of(row)} ({one_line(row['error'])})"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import click
 
 from .._base.names import check_event
-from .._server.operating.operations import Row, WaitingRequest
+from .._server.operating.operations import Operations, Row, StoredCall
 from .command_errors import REMOTE, Failure
 from .command_options import CLUSTER, CONNECTION, SECONDS, URL, Command, Options, channel_option, several
 from .command_values import argument
@@ -52,7 +52,7 @@ async def waiting(options: Options, job: Job) -> None:
         if address
         else ADDRESS_COLUMNS.format("CALLS", "OLDEST", "ADDRESS")
     )
-    await print_rows(options, job, lambda through: through.rows("waiting", address or ""), line, first=f"{first}\n")
+    await print_rows(options, job, lambda through: through.waiting(address or ""), line, first=f"{first}\n")
 
 
 @click.command(
@@ -79,7 +79,8 @@ async def submit(options: Options, job: Job) -> None:
     """
     key = secrets.token_hex(8) if options.call is None else options.call
     args = [argument(text) for text in options.args]
-    await _do(options, job, key, ("waiting", "running", "done"), args, options.within)
+    wanted = "waiting", "running", "done"
+    await _do(options, job, key, wanted, lambda through, call: through.submit(call, args, options.within))
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc withdraw redis://127.0.0.1:6379 lock-8 unlock visit-17")
@@ -92,14 +93,20 @@ async def withdraw(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _do(options, job, options.call, ("withdrawn",))
+    await _do(options, job, options.call, ("withdrawn",), lambda through, call: through.withdraw(call))
 
 
-async def _do(options: Options, job: Job, key: str, wanted: tuple[str, ...], *given: Any) -> None:
+async def _do(
+    options: Options,
+    job: Job,
+    key: str,
+    wanted: tuple[str, ...],
+    change: Callable[[Operations, StoredCall], Awaitable[Row]],
+) -> None:
     check_event(options.event)
     async with operations(options, job) as through:
         job.doing = f"the call with the key {key} may have been changed"
-        row = await through.away(WaitingRequest(options.address, options.channel, options.event, key, *given))
+        row = await change(through, StoredCall(options.address, options.channel, options.event, key))
         await ValueWriter(job).value({"key": key, **row})
         if row.get("state") not in wanted:
             raise Failure(f"the call with the key {key} is {row.get('state')}", REMOTE)

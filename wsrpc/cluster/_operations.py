@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -10,7 +9,7 @@ from msgspec.structs import asdict
 
 from .._base.names import check_address
 from .._core.wire.nodes import ID, as_raised
-from .._server.operating.operations import DirectOperations, Row, ServerOperations, Target, WaitingRequest, answered
+from .._server.operating.operations import DirectOperations, Row, Rows, ServerOperations, StoredCall, Target, answered
 from ..errors import EngineLost, KeyReused, Overloaded, PeerNotFound, RemoteError, RpcError, WsrpcError, made_here
 from ._addresses import HAS_ID
 from ._cluster_peer import ClusterPeer
@@ -18,9 +17,9 @@ from ._cluster_sender import ClusterSender
 from ._membership import ClusterMembership
 
 ROWS = "rows"
-"""Request for the rows of a node; see `Operations.rows`."""
+"""Request for the rows of a node, with the name and the arguments of a method of `Operations`."""
 AWAY = "away"
-"""Request to a node for `Operations.away`. None if the node has no server."""
+"""Request to a node to submit a call, or without ``args`` to withdraw it. None if the node has no server."""
 
 
 class ClusterOperations(DirectOperations):
@@ -33,20 +32,21 @@ class ClusterOperations(DirectOperations):
     def __init__(self, membership: ClusterMembership, server: object = None) -> None:
         self._membership = membership
         self._server = None if server is None else ServerOperations(server)
+        if self._server is not None:
+            self._server.readers["waiting"] = self._stored
         membership.links.on(ROWS, self._own_rows)
         membership.links.on(AWAY, self._own_away)
 
     # ------------------------------------------------------------ this node
 
-    async def _own_rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
+    async def _own_rows(self, what: str, *asked: Any) -> Rows:
         if self._server is None:
             return
-        rows = self._waiting(*asked) if what == "waiting" else self._server.rows(what, *asked)
-        async with aclosing(rows):
+        async with aclosing(self._server.readers[what](*asked)) as rows:
             async for row in rows:
                 yield row
 
-    async def _waiting(self, address: str) -> AsyncGenerator[Row]:
+    async def _stored(self, address: str) -> Rows:
         try:
             away = self._membership.away.lasting()
         except ValueError as exc:
@@ -59,9 +59,9 @@ class ClusterOperations(DirectOperations):
                 yield asdict(each)
 
     async def _own_away(self, *asked: Any) -> Row | None:
-        return None if self._server is None else await answered(self._away(*asked))
+        return None if self._server is None else await answered(self._change(*asked))
 
-    async def _away(
+    async def _change(
         self, address: str, channel: str | None, event: str, key: str, args: list[Any] | None, within: float
     ) -> Row:
         check_address("an address", address)
@@ -81,7 +81,7 @@ class ClusterOperations(DirectOperations):
 
     # ------------------------------------------------------------ all nodes
 
-    async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
+    async def _rows(self, what: str, *asked: Any) -> Rows:
         """Yield the rows of all nodes. A node that does not answer has a row with only its names and an ``error``.
 
         All nodes have the same store, so the first one with rows of what waits has all of them.
@@ -100,7 +100,7 @@ class ClusterOperations(DirectOperations):
             if done:
                 return
 
-    async def _rows_of(self, node: str, *asked: Any) -> AsyncGenerator[Row]:
+    async def _rows_of(self, node: str, *asked: Any) -> Rows:
         membership = self._membership
         if not membership.connected:
             raise EngineLost("not connected")
@@ -109,13 +109,19 @@ class ClusterOperations(DirectOperations):
             async for row in rows:
                 yield row
 
-    async def away(self, call: WaitingRequest) -> Row:
-        if (row := await self._own_away(*call)) is not None:
+    async def submit(self, call: StoredCall, args: list[Any], within: float) -> Row:
+        return await self._change_at_a_server(call, args, within)
+
+    async def withdraw(self, call: StoredCall) -> Row:
+        return await self._change_at_a_server(call, None, 0.0)
+
+    async def _change_at_a_server(self, call: StoredCall, args: list[Any] | None, within: float) -> Row:
+        if (row := await self._own_away(*call, args, within)) is not None:
             return row
         for node in self._membership.directory.nodes[1:]:
             try:
                 other = await self._membership.links.reach(node)
-                row = await other.request(AWAY, *call)
+                row = await other.request(AWAY, *call, args, within)
             except RemoteError as exc:
                 raise as_raised(exc) from exc
             if row is not None:

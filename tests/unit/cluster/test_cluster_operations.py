@@ -12,7 +12,7 @@ from cluster_servers import Servers, servers
 from waiting import settled, until
 
 from wsrpc import Client, KeyReused, RemoteError, RpcError, Server
-from wsrpc._server.operating.operations import WaitingRequest, operations_of
+from wsrpc._server.operating.operations import StoredCall, operations_of
 from wsrpc.cluster import ClusterClient
 from wsrpc.errors import PeerNotFound
 from wsrpc.store import MemoryStore
@@ -85,16 +85,17 @@ async def test_what_waits_is_seen_submitted_and_withdrawn_through_any_process() 
         assert again["state"] == "expired" and "within" in again["error"]
         async with ClusterClient(made.engine, name="shop") as client:  # it has no store, and asks a server
             through = operations_of(client)
-            for rows in ([row async for row in through.rows("waiting", "")], await rows_of(operator, "waiting")):
+            for rows in ([row async for row in through.waiting("")], await rows_of(operator, "waiting")):
                 assert [(row["address"], row["count"]) for row in rows] == [("lock", 2), ("gate", 1)]
                 assert all(abs(row["since"] - now) < 5 for row in rows)
-            [row] = [row async for row in through.rows("waiting", "gate")]
+            [row] = [row async for row in through.waiting("gate")]
             assert (row["channel"], row["event"], row["key"], row["state"]) == ("doors", "open", "k3", "waiting")
             assert round(row["until"] - row["since"]) == 30
-            assert (await through.away(WaitingRequest("gate", "doors", "open", "k3")))["state"] == "withdrawn"
-            assert (await through.away(WaitingRequest("lock", None, "unlock", "k5", [], 60)))["state"] == "waiting"
+            assert (await through.withdraw(StoredCall("gate", "doors", "open", "k3")))["state"] == "withdrawn"
+            call = StoredCall("lock", None, "unlock", "k5")
+            assert (await through.submit(call, [], 60))["state"] == "waiting"
             with pytest.raises(KeyReused):
-                await through.away(WaitingRequest("lock", None, "unlock", "k5", [1], 60))
+                await through.submit(call, [1], 60)
         assert (await ask("withdraw", "lock", None, "unlock", "k2"))["state"] == "withdrawn"
         assert (await ask("withdraw", "lock", None, "unlock", "k9"))["state"] == "unknown"
         async with operator.of("wsrpc").stream("waiting", "lock") as calls:
@@ -118,7 +119,7 @@ async def test_who_has_no_store_says_so() -> None:
             await operator.of("wsrpc").request("submit", "lock", None, "unlock", "k", [], 60)
         async with ClusterClient(made.engine, name="shop") as client:
             with pytest.raises(RpcError, match="needs a store"):
-                await operations_of(client).away(WaitingRequest("lock", None, "unlock", "k"))
+                await operations_of(client).withdraw(StoredCall("lock", None, "unlock", "k"))
             with pytest.raises(ValueError, match="needs a store"):
                 await anext(client.waiting())
     async with connect(Server(admin=lambda peer, action: True)) as operator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from msgspec import to_builtins
 from msgspec.structs import asdict
@@ -23,48 +23,63 @@ from .rebalancing import Rebalancing
 NO_CLUSTER = "calls wait only for the peers of a cluster, and this server is in none"
 
 Row = dict[str, Any]
-"""What operators see of one peer, or of one server."""
+"""What operators see of one peer, of one server, or of what waits."""
+Rows = AsyncGenerator[Row]
 
 
-class WaitingRequest(NamedTuple):
-    """A call to a peer that an operator submits, with ``within`` as ``deliver_within``. Without ``args``: withdraws."""
+class StoredCall(NamedTuple):
+    """What names a call that waits in the store for a peer."""
 
     address: str
     channel: str | None
     event: str
     key: str
-    args: list[Any] | None = None
-    within: float = 0.0
 
 
-class Operations(Protocol):
-    """What an operator can do: see peers and statistics, close a peer, and call a peer.
+class Operations:
+    """What an operator can do: see peers and statistics, close a peer, and call a peer, now or when it connects.
 
     Operators name a peer by its `Peer.address` or its `Peer.id`. If both are possible, the address counts.
     """
 
-    def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
-        """Yield rows.
+    def peers(self) -> Rows:
+        """Yield a row for each peer."""
+        return self._rows("peers")
 
-        Args:
-            what, asked: ``"peers"`` for a row for each peer. ``"stats"`` for a row for each server with its statistics.
-                ``"rebalance"`` with the numbers ``most`` and ``down_to``: each server begins to move at most ``most``
-                idle peers, as long as it has more than ``down_to``, and its row has the numbers of its connected
-                ``peers``, and of those that it has ``moved``. ``"waiting"`` for a row for each address to which calls
-                wait, or with an address, for each of its calls.
+    def stats(self) -> Rows:
+        """Yield a row for each server, with its statistics."""
+        return self._rows("stats")
+
+    def rebalance(self, most: int, down_to: int) -> Rows:
+        """Let each server begin to move at most ``most`` idle peers, as long as it has more than ``down_to``.
+
+        Yield a row for each server, with the numbers of its connected ``peers``, and of those that it has ``moved``.
         """
-        ...
+        return self._rows("rebalance", most, down_to)
 
-    async def away(self, call: WaitingRequest) -> Row:
-        """Submit or withdraw a call to a peer. Return its state; see `SubmittedCall`."""
-        ...
+    def waiting(self, address: str) -> Rows:
+        """Yield a row for each call that waits for an address; or if it is empty, for each address with such calls."""
+        return self._rows("waiting", address)
+
+    def _rows(self, what: str, *asked: Any) -> Rows:
+        """Yield the rows that one of the methods above asks for."""
+        raise NotImplementedError
+
+    async def submit(self, call: StoredCall, args: list[Any], within: float) -> Row:
+        """Submit a call to a peer, with ``within`` as ``deliver_within``. Return its state; see `SubmittedCall`."""
+        raise made_here(RpcError(NO_CLUSTER))
+
+    async def withdraw(self, call: StoredCall) -> Row:
+        """Withdraw a call to a peer, unless it was handed over. Return its state; see `SubmittedCall`."""
+        raise made_here(RpcError(NO_CLUSTER))
 
     async def kick(self, named: str, code: int, reason: str) -> int:
         """Close the named peers, and return their number; see `ClusterPeer.close`."""
-        ...
+        raise NotImplementedError
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         """Send a request to the named peer, and return its response. ``options`` are `CallOptions`."""
+        raise NotImplementedError
 
 
 class Target(Caller):
@@ -89,9 +104,6 @@ class DirectOperations(Operations):
         """
         raise NotImplementedError
 
-    async def away(self, call: WaitingRequest) -> Row:
-        raise made_here(RpcError(NO_CLUSTER))
-
     async def kick(self, named: str, code: int, reason: str) -> int:
         targets = await self.find(named)
         await asyncio.gather(*[target.close(code, reason) for target in targets])
@@ -106,23 +118,33 @@ class ServerOperations(DirectOperations):
 
     def __init__(self, server: Any) -> None:
         self._server = server
+        self.readers: dict[str, Callable[..., Rows]] = {
+            "peers": self._peers,
+            "stats": self._stats,
+            "rebalance": self._rebalance,
+            "waiting": self._waiting,
+        }
+        """What yields the rows of each method of `Operations`, by its name."""
 
-    async def rows(self, what: str, *asked: Any) -> AsyncGenerator[Row]:
-        server = self._server
-        if what == "waiting":
-            raise made_here(RpcError(NO_CLUSTER))
-        if what == "rebalance":
-            peers, moved = _rebalancing_of(server).move(*asked)
-            if moved:
-                logger.info("%d of %d peers move to other processes, as an operator has asked", moved, peers)
-            yield {"peers": peers, "moved": moved}
-            return
-        if what == "stats":
-            yield to_builtins(await asyncio.wrap_future(server.collect_stats()), str_keys=True)
-            return
-        for id in _peers_of(server).ids():  # not the peers: a slow reader would keep those that have ended
-            if (peer := server.peer(id)) is not None:
+    def _rows(self, what: str, *asked: Any) -> Rows:
+        return self.readers[what](*asked)
+
+    async def _peers(self) -> Rows:
+        for id in _peers_of(self._server).ids():  # not the peers: a slow reader would keep those that have ended
+            if (peer := self._server.peer(id)) is not None:
                 yield _row_of(peer)
+
+    async def _stats(self) -> Rows:
+        yield to_builtins(await asyncio.wrap_future(self._server.collect_stats()), str_keys=True)
+
+    async def _rebalance(self, most: int, down_to: int) -> Rows:
+        peers, moved = _rebalancing_of(self._server).move(most, down_to)
+        if moved:
+            logger.info("%d of %d peers move to other processes, as an operator has asked", moved, peers)
+        yield {"peers": peers, "moved": moved}
+
+    def _waiting(self, address: str) -> Rows:
+        raise made_here(RpcError(NO_CLUSTER))
 
     async def find(self, named: str, channel: str | None = None) -> list[Target]:
         found = [served.peer for served in _peers_of(self._server) if served.address == named]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..._core.api.context import Context
@@ -14,7 +13,7 @@ from ..._core.wire.rejections import NOT_ALLOWED_CODE
 from ...errors import RemoteError, made_here, short
 from ..decider import NOT_ALLOWED, Decider
 from .description_pages import CHANNEL
-from .operations import Operations, Row, ServerOperations, WaitingRequest, answered, operations_of
+from .operations import Operations, Row, Rows, ServerOperations, StoredCall, answered, operations_of
 
 Admin = Callable[[Peer, str], bool | Awaitable[bool]]
 """A user's function that decides whether a peer may do something as an operator."""
@@ -35,8 +34,8 @@ class OperatorRequests:
     def offer(self, registry: Registry) -> None:
         """Handle these requests from now on."""
         handlers: dict[str, Callable[..., Any]] = {
-            "peers": partial(self.rows, "peers"),
-            "stats": partial(self.rows, "stats"),
+            "peers": self.peers,
+            "stats": self.stats,
             "kick": self.kick,
             "call": self.call,
             "rebalance": self.rebalance,
@@ -46,8 +45,11 @@ class OperatorRequests:
         }
         registry.offer(CHANNEL, "operators send requests", handlers, hidden=True)
 
-    async def rows(self, what: str, peer: Peer) -> AsyncGenerator[Row]:
-        return (await self._allowed(peer, what)).rows(what)
+    async def peers(self, peer: Peer) -> Rows:
+        return (await self._allowed(peer, "peers")).peers()
+
+    async def stats(self, peer: Peer) -> Rows:
+        return (await self._allowed(peer, "stats")).stats()
 
     async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> int:
         operations = await self._allowed(peer, "kick")
@@ -62,27 +64,27 @@ class OperatorRequests:
         options = {"timeout": ctx.remaining, "metadata": ctx.metadata or None}
         return await answered(operations.call(named, channel, event, args, **options))
 
-    async def rebalance(self, peer: Peer, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+    async def rebalance(self, peer: Peer, most: int = 0, down_to: int = 0) -> Rows:
         operations = await self._allowed(peer, "rebalance")
         if most > 0:
             _log(peer, "moves at most %d idle peers of each process that has more than %d", most, down_to)
-        return operations.rows("rebalance", most, down_to)
+        return operations.rebalance(most, down_to)
 
-    async def waiting(self, peer: Peer, address: str = "") -> AsyncGenerator[Row]:
-        return (await self._allowed(peer, "waiting")).rows("waiting", address)
+    async def waiting(self, peer: Peer, address: str = "") -> Rows:
+        return (await self._allowed(peer, "waiting")).waiting(address)
 
     async def submit(
         self, peer: Peer, address: str, channel: str | None, event: str, key: str, args: list[Any], within: float
     ) -> Row:
         operations = await self._allowed(peer, "submit")
         _log(peer, "submits a call of %s for %s", short(event), short(address))
-        row: Row = await answered(operations.away(WaitingRequest(address, channel, event, key, args, within)))
+        row: Row = await answered(operations.submit(StoredCall(address, channel, event, key), args, within))
         return row
 
     async def withdraw(self, peer: Peer, address: str, channel: str | None, event: str, key: str) -> Row:
         operations = await self._allowed(peer, "withdraw")
         _log(peer, "withdraws a call of %s for %s", short(event), short(address))
-        row: Row = await answered(operations.away(WaitingRequest(address, channel, event, key)))
+        row: Row = await answered(operations.withdraw(StoredCall(address, channel, event, key)))
         return row
 
     async def _allowed(self, peer: Peer, action: str) -> Operations:
