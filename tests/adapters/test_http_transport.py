@@ -38,7 +38,7 @@ from wsrpc._core.session import client_session, sessions
 from wsrpc._http import chosen_transport, http_dial, http_frames
 from wsrpc._http.http_dial import dial_http
 from wsrpc._http.http_frames import CLOSE, LARGEST_FRAME, NOTHING, PING, PONG, TEXT, frame
-from wsrpc._http_server import connections, requests
+from wsrpc._http_server import connections, http_connection, requests
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters import aiohttp as aiohttp_adapter
 from wsrpc_adapters.asgi import asgi
@@ -581,7 +581,7 @@ async def test_a_client_that_polls_and_is_paused_stays(monkeypatch: pytest.Monke
         for posts in range(1, 5):
             leap(monkeypatch, http_dial.SIGN_OF_LIFE_INTERVAL)
             await until(lambda posts=posts: len(gate.bodies) == posts)  # type: ignore[misc]
-        assert 4 * http_dial.SIGN_OF_LIFE_INTERVAL > connections.ABSENT and server.peers == (peer,)
+        assert 4 * http_dial.SIGN_OF_LIFE_INTERVAL > http_connection.ABSENT and server.peers == (peer,)
         await peer.emit("more news")
         transport.resume_receiving()
         await until(lambda: "more news" in recorder.texts[-1])
@@ -805,9 +805,9 @@ async def test_a_page_gives_the_connection_of_a_response_back(
 ) -> None:
     """A browser has six connections to a host. The responses of six tabs held them, so that no POST left."""
     if arrived == "less than is kept":
-        monkeypatch.setattr(connections, "TAIL", 8)
+        monkeypatch.setattr(http_connection, "TAIL", 8)
     if arrived == "not asked":
-        monkeypatch.setattr(connections, "GIVEN_UP", 0.1)
+        monkeypatch.setattr(http_connection, "GIVEN_UP", 0.1)
     server = Server(limits=IMPOLITE, origins=[PAGE])
     server.on("double", lambda number: 2 * number)
     headers = {"Origin": origin} if origin else {}
@@ -829,7 +829,7 @@ async def test_a_page_gives_the_connection_of_a_response_back(
 
 async def test_a_request_that_does_not_end_and_a_client_that_polls_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.1)
-    monkeypatch.setattr(connections, "ABSENT", 0.1)
+    monkeypatch.setattr(http_connection, "ABSENT", 0.1)
     async with requesting() as (server, url, session):
         endings = Endings(server)
 

@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from waiting import until
 
 from wsrpc import Client, Handshake, Limits, Server
-from wsrpc._http_server import connections
+from wsrpc._http_server import http_connection
 from wsrpc_adapters.asgi import asgi, lifespan, routes
 
 ATTACKER = Path(__file__).parents[1] / "attacks.py"
@@ -72,7 +72,7 @@ def served() -> tuple[Server, Starlette]:
 async def test_clients_beside_a_flood_are_served_and_nothing_is_left(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "ABSENT", 1.0)
+    monkeypatch.setattr(http_connection, "ABSENT", 1.0)
     server, app = served()
     async with uvicorn_serving(app) as http, server.listen() as listener, aiohttp.ClientSession() as session:
         over_http = name in HTTP_ATTACKS

@@ -19,23 +19,21 @@ An adapter passes each request for which `is_carrier` is true to `HttpConnection
 from __future__ import annotations
 
 import asyncio
-import hmac
-import re
 import secrets
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
-from .._http.http_frames import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, frame, happens
+from .._http.http_frames import CONNECTION, NUMBER, TRANSPORT
 from .._http.http_transport import HttpTransport
 from .._server.server import Server, accept_at_once
 from ..cluster._cluster import Cluster, ask_node, serve_nodes
 from ..errors import HandshakeRejected
 from ..handshake import RESUME_HEADER, Handshake
+from .http_connection import HttpConnection
 from .requests import (
     LARGEST_BODY,
     HeaderList,
@@ -49,19 +47,8 @@ from .requests import (
 )
 
 MODES = ("stream", "poll")
-QUIET = 20.0
-"""Seconds after which a response without bytes gets some, or ends: proxies end one that is quiet for longer."""
-SHORT = 0.5
-"""The same for a response that does not wait long."""
-TAIL = 32 * 1024
-"""Maximum bytes that are sent again if they have not arrived. (If more are missing, the session resumes.)"""
-ABSENT = 10.0
-"""Seconds without a request, after which a connection that is polled is over."""
-GIVEN_UP = 5.0
-"""The same after a page has given up a response. (Or it has gone.)"""
 SMALL = 4096
 """Maximum bytes of a body that is passed on before the other node has said that it admits the request."""
-
 
 NO_CONNECTION = "this process has no such connection: several processes need a cluster, or a proxy with affinity"
 
@@ -91,52 +78,6 @@ class ForwardedRequest(msgspec.Struct, array_like=True):
 
     async def left(self) -> None:
         await asyncio.get_running_loop().create_future()  # the other node cancels the request
-
-
-class HttpConnection:
-    """A connection, with what its next requests must have."""
-
-    def __init__(self, transport: HttpTransport, opened_by: HttpRequest, *, polled: bool) -> None:
-        self.transport = transport
-        self.polled = polled
-        self.authorization, self.origin = opened_by.header("authorization"), opened_by.header("origin")
-        self.next_post = 1
-        """The number of the next POST that carries what the client sends."""
-        self.posting = False
-        """Whether it is being read."""
-        self.sent, self.tail, self.again = 0, bytearray(), b""
-        """How many bytes responses have carried, the last of them, and those that the next one carries again."""
-        self.response: object = None
-        """The response that takes what is sent. None if the client has to ask for it."""
-        self._absent: asyncio.TimerHandle | None = None
-        """Ends the connection if the client polls no more."""
-        self.opening: Any = None
-        """Task that accepts the connection."""
-
-    def request_ended(self, seconds: float) -> None:
-        """Wait for the next one. (A client that does not want to receive sends POSTs in the meantime.)"""
-        if self._absent is not None:
-            self._absent.cancel()
-        self._absent = asyncio.get_running_loop().call_later(seconds, self._expire) if self.polled else None
-
-    def _expire(self) -> None:
-        if not (self.response or self.posting):
-            self.transport.lost("the client polls no more")
-
-    def response_lost(self, response: object, reason: str) -> None:
-        """Handle the end of a response that was not complete. A page that has given it up asks for another one."""
-        if self.response is not response:
-            return
-        if not self.origin:
-            self.transport.lost(reason)
-        self.response, self.polled = None, True
-        self.request_ended(GIVEN_UP)
-
-    def admits(self, request: HttpRequest) -> bool:
-        """Return whether a request may belong to this connection. An id that was guessed or stolen is not enough."""
-        given = request.header("authorization"), self.authorization
-        same = hmac.compare_digest(*(each.encode(errors="surrogateescape") for each in given))
-        return same and request.header("origin") == self.origin  # which browsers send with each POST
 
 
 class HttpConnections:
@@ -187,10 +128,8 @@ class HttpConnections:
         if request.method == "HEAD":
             return HttpResponse(204, [])
         if mode:
-            return self._poll(connection, request, mode)
-        return await self._post(connection, request)
-
-    # ------------------------------------------------------------ what is sent
+            return connection.responses.poll(request, mode)
+        return await connection.posts.receive(request)
 
     async def _open(self, request: HttpRequest, mode: str) -> HttpResponse:
         server = self.server
@@ -208,76 +147,8 @@ class HttpConnections:
         transport.over.add_done_callback(lambda _: self._connections.pop(id, None))
         if rest is not None:
             connection.opening = asyncio.ensure_future(rest)
-        response = self._send(connection, QUIET)
+        response = connection.responses.open()
         return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
-
-    def _poll(self, connection: HttpConnection, request: HttpRequest, mode: str) -> HttpResponse:
-        if mode not in ("poll", "short"):
-            raise HandshakeRejected(400, f"the next response is asked for with {TRANSPORT}: poll or short")
-        number, tail = request.header(NUMBER), connection.tail
-        missing = connection.sent - int(number) if re.fullmatch("[0-9]{1,16}", number) else -1
-        if not 0 <= missing <= len(tail):
-            connection.transport.lost("a response was lost")
-            raise HandshakeRejected(409, "another request was expected")
-        connection.polled = True
-        if connection.response is not None:  # the page has given it up, but a proxy has not said so
-            connection.transport.output.set()
-        connection.sent -= missing
-        connection.again = bytes(tail[len(tail) - missing :])
-        del tail[len(tail) - missing :]
-        return self._send(connection, SHORT if mode == "short" else QUIET)
-
-    def _send(self, connection: HttpConnection, seconds: float) -> HttpResponse:
-        """Return a response that carries what the server sends: all of it, or the next part."""
-        connection.response = response = object()
-        stream = self._stream(connection, response, seconds)
-        return HttpResponse(200, BYTES, stream=stream, lost=partial(connection.response_lost, response))
-
-    async def _stream(self, connection: HttpConnection, response: object, seconds: float) -> AsyncGenerator[bytes]:
-        transport = connection.transport
-        while not transport.over.done():
-            await happens(transport.output, 0 if connection.again else seconds)
-            if connection.response is not response:
-                return
-            data, connection.again = connection.again or transport.pop_output() or frame(NOTHING), b""
-            connection.sent += len(data)
-            connection.tail += data
-            del connection.tail[:-TAIL]
-            yield data
-            if connection.response is not response:
-                return
-            transport.carried()
-            if connection.polled:
-                connection.response = None
-                connection.request_ended(ABSENT)
-                return
-
-    # ------------------------------------------------------------ what has arrived
-
-    async def _post(self, connection: HttpConnection, request: HttpRequest) -> HttpResponse:
-        number = request.header(NUMBER)
-        if connection.posting or number not in (str(connection.next_post), str(connection.next_post - 1)):
-            connection.transport.lost("requests of the client are missing, or in another order")
-            raise HandshakeRejected(409, "another request was expected")
-        if int(number) < connection.next_post:
-            return HttpResponse(204, [])  # it was repeated
-        transport = connection.transport
-        connection.posting = True
-        try:
-            if not await happens(transport.readable, QUIET):
-                return text_refusal(HandshakeRejected(NO_ROOM, "repeat this request: the server has no room"))
-            await read_body(request, transport.feed)
-        except HandshakeRejected as exc:
-            transport.lost(exc.body)
-            raise
-        except BaseException:
-            transport.lost("a request of the client has not arrived")
-            raise
-        finally:
-            connection.posting = False
-            connection.request_ended(ABSENT)
-        connection.next_post += 1
-        return HttpResponse(204, [])
 
     # ------------------------------------------------------------ other nodes
 
@@ -320,9 +191,6 @@ def _decode_response(answer: bytes | None) -> HttpResponse:
     if answer is None:
         raise HandshakeRejected(404, "there is no such connection any more")
     return HttpResponse(*msgspec.msgpack.decode(answer, type=tuple[int, HeaderList, bytes]))
-
-
-BYTES: HeaderList = [("content-type", "application/octet-stream"), ("x-content-type-options", "nosniff")]
 
 
 _of_servers: WeakKeyDictionary[Server, HttpConnections] = WeakKeyDictionary()
