@@ -222,12 +222,6 @@ def events() -> Iterator[Case]:
     short: Any = {**kept, "options": {"keep": 30}}
     yield Case("keep-extended", V(**short, again=20), V(**kept, again=50))
     yield Case("keep-shortened", V(**kept, again=50), V(**short, again=20))
-    hidden: Any = {"options": {"hidden": True}}
-    for rule, first, last in (("event-hidden", {}, hidden), ("event-hidden", hidden, {}), ("", hidden, hidden)):
-        yield Case(rule, V(**first), V(**last))
-        yield Case("hidden-changed", V(**first), V("x: str", "'a'", **last))
-    yield Case("event-added", V(kind=""), V(**hidden))
-    yield Case("event-removed", V(**hidden), V(kind=""))
     says = "class Says(Protocol):\n    async def say(self, text: str) -> None: ..."
     yield Case("", V(kind="conversation"), V(kind="conversation", talks="handles=Says", types=says))
     yield Case("event-deprecated", V(), V(deprecated="use 'g'"))

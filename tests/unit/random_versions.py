@@ -202,7 +202,6 @@ def versions(draw: st.DrawFn) -> tuple[Version, Version]:
                 sends=items[0],
                 items=draw(items[1]),
                 emits=emits,
-                options={"hidden": True} if not emits and draw(st.integers(0, 9)) == 0 else {},
             )
         )
     return made[0], made[1]

@@ -41,7 +41,6 @@ class _Item(msgspec.Struct):
     definition: _Definition | None = None
     event: dict[str, Any] | None = None
     emits: dict[str, Any] | None = None
-    hidden: str | None = None
 
 
 class _Page(msgspec.Struct):
@@ -144,7 +143,7 @@ def checked(found: Any) -> Description:
 
 async def _pages(name: str, channel: Channel) -> dict[str, Any] | None:
     """Request all pages, and return what they contain. None if the description has changed meanwhile."""
-    found: dict[str, Any] = {"events": [], "emits": [], "$defs": {}, "hidden": []}
+    found: dict[str, Any] = {"events": [], "emits": [], "$defs": {}}
     size = 0
     after: str | None = None
     while True:
@@ -160,7 +159,7 @@ async def _pages(name: str, channel: Channel) -> dict[str, Any] | None:
         for item in page.items:
             if item.definition is not None:
                 found["$defs"][item.definition.name] = item.definition.schema
-            for key, part in (("events", item.event), ("emits", item.emits), ("hidden", item.hidden)):
+            for key, part in (("events", item.event), ("emits", item.emits)):
                 if part is not None:
                     found[key].append(part)
         after = page.next

@@ -48,9 +48,6 @@ event-removed | fails | works | Old callers still send the event. | Remove it wh
 event-deprecated | works | works |\
     Old callers are warned, readers of emitted events are not. | Remove it when nobody needs it.
 kind-changed | fails | fails | The caller expects another kind of response. | Add another event.
-event-hidden | works | works | It is described in one version only, and the same in both. | Nothing to do.
-hidden-changed | fails | fails |\
-    It has changed. How is not known, because a version hides it. | Change it in a version that describes it.
 keep-added | works | fails | Old handlers refuse calls with a key. | Deploy the handlers first.
 keep-removed | fails | works | New handlers refuse calls with a key. | Keep `keep=` until no caller passes a key.
 keep-extended | works | meaning | Old handlers forget a key sooner, and then run again. | Deploy the handlers first.

@@ -15,7 +15,7 @@ import msgspec
 from .._values.older_names import OLDER_NAMES
 from .change_rules import OTHER, Change, Kind, Outcome, Place, Side, change_at
 from .definitions import UNIT, Schema
-from .description import Description, EventSchema, ParameterSchema, digest
+from .description import Description, EventSchema, ParameterSchema
 from .schema_changes import (
     Field,
     Fields,
@@ -43,9 +43,8 @@ def compare(old: Description, new: Description, *, checked: bool = False) -> lis
     Args:
         checked: whether peers check constraints, because they have classes like those of the described program.
     """
-    comparison = _Comparison(old, new, checked=checked)
     found: dict[tuple[str, str, tuple[Kind, ...], Outcome], Change] = {}
-    for change in (*comparison.events(old, new), *comparison.hidden):
+    for change in _Comparison(old, new, checked=checked).events(old, new):
         found.setdefault((change.rule, change.place, change.kinds, change.old_peers), change)
     return list(found.values())
 
@@ -66,8 +65,6 @@ class _Comparison:
     def __init__(self, old: Description, new: Description, *, checked: bool) -> None:
         self._checked = checked
         self._definitions = old.definitions, new.definitions
-        self._hidden = {each[:16] for side in (old, new) for each in side.hidden}
-        self.hidden = [*_hidden(old, new)] if self._hidden else []
         self._compared: set[tuple[str, str, Any]] = set()
         """The pairs of definitions that are being compared, and those that contain such a pair."""
         self._places = 0
@@ -91,8 +88,6 @@ class _Comparison:
         emits = handler == "its peers"
         text = _name(either)
         place = Place(f"{'emits ' if emits else ''}{inside}{text}", handler, reader=handler)
-        if (old is None or new is None) and not (inside or emits) and digest(either, {})[:16] in self._hidden:
-            return
         sent = emits or bool(inside)
         unanswered = [sent and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         if old is None or new is None:
@@ -268,22 +263,6 @@ class _Comparison:
 
 
 # ---------------------------------------------------------------- names and defaults
-
-
-def _hidden(old: Description, new: Description) -> Iterator[Change]:
-    """Compare the digests of the events that one of the versions hides."""
-    names: dict[str, str] = {}
-    sides: list[dict[str, str]] = []
-    for side in (old, new):
-        shown = {digest(each, side.definitions): _name(each) for each in side.events}
-        names |= {key[:16]: name for key, name in shown.items()}
-        sides.append({key[:16]: key for key in (*side.hidden, *shown)})
-    for key in sorted({each[:16] for each in (*old.hidden, *new.hidden)}):
-        before, after = (side.get(key) for side in sides)
-        rule = "event-added" if before is None else "event-removed" if after is None else "hidden-changed"
-        if before != after or key in names:
-            place = Place(names.get(key, f"hidden {after or before}"), "this program", "this program")
-            yield change_at("event-hidden" if before == after else rule, place)
 
 
 def _name(event: EventSchema) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from .._core.handlers.introspection import Kind as MemberKind
 from .._core.handlers.introspection import Parameter, Result, by_place, result_of
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
-from .definitions import Form, Schema, reachable, refs_in, renamed
+from .definitions import Form, reachable
 from .json_types import Described, schemas_of
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
@@ -105,13 +105,11 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
         events: the events that have handlers, sorted by name. Events on the main channel come first.
         emits: the events and requests that were declared with ``declare()``.
         definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
-        hidden: digests of the names and contracts of handlers with ``hidden=True``, for `wsrpc diff`.
     """
 
     events: tuple[EventSchema, ...]
     emits: tuple[EventSchema, ...]
     definitions: dict[str, dict[str, Any]] = msgspec.field(name="$defs")
-    hidden: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -189,21 +187,15 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     """
     drafts = [_draft(*found) for found in sorted(shown_handlers(registry, once=once), key=_place)]
     emitted = [_emitted(*found) for found in sorted(declared_members(registry), key=_place)]
-    of_users = [each for each in shown_handlers(registry, once=once, hidden=True) if each[0] not in registry.reserved]
-    hidden = _made([_draft(*found) for found in of_users], [], enc_hook, ())
-    return _made(drafts, emitted, enc_hook, sorted(digest(each, hidden.definitions) for each in hidden.events))
-
-
-def _made(drafts: list[_Draft], emitted: list[_Draft], hook: EncHook | None, hidden: Sequence[str]) -> Description:
     types = [each for draft in (*drafts, *emitted) for each in draft.types()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
         schemas, definitions = schemas_of(types)
     described = iter(schemas)
-    default = _default_writer(hook)
+    default = _default_writer(enc_hook)
     events = [_finished(draft, described, default) for draft in drafts]
     emits = [_finished(draft, described, default) for draft in emitted]
-    made = Description(tuple(events), tuple(emits), definitions, tuple(hidden))
+    made = Description(tuple(events), tuple(emits), definitions)
     return msgspec.convert(_writable(msgspec.to_builtins(made)), Description)
 
 
@@ -223,32 +215,12 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def digest(event: EventSchema, definitions: dict[str, Schema]) -> str:
-    """Return what `Description.hidden` contains for an event: 16 digits for its name, and 16 for all that is described.
-
-    The names of definitions do not count: they depend on what else is described.
-    """
-    names: dict[str, str] = {}
-    parts = [_ordered(msgspec.to_builtins(event))]
-    for part in parts:
-        for ref in refs_in(part):
-            if ref not in names:
-                names[ref] = str(len(names))
-                parts.append(_ordered(definitions.get(ref, {})))
-    texts = (event.channel, event.event), [renamed(part, names) for part in parts]
-    return "".join(sha256(msgspec.json.encode(text)).hexdigest()[:16] for text in texts)
-
-
-def _ordered(part: Any) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(_bare(part), order="sorted"))
-
-
-def shown_handlers(registry: Registry, *, once: bool, hidden: bool = False) -> Iterator[tuple[Any, str, Handler]]:
-    """Yield the channel, the event and the handler of each event that a description contains, or that is hidden."""
+def shown_handlers(registry: Registry, *, once: bool) -> Iterator[tuple[Any, str, Handler]]:
+    """Yield the channel, the event and the handler of each event that a description contains."""
     for channel, scope in registry.scopes.items():
         assert not isinstance(channel, int)
         for event, handler in {**scope.handlers, **(scope.once if once else {})}.items():
-            if handler.hidden == hidden:
+            if not handler.hidden:
                 yield channel, event, handler
 
 

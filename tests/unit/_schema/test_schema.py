@@ -65,7 +65,7 @@ async def test_hidden_handlers_are_in_no_description() -> None:
     tick = description.events[0]
     assert [parameter.name for parameter in tick.parameters] == ["by"] and tick.doc == "Moves on."
     assert description.definitions.keys() == {"JoinOptions", "Joined"}
-    assert len(description.hidden) == 4 and "debug" not in str(description)
+    assert "debug" not in str(description)
     async with connect(server) as client:  # a hidden one is called like any other
         assert await client.request("debug", {"x": 1}) == {"x": 1}
 

@@ -43,12 +43,11 @@ def put_together(pages: list[list[dict[str, Any]]]) -> Description:
     items = [item for page in pages for item in page]
     kinds = [kind for item in items for kind in item]
     assert len(kinds) == len(items)
-    assert kinds == sorted(kinds, key=["definition", "event", "emits", "hidden"].index)
+    assert kinds == sorted(kinds, key=["definition", "event", "emits"].index)
     document = {
         "events": [item["event"] for item in items if "event" in item],
         "emits": [item["emits"] for item in items if "emits" in item],
         "$defs": {each["name"]: each["schema"] for item in items if (each := item.get("definition"))},
-        "hidden": [item["hidden"] for item in items if "hidden" in item],
     }
     return msgspec.convert(document, Description)
 

@@ -73,7 +73,6 @@ class _Pages:
         ]
         items += [{"event": msgspec.to_builtins(event)} for event in description.events]
         items += [{"emits": msgspec.to_builtins(event)} for event in description.emits]
-        items += [{"hidden": digest} for digest in description.hidden]
         self._items = items
         encoded = [msgspec.json.encode(item) for item in items]
         self._sizes = [len(each) + 1 for each in encoded]  # with the comma
