@@ -21,7 +21,7 @@ LAYERS = [
     ["cluster"],
     ["_local"],
     ["_http_server"],
-    ["adapting", "blocking", "codegen", "conformance", "schema", "testing"],
+    ["adapting", "blocking", "codegen", "conformance", "schema", "testing", "uploads"],
     ["__init__", "codecs", "types"],
     ["_command"],
     ["__main__"],

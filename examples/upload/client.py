@@ -9,48 +9,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-from wsrpc import Client, ConnectionLost, RemoteError
+from wsrpc import Client, RemoteError, Retry
+from wsrpc.uploads import upload
 
 
-async def upload(client: Client, path: Path) -> None:
-    file_id, total = await asyncio.to_thread(lambda: (id_of(path), path.stat().st_size))
-    while True:
-        try:
-            offset = await client.request("size", file_id, returns=int, timeout=None)
-            print(f"the server has {offset} of {total} bytes")
-            pieces = pieces_of(path, offset)
-            await client.request("append", file_id, total, offset, send=pieces, timeout=None)
-            return
-        except ConnectionLost:  # the next request waits for the next connection
-            if client.state == "closed":
-                raise
-
-
-async def pieces_of(path: Path, offset: int) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        while piece := await asyncio.to_thread(file.read, 64 * 1024):
-            yield piece
-
-
-def id_of(path: Path) -> str:
-    """Return the same hash of the content as the server."""
-    digest = bytes(32)
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest = hashlib.sha256(digest + piece).digest()
-    return digest.hex()
+def show(sent: int, size: int) -> None:
+    print(f"sent {sent} of {size} bytes", end="\r" if sent < size else "\n")
 
 
 async def main(url: str, path: Path) -> None:
     async with Client(url) as client:
         try:
-            await upload(client, path)
+            file = await upload(client, "files", path, progress=show)
+            await client.request("save", file, retry=Retry(), idempotent=True)
         except RemoteError as error:
             sys.exit(f"refused: {error} [{error.code}]")
     print("complete")

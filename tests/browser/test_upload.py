@@ -48,7 +48,7 @@ class Site:
 
     Attributes:
         workers: the ids of its processes.
-        folder: where it saves the files.
+        folder: where it receives and saves the files.
     """
 
     def __init__(self, proxy: FaultProxy, workers: set[int], folder: Path) -> None:
@@ -60,8 +60,13 @@ class Site:
     @property
     def written(self) -> int:
         """Bytes of the only file that is not complete."""
-        [part] = self.folder.glob("*.part")
+        [part] = self.parts
         return part.stat().st_size
+
+    @property
+    def parts(self) -> list[Path]:
+        """The files that are not complete."""
+        return [*self.folder.glob("received/*/*.part")]
 
     async def sent(self, count: int) -> None:
         """Wait until pages have sent so many bytes from now on. The proxy is in this loop: it passes on little more."""
@@ -70,9 +75,8 @@ class Site:
 
     def check(self, *contents: bytes) -> None:
         """The files are complete, and are these ones."""
-        files = [*self.folder.iterdir()]
-        assert {path.suffix for path in files} == {""}
-        saved = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+        assert self.parts == []
+        saved = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.folder.glob("saved/*"))
         assert saved == sorted(hashlib.sha256(content).hexdigest() for content in contents)
 
 
@@ -138,8 +142,9 @@ def memory(pid: int, name: str) -> int:
 @pytest.fixture(autouse=True)
 def no_files(stage: Stage) -> None:
     """Nothing is there of the test before."""
-    for path in stage[0].folder.glob("*"):
-        path.unlink()
+    for path in stage[0].folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
 
 
 async def test_a_file_arrives_over_a_killed_worker_a_drop_and_a_reload(stage: Stage, tmp_path: Path) -> None:
@@ -200,12 +205,12 @@ async def test_a_file_that_has_changed_meanwhile_is_another_file(stage: Stage, t
     async with site.proxy.stall("up"):
         _, content = make(tmp_path, 4, SMALL)
     await state(tab, CHANGED[type(browser)])
-    assert all(path.suffix == ".part" for path in site.folder.iterdir())
+    assert [*site.folder.glob("saved/*")] == []
     await begin(tab, file)
     await state(tab, "complete")
     shown = await tab.evaluate("shown")
     assert shown[0] == 0 and shown[-1] == SMALL
-    for part in site.folder.glob("*.part"):
+    for part in site.parts:
         assert part.stat().st_size < SMALL
         part.unlink()
     site.check(content)

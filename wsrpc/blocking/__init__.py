@@ -8,6 +8,7 @@ from ._blocking_client import Client
 from ._blocking_cluster import ClusterClient, ClusterPeer, ClusterPeerChannel, ClusterRoom, ClusterRoomChannel
 from ._blocking_peer import AnonymousChannel, Channel, Peer
 from ._blocking_stream import Stream
+from ._blocking_upload import upload
 
 __all__ = [
     "AnonymousChannel",
@@ -20,4 +21,5 @@ __all__ = [
     "ClusterRoomChannel",
     "Peer",
     "Stream",
+    "upload",
 ]

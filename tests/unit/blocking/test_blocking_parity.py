@@ -11,7 +11,7 @@ import wsrpc
 import wsrpc.blocking
 import wsrpc.cluster
 
-NAMES = [name for name in wsrpc.blocking.__all__ if name != "Stream"]
+NAMES = [name for name in wsrpc.blocking.__all__ if name not in ("Stream", "upload")]
 
 MADE_BY_USERS = ("Client", "ClusterClient")
 
