@@ -721,7 +721,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
             if not core.peers.claim(made, now() - arrived):  # its client may have left, and this is not known yet
                 raise await refuse(transport, CloseCode.REPLACED, REPLACED)
-            self._rooms.enter(peer)
+            self._rooms.connected(peer)
         except ConnectionLost as exc:
             core.peers.refused(made, exc.code)
             raise
@@ -752,7 +752,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         if not isinstance(made, RawConnection):
             if self._quotas is not None:
                 self._quotas.bind(made, handshake)
-            self._rooms.enter(made.peer)
+            self._rooms.connected(made.peer)
             core.peers.claim(made)
             core.peers.admit(made, transport)
         return None
@@ -931,7 +931,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             TypeError: ``function`` does not take these two arguments.
             ValueError: you have registered handlers on the channel "rooms".
         """
-        self._rooms.ask(function)
+        self._rooms.use_on_join(function)
         return function
 
     @no_parentheses("@server.on_presence")

@@ -71,10 +71,10 @@ class ServerCore:
         rooms.presences.open(self.scheduler)
         self.lifetime = Lifetime(self.scheduler)
         self.sessions = Sessions(parts.detached_timeout, parts.detached_bytes)
-        on_end = rooms.leave_all if parts.quotas is None else self._connection_over
+        on_end = rooms.disconnected if parts.quotas is None else self._connection_over
         changed = rooms.presences.connection_changed
         self.peers = Peers(self.totals, parts.budget, on_end, changed, self.sessions, self.lifetime)
-        self.raw = RawConnections(self.totals, parts.budget, rooms.enter, on_end)
+        self.raw = RawConnections(self.totals, parts.budget, rooms.connected, on_end)
         self.joined = Joined(parts.join, self.peers, rooms, parts.quotas)
         self._new_rebalancing = partial(Rebalancing, self.peers, self.scheduler, parts.max_age)
         self.rebalancing = self._new_rebalancing()
@@ -89,7 +89,7 @@ class ServerCore:
         """Drains and closes the server. A separate task, because a handler that closes the server is cancelled."""
 
     def _connection_over(self, connection: Peer | RawConnection) -> None:
-        self._parts.rooms.leave_all(connection)
+        self._parts.rooms.disconnected(connection)
         assert self._parts.quotas is not None
         self._parts.quotas.release(connection)
 

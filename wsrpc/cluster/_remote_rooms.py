@@ -49,9 +49,9 @@ class RemoteRooms:
         """The events that wait for a node which has not dialed yet, or for which too much is unsent."""
         self._tasks = Tasks()
         if rooms is not None:
-            links.on(ROOM, rooms.deliver)
+            links.on(ROOM, rooms.deliver_from_node)
             links.on(MEMBERS, rooms.members_of)
-            links.on(ASK, rooms.answers)
+            links.on(ASK, rooms.answers_for_node)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, missed = self._directory.nodes_of(message.room), list[str]()

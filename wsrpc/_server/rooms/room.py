@@ -142,7 +142,7 @@ class Room(RawBroadcastMethods, RequestMethods):
             Overloaded: the store does not answer, or has no room.
             RpcError, ConnectionLost, ValueError, RuntimeError: as for `add`.
         """
-        return await self._core.rooms.join_with(self, peer, JoinOptions(after, last, about), by_itself=False)
+        return await self._core.rooms.join(self, peer, JoinOptions(after, last, about), by_itself=False)
 
     def present(self) -> dict[str | int, Present]:
         """Return the users that are online or away, in all processes, of a room with ``presence=``.
@@ -241,7 +241,7 @@ class RoomCore(BroadcastGroup):
     """
 
     def __init__(self, name: str, rooms: Rooms) -> None:
-        super().__init__(rooms.codec, rooms.slow, rooms.everybody.outgoing, rooms.leave_all)
+        super().__init__(rooms.codec, rooms.slow, rooms.everybody.outgoing, rooms.disconnected)
         self.name = self.room = name
         self.rooms = rooms
         self.allow: Decider | None = None
@@ -291,10 +291,9 @@ class RoomCore(BroadcastGroup):
         """Add a member. ``about`` is what it says about itself, or None."""
         if not self.members and self.rooms.elsewhere is not None:
             self.rooms.elsewhere.room_filled(self.announced)
-        if self.room_log is not None:
-            self.room_log.start()
         self.members[member] = inside
         if self.room_log is not None and isinstance(inside, ServedPeer):
+            self.room_log.start()
             self.room_log.feed.enter(inside)
         for asking in self.asking:
             self._ask(asking, member)

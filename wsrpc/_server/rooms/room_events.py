@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
@@ -11,6 +10,7 @@ from msgspec import Struct
 from ..._log.kept import UNREADABLE, read_kept
 from ..._log.position import Position
 from ...errors import ItemsGone
+from .room_pages import entries_of, start_of
 from .stored_event import StoredEvent
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ class RoomEvents:
         self._events: list[tuple[Position, bytes]] = []
         self._reading: asyncio.Task[tuple[Position, list[tuple[Position, bytes]]]] | None = None
         """Waits for the next events, during a step."""
-        needed = log.needed()
-        needed.__enter__()
-        self._release = weakref.finalize(self, needed.__exit__, None, None, None)
-        self._release.atexit = False
+        log.readers.add(self)
 
     @property
     def position(self) -> str:
@@ -71,7 +68,8 @@ class RoomEvents:
 
     def close(self) -> None:
         """Stop reading. A step that waits ends the iteration. Idempotent."""
-        self._release()
+        self._log.readers.discard(self)
+        self._log.stop()
         if self._reading is not None:
             self._reading.cancel()
 
@@ -83,7 +81,7 @@ class RoomEvents:
         self._after = self._next  # who goes on after `ItemsGone` has read again what was missed
         while True:
             while not self._events:
-                if link.closed or not self._release.alive:
+                if link.closed or self not in self._log.readers:
                     raise StopAsyncIteration
                 if self._reading is not None:
                     raise RuntimeError("two tasks read the same events(): give each its own")
@@ -123,13 +121,11 @@ class RoomEvents:
                 if after != reached:
                     page = await feed.pages.read(after, reached)
                     if after.before(page) != "next":
-                        first = reached if page.number > reached.number else Position(page.number - 1, page.before)
+                        first = reached if page.number > reached.number else start_of(page)
                         if after.id is not None:
                             return first, []
                         self._after = self._next = first
-                    entries = zip(page.ids, page.entries, strict=True)
-                    found = [(Position(n, id), item) for n, (id, item) in enumerate(entries, page.number)]
-                    if found := [each for each in found if each[0].number <= reached.number]:
+                    if found := [each for each in entries_of(page) if each[0].number <= reached.number]:
                         return self._next, found
                     if reached != feed.reached:
                         continue

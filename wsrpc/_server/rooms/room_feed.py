@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -31,7 +32,7 @@ from ...errors import ConnectionLost, Overloaded, QueueFull, RpcError
 from ..broadcast import UNSENDABLE, BroadcastGroup, EmitReport
 from ..followers import Behind, Followers, Spawn
 from ..peers import ServedPeer
-from .room_pages import RoomPages
+from .room_pages import RoomPages, entries_of, start_of
 from .stored_event import LOST, StoredEvent, missed, state_event
 
 UNKNOWN = "?"
@@ -59,25 +60,70 @@ StateOf = Callable[[Peer], Awaitable[RoomState]]
 """Returns the state of a room for a member."""
 
 
+class Next(Enum):
+    """What a member that is behind gets next."""
+
+    EVENTS = "the events after the last one that it got"
+    STATE = "the state of the room, which has to be asked for"
+    ANSWER = "the state of the room, for which the function runs"
+
+
 class LateMember(Behind):
-    """A member that is behind.
+    """A member that is behind. Only its methods change what it gets next.
 
     Attributes:
-        got: the position of the last event that it got.
+        got: the position of the last event that it got, or of the state.
+        next: what it gets next.
         is_joining: whether it waits for the answer to its join, which says whether it misses something.
         is_waited_for: whether others wait until it has read.
-        needs_state: whether it gets the state of the room next, instead of the events after ``got``.
-        is_asking: whether the function that returns the state runs for it, or will.
-        attempts: how often it may still get the state, until it has got the events after it.
     """
 
     def __init__(self, served: ServedPeer, got: Position) -> None:
         super().__init__(served)
         self.got = got
+        self.next = Next.EVENTS
         self.is_joining = False
         self.is_waited_for = True
-        self.needs_state = self.is_asking = False
-        self.attempts = ATTEMPTS
+        self._attempts = ATTEMPTS
+        """How often it may still get the state, until it has got the events after it."""
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether it has got the state, and not the events after it."""
+        return self._attempts < ATTEMPTS - 1
+
+    @property
+    def delays_others(self) -> bool:
+        """Whether others wait for it. If it waits for the state, it needs none of the events before that."""
+        return self.is_waited_for and self.next is Next.EVENTS
+
+    def want_state(self) -> bool:
+        """Get the state next. Return False if this was of no use lately: it gets events."""
+        self.next = Next.STATE if self._attempts > 0 else Next.EVENTS
+        self._attempts -= 1
+        return self.next is Next.STATE
+
+    def want_events(self, after: Position) -> None:
+        """Get the events after a position next."""
+        self.next = Next.EVENTS
+        self.has_got(after)
+
+    def has_got(self, position: Position) -> None:
+        """The member has got the events up to a position."""
+        self.got, self._attempts = position, ATTEMPTS
+
+    def ask(self) -> None:
+        """The function that returns the state is called."""
+        self.next = Next.ANSWER
+
+    def answered(self) -> None:
+        """The function has returned, or failed. If the state was wanted again meanwhile, it is called once more."""
+        if self.next is Next.ANSWER:
+            self.next = Next.EVENTS
+
+    def give_up(self, position: Position) -> None:
+        """Go on after a position, without the state."""
+        self.got, self._attempts = position, 0
 
 
 class RoomFeed:
@@ -249,9 +295,7 @@ class RoomFeed:
         late = self._followers.behind.get(served.peer)
         if late is None:
             late = self._followers.hold(LateMember(served, self.reached or NOWHERE))
-        late.needs_state = late.is_asking = late.attempts > 0
-        late.attempts -= 1
-        return late.needs_state
+        return late.want_state()
 
     def drop(self, member: Peer) -> None:
         """Stop what a member that leaves has to catch up with. Idempotent."""
@@ -261,8 +305,7 @@ class RoomFeed:
         """Send the events after a position, or the last ones, to a new member. It is not behind afterwards."""
         late = self._followers.behind.get(served.peer)  # it waits for the state
         if late is not None and after is not None:
-            late.needs_state = late.is_asking = False
-            late.got, late.attempts = after, ATTEMPTS
+            late.want_events(after)
         elif late is None:
             late = self._late_after(served, after, last)
         if late is None:
@@ -293,7 +336,7 @@ class RoomFeed:
         got = None
         while not late.task.done():
             before, got = got, late.got
-            asks = late.is_asking and self.reached is not None  # that has a time limit of its own
+            asks = late.next is not Next.EVENTS and self.reached is not None  # that has a time limit of its own
             if got == before and not asks and not served.writer.session.full:
                 raise Overloaded(NO_ANSWER)
             await asyncio.wait((late.task,), timeout=STORE_TIMEOUT)
@@ -314,7 +357,7 @@ class RoomFeed:
         except Exception:
             logger.exception("room %r: a member misses events, because sending them has failed", self._name)
             assert self.reached is not None
-            late.attempts = 0
+            late.give_up(self.reached)
             self._notify(late.served, self.reached)
             complete = False
         return Joined(str(self.reached), complete)
@@ -326,10 +369,10 @@ class RoomFeed:
         gate = self._gates.setdefault(client, asyncio.Semaphore(READING))
         # One of its own, because events of other rooms must not wait for a slow function.
         state_gate = self._gates.setdefault(("state", client), asyncio.Semaphore(READING))
-        while late.needs_state or late.got != self.reached:
+        while late.next is Next.STATE or late.got != self.reached:
             await late.wait_room()
-            if late.needs_state:
-                if late.attempts < ATTEMPTS - 1:
+            if late.next is Next.STATE:
+                if late.is_repeating:
                     await asyncio.sleep(AGAIN)
                 async with state_gate:
                     complete &= await self._send_state(late)
@@ -340,7 +383,7 @@ class RoomFeed:
                 # No name for the page: it would be kept while the member does not read.
                 complete &= self._send_page(late, await self.pages.read(after, reached))
             self._read_some.set()
-            waits = late.got == after and reached == self.reached and not late.needs_state
+            waits = late.got == after and reached == self.reached and late.next is Next.EVENTS
             if waits and not late.served.writer.session.full:
                 await self.wait_moved()  # this process has read less than the one where the member was before
             await asyncio.sleep(0)  # others must run, even if nothing has waited
@@ -351,12 +394,13 @@ class RoomFeed:
         assert self._state is not None
         while (reached := self.reached) is None:
             await self.wait_moved()
-        served, late.needs_state = late.served, False
+        served = late.served
+        late.ask()
         try:
             state = await self._ask_state(served.peer)
-            late.is_asking = False
+            late.answered()
             position = reached if state.position is None else Position.parse(state.position)
-            if position == late.got and late.attempts < ATTEMPTS - 1 and self._send_state_later(served):
+            if position == late.got and late.is_repeating and late.want_state():
                 return True  # it has not changed
             late.got = position
             self._followers.send_to(
@@ -366,8 +410,8 @@ class RoomFeed:
             raise
         except Exception:
             logger.exception("room %r: a member does not get the state of the room", self._name)
-            late.is_asking = False
-            late.got, late.attempts = reached, 0
+            late.answered()
+            late.give_up(reached)
             return self._notify(served, reached)
         return True
 
@@ -394,13 +438,13 @@ class RoomFeed:
         assert reached is not None
         if after.before(page) != "next":
             complete = after.id is None
-            after = Position(page.number - 1, page.before) if page.number <= reached.number else reached
+            after = start_of(page) if page.number <= reached.number else reached
             if not complete and (complete := self._notify(served, after)):
                 return True  # the state is next
-        for number, (id, item) in enumerate(zip(page.ids, page.entries, strict=True), after.number + 1):
-            if number > reached.number or served.writer.session.full:
+        for position, item in entries_of(page):
+            if position.number > reached.number or served.writer.session.full:
                 break
-            after = Position(number, id)
+            after = position
             try:
                 stored = read_kept(item, StoredEvent)
                 if stored.event and not stored.is_left_out(served.peer, served):
@@ -409,8 +453,7 @@ class RoomFeed:
                 if self._notify(served, after):
                     return complete
                 complete = False
-        late.got = after
-        late.attempts = ATTEMPTS
+        late.has_got(after)
         return complete
 
     def _has_caught_up(self) -> None:
@@ -426,10 +469,7 @@ class RoomFeed:
         behind = self._followers.behind
         with suppress(TimeoutError):
             async with asyncio.timeout(HOLD):
-                # Who waits for the state goes on after it, so it needs none of these events.
-                while any(
-                    late.got.number < half and late.is_waited_for and not late.is_asking for late in behind.values()
-                ):
+                while any(late.got.number < half and late.delays_others for late in behind.values()):
                     self._read_some.clear()
                     await self._read_some.wait()
         for late in behind.values():

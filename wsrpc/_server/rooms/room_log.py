@@ -14,7 +14,7 @@ from collections.abc import Collection, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -32,7 +32,7 @@ from ...errors import Overloaded
 from ..broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .log_losses import LogLosses
 from .room_feed import NO_ANSWER, RoomFeed, StateOf
-from .room_pages import NOTHING, TOGETHER
+from .room_pages import NOTHING, TOGETHER, entries_of, start_of
 from .stored_event import LOST, StoredEvent
 
 WAIT = 15.0
@@ -107,8 +107,10 @@ class RoomLog:
         """Stores that events of other processes are missing."""
         self._is_missing = False
         """Whether it has to do so again."""
-        self._needed = set[object]()
-        """One object for each call that needs the log to be read, even if the room has no members here."""
+        self._calls = 0
+        """Number of calls that need the log to be read, even if the room has no members here."""
+        self.readers = WeakSet[object]()
+        """The `RoomEvents`, which need it, too, until they are closed, or Python collects them."""
 
     # ------------------------------------------------------------ emitting
 
@@ -259,30 +261,30 @@ class RoomLog:
             raise Overloaded(NO_ANSWER) from None
 
     def stop(self) -> None:
-        """Stop reading the log if the room has no members here."""
-        if self.feed.members or self._needed:
-            return
-        if self._reading is not None:
+        """Stop reading the log if nobody needs it."""
+        if self._reading is not None and not self._is_needed:
             self._reading.cancel()
-        self._reading = None
+            self._reading = None
+
+    @property
+    def _is_needed(self) -> bool:
+        return bool(self.feed.members or self._calls or self.readers)
 
     @contextmanager
     def needed(self) -> Generator[None]:
         """Do not stop reading the log within this block, even if the room has no members here."""
-        need = object()
-        self._needed.add(need)
+        self._calls += 1
         try:
             yield
         finally:
-            self._needed.discard(need)  # a number could be wrong then: Python may collect a `RoomEvents` in any thread
-            if self._reading is not None and not (loop := self._reading.get_loop()).is_closed():
-                loop.call_soon_threadsafe(self.stop)
+            self._calls -= 1
+            self.stop()
 
     async def _read(self) -> None:
         """Send what other processes have stored, if they share the store. Renew the log."""
         loop, fails = asyncio.get_running_loop(), False
         latest = loop.time() + SOON
-        while True:
+        while self._is_needed:
             try:
                 if (after := self.feed.reached) is None:
                     end = await self._end()
@@ -315,12 +317,12 @@ class RoomLog:
                 self.feed.skip_to(await self._end())
             return
         if after.before(page) != "next":
-            self.feed.skip_to(Position(page.number - 1, page.before))
-        for number, (id, item) in enumerate(zip(page.ids, page.entries, strict=True), page.number):
-            self.feed.send(Position(number, id), item)
-            if number % TOGETHER == 0:  # what was sent is written only in the next turn of the event loop
+            self.feed.skip_to(start_of(page))
+        for position, item in entries_of(page):
+            self.feed.send(position, item)
+            if position.number % TOGETHER == 0:  # what was sent is written only in the next turn of the event loop
                 await asyncio.sleep(0)
-                if self.feed.reached != (number, id):
+                if self.feed.reached != position:
                     return
         self.feed.pages.drop(self.feed.pages.half())  # nobody waits: the store drops what this process does not read
 
@@ -335,7 +337,7 @@ class RoomLog:
         self._losses.read(page)
         if page is NOTHING or page.number == 1:
             return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[0]
-        return Position(page.number - 1, page.before)
+        return start_of(page)
 
     def _next_page(self, after: int) -> Coroutine[Any, Any, Page | None]:
         # After an outage, it does not wait: the log may have begun anew, and have as many entries.

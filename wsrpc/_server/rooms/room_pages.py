@@ -20,6 +20,17 @@ NOTHING = Page(LogState("", "", 0, 0, None, readers=0, lost=False), LAST + 1, ""
 """A page in place of one of a log that the store does not have. It follows no position."""
 
 
+def start_of(page: Page) -> Position:
+    """Return the position before the first entry of a page."""
+    return Position(page.number - 1, page.before)
+
+
+def entries_of(page: Page) -> list[tuple[Position, bytes]]:
+    """Return the entries of a page, each with its position."""
+    entries = zip(page.ids, page.entries, strict=True)
+    return [(Position(number, id), item) for number, (id, item) in enumerate(entries, page.number)]
+
+
 class RoomPages:
     """The last events of a room, as far as this process has them at hand, and the pages of its log.
 

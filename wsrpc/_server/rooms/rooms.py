@@ -75,7 +75,7 @@ class Rooms:
         self._gates: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         """See `RoomLog`."""
         self.slow: Slow = slow
-        self.everybody = BroadcastGroup(codec, slow, registry.outgoing, self.leave_all)
+        self.everybody = BroadcastGroup(codec, slow, registry.outgoing, self.disconnected)
         """Receivers of `Server.emit`."""
         self.server = server
         self.registry = registry
@@ -140,14 +140,14 @@ class Rooms:
         """Number of rooms that exist."""
         return len(self._rooms)
 
-    def ask(self, function: Callable[[Peer, str], Any]) -> None:
+    def use_on_join(self, function: Callable[[Peer, str], Any]) -> None:
         """Call ``function`` to decide which clients may join; see `Server.on_join`."""
         decider = Decider("on_join", ("peer", "room"), function)
         self._offer()
         self._on_join = decider
 
-    def enter(self, member: Peer | RawConnection) -> None:
-        """Add a new peer or raw connection to `everybody`. `leave_all` removes it there, and from all rooms."""
+    def connected(self, member: Peer | RawConnection) -> None:
+        """Add a new peer or raw connection to `everybody`. `disconnected` removes it there, and from all rooms."""
         inside = _inside_of(member)
         assert inside is not None
         self.everybody.members[member] = inside
@@ -169,7 +169,7 @@ class Rooms:
         inside.rooms[room] = by_itself
         room_core(room).enter(peer, inside, about)
 
-    async def join_with(self, room: Room, peer: Peer, options: JoinOptions, *, by_itself: bool) -> Joined:
+    async def join(self, room: Room, peer: Peer, options: JoinOptions, *, by_itself: bool) -> Joined:
         """Make ``peer`` a member, and send what it has missed; see `Room.join`."""
         served, core = self._inside(peer, "room.join"), room_core(room)
         about, log = options.about, core.room_log
@@ -200,7 +200,7 @@ class Rooms:
         self._inside(peer, "room.remove").rooms.pop(room, None)
         room_core(room).leave(peer)
 
-    def leave_all(self, member: Peer | RawConnection) -> None:
+    def disconnected(self, member: Peer | RawConnection) -> None:
         """Remove a peer from all rooms and from `everybody`: its session ended, or its connection broke. Idempotent."""
         self.everybody.members.pop(member, None)
         inside = _inside_of(member)
@@ -229,7 +229,7 @@ class Rooms:
 
     # ------------------------------------------------------------ the cluster
 
-    def deliver(self, message: RoomMessage) -> None:
+    def deliver_from_node(self, message: RoomMessage) -> None:
         """Send a message of another node to the members of a room."""
         room = self._rooms.get(message.room)
         if room is None:
@@ -249,7 +249,7 @@ class Rooms:
         except Exception:
             logger.exception("room %r: nobody gets %r of another process", room.name, message.event)
 
-    async def answers(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:
+    async def answers_for_node(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:
         """Yield the answers of a room's members at this server to a request of another node, until that has one."""
         room = self.get(request.room)  # kept, so that peers that join meanwhile enter the same room
         async with Asking(request, within, (room_core(room),)) as asking:
@@ -270,16 +270,16 @@ class Rooms:
             ValueError: the user has handlers on the channel "rooms".
         """
         if CHANNEL not in self.registry.reserved:
-            handlers: dict[str, Callable[..., Any]] = {"join": self.join, "leave": self.leave}
+            handlers: dict[str, Callable[..., Any]] = {"join": self._requested_join, "leave": self._requested_leave}
             # Ordered, because a client that joins and then leaves at once must not remain a member.
             self.registry.offer(CHANNEL, "clients join rooms", handlers, ordered=True)
 
-    async def join(self, peer: Peer, room: str, options: JoinOptions = NO_JOIN_OPTIONS) -> Joined | None:
+    async def _requested_join(self, peer: Peer, room: str, options: JoinOptions = NO_JOIN_OPTIONS) -> Joined | None:
         """Handle a client's request to join a room."""
         if not await self._may_join(peer, room):
             raise RpcError(NOT_ALLOWED)
         try:
-            joined = await self.join_with(self.get(room), peer, options, by_itself=True)
+            joined = await self.join(self.get(room), peer, options, by_itself=True)
         except (BadArguments, Overloaded) as exc:
             raise made_here(exc) from None  # for the client; a handler that calls `Room.join` does not pass it on
         return None if joined.position is None else joined
@@ -294,7 +294,7 @@ class Rooms:
             return await allow.allows(what, peer)
         return self._on_join is not None and await self._on_join.allows(what, peer, name)
 
-    async def leave(self, peer: Peer, room: str) -> None:
+    async def _requested_leave(self, peer: Peer, room: str) -> None:
         """Handle a client's request to leave a room."""
         found = self._rooms.get(room)
         rooms = self._inside(peer, "room.remove").rooms
