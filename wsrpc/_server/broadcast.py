@@ -7,11 +7,11 @@ report counts the peers that got the message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 import msgspec
 from msgspec import UNSET
@@ -35,8 +35,9 @@ from .._core.wire.terms import Objections, Terms
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
-from .joined_cluster import HasAddress, RoomMessage
+from .joined_cluster import RoomMessage
 from .peers import ServedPeer
+from .skipping import Skip, readable_again, skipped_by
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -51,9 +52,6 @@ SLOW_READERS_TIMEOUT = 0.1
 
 UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError, RecursionError)
 """Errors of a message of which a member does not accept the size, or a value."""
-
-Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None
-"""Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
 
 
 class EmitReport(msgspec.Struct, frozen=True):
@@ -462,40 +460,6 @@ class RawBroadcastMethods(BroadcastMethods):
     async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:
         """Send a value as a raw text message in JSON; see `send_raw`. The value is encoded like a handler's result."""
         return await self.send_raw(self._group.json_text(value), skip=skip)
-
-
-def readable_again(skip: S) -> S | list[Any]:
-    """Return ``skip``, or a list of its peers if it is an iterator, which can be read only once."""
-    return [*skip] if isinstance(skip, Iterator) else skip
-
-
-def skipped_by(skip: Skip) -> Collection[object]:
-    """Return the peers in ``skip``, and the addresses of `ClusterPeer` objects in ``skip``.
-
-    Raises:
-        TypeError: something in ``skip`` is not a peer.
-    """
-    if skip is None:
-        return ()
-    if isinstance(skip, (Peer, RawConnection)):
-        return (skip,)
-    value: Any = skip
-    several = (value,) if isinstance(value, HasAddress) else value
-    if isinstance(several, Iterable):
-        several = tuple(cast("Iterable[object]", several))
-        peers = tuple(_peer_or_address(each) for each in several)
-        if None not in peers:
-            return frozenset(peers)
-    raise TypeError(f"skip= takes a peer, a room, or a list of peers that do not get the message; got {value!r}")
-
-
-def addresses_of(skip: Skip) -> list[str]:
-    """Return the addresses of the `ClusterPeer` objects in ``skip``."""
-    return [each for each in skipped_by(skip) if isinstance(each, str)]
-
-
-def _peer_or_address(each: object) -> Peer | RawConnection | str | None:
-    return each.address if isinstance(each, HasAddress) else each if isinstance(each, (Peer, RawConnection)) else None
 
 
 def key_of(slow: Slow, args: tuple[Any, ...]) -> str:

@@ -13,8 +13,9 @@ from .._core.api.outgoing import OutgoingCall
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
 from .._log.contract import Store
-from .._server.broadcast import EmitReport, readable_again
+from .._server.broadcast import EmitReport
 from .._server.rooms.room import Members
+from .._server.skipping import readable_again
 from .._values.convert import DecHook
 from ..cluster._away.submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 from ..cluster._cluster import ClusterClient as AsyncClusterClient

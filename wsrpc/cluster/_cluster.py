@@ -26,13 +26,14 @@ from .._keyed.runs import Runs
 from .._log.contract import Store
 from .._log.kept import encoder_of
 from .._log.link import StoreLink
-from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readable_again
+from .._server.broadcast import BroadcastGroup, EmitReport
 from .._server.joined_cluster import RoomMessage
 from .._server.rooms.room import Members
 from .._server.rooms.room_log import RoomLog
 from .._server.rooms.room_options import check_keep
 from .._server.rooms.room_requests import RequestMethods, RoomSender
 from .._server.rooms.rooms import Rooms
+from .._server.skipping import addresses_of, readable_again
 from .._values.convert import DecHook
 from ..errors import EngineLost, EngineRefused, WsrpcError
 from ..limits import Limits

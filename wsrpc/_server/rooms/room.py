@@ -23,15 +23,13 @@ from ..broadcast import (
     EmitReport,
     RawBroadcastMethods,
     Sent,
-    Skip,
-    addresses_of,
     key_of,
-    readable_again,
 )
 from ..decider import Decider
 from ..joined_cluster import STORED, RoomMessage
 from ..peers import ServedPeer
 from ..presence.presence import RoomPresence
+from ..skipping import Skip, addresses_of, readable_again
 from .room_events import RoomEvents
 from .room_log import RoomLog
 from .room_options import NO_OPTIONS, RoomOptions

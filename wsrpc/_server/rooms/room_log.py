@@ -29,7 +29,8 @@ from ..._log.link import STORE_TIMEOUT, StoreLink, insist
 from ..._log.position import LAST, Position
 from ..._log.writer import BATCH, LogWriter, Unstored
 from ...errors import Overloaded
-from ..broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
+from ..broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent
+from ..skipping import Skip, skipped_by
 from .log_losses import LogLosses
 from .room_feed import NO_ANSWER, RoomFeed, StateOf
 from .room_pages import NOTHING, TOGETHER, entries_of, start_of
