@@ -36,7 +36,6 @@ from ._base.request_headers import address, joined_headers
 from ._core.api.outgoing import OutgoingCall
 from ._core.api.outgoing_functions import read_function
 from ._core.api.registration import registry_of
-from ._http.aiohttp_client import aiohttp_proxy, plain_error
 from ._http_server.connections import http_connections, is_carrier
 from ._http_server.requests import HttpRequest, HttpResponse, send_body, text_refusal
 from ._http_server.routes import HttpRoutes
@@ -68,7 +67,6 @@ __all__ = [
     "ServerUpgrade",
     "accept_at_once",
     "address",
-    "aiohttp_proxy",
     "check_close",
     "check_number",
     "connect_in_memory",
@@ -78,7 +76,6 @@ __all__ = [
     "joined_headers",
     "leave",
     "loop_budget_of",
-    "plain_error",
     "sanitize",
     "send_body",
     "text_refusal",

@@ -1,4 +1,4 @@
-"""Serving wsrpc in an aiohttp application, and dialing with aiohttp's client.
+"""Serving wsrpc in an aiohttp application.
 
 aiohttp does the HTTP: routes, middlewares, TLS, cookies, proxies, the answer to the opening handshake. Then the default
 transport takes over the connection (see ``wsrpc.adapting``). So speed, limits and closing are the same as with
@@ -9,31 +9,22 @@ the number of unsent bytes.
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
-from os import PathLike
 from typing import Any
 
-from wsrpc import Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Handshake, HandshakeRejected, Server
 from wsrpc.adapting import (
-    BadURL,
-    ClientUpgrade,
-    DialRequest,
     HttpResponse,
     HttpRoutes,
     ServerUpgrade,
     accept_at_once,
     address,
-    aiohttp_proxy,
-    dial_within,
     http_connections,
     is_carrier,
     joined_headers,
     leave,
-    plain_error,
     send_body,
     text_refusal,
 )
@@ -46,10 +37,8 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-__all__ = ["aiohttp_handler", "dial", "routes", "serve"]
+__all__ = ["aiohttp_handler", "routes", "serve"]
 
-LARGEST_REFUSAL = 64 * 1024
-"""Maximum bytes of a refusal's body that are read."""
 LINGER = 2.0
 """Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response."""
 LARGEST_WHOLE_BODY = 64 * 1024
@@ -244,93 +233,6 @@ async def _upgrade(
         lost()
 
     return upgrade.take_over(connection, bytes(early.data), ended), response
-
-
-async def dial(
-    url: str,
-    *,
-    limits: Limits | None = None,
-    headers: Mapping[str, str] | None = None,
-    subprotocols: Sequence[str] | None = None,
-    ssl: ssl_module.SSLContext | None = None,
-    proxy: str | bool | None = True,
-    compression: bool = False,
-    unix: str | PathLike[str] | None = None,
-    session: aiohttp.ClientSession | None = None,
-) -> WebSocketTransport:
-    """Open a connection with aiohttp: ``Client(url, dial=wsrpc_adapters.aiohttp.dial)``. Cancelling is safe.
-
-    With ``session``, you can use your own cookies, connector or tracing: ``dial=partial(dial, session=session)``. You
-    can close the session as soon as the connection is open. Without ``session``, ``proxy=True`` uses the proxy from the
-    environment.
-
-    ``unix`` is only for ``ws://`` URLs, because aiohttp does not support TLS on Unix sockets. With ``session``, give
-    the session a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
-
-    If a server does not respond over TLS, the socket of the failed attempt stays open for up to 30 seconds, because
-    aiohttp waits until the server ends TLS, too.
-
-    Raises:
-        HandshakeRejected: the status of the server's response is not 101.
-        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: there was no response, or it did not come from a
-            WebSocket server.
-        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
-    """
-    limits = limits or Limits()
-
-    async def attempt(request: DialRequest) -> WebSocketTransport:
-        upgrade = ClientUpgrade(request, limits=limits, compression=compression)
-        if session is not None:
-            return await _dial(session, request.url, upgrade, ssl, request.proxy)
-        # Not `trust_env=True`: aiohttp would also read ~/.netrc. It would send the host's entry to any port, or refuse
-        # to dial because of `auth=`.
-        through = aiohttp_proxy(request, request.url, request.proxy)
-        connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
-        async with aiohttp.ClientSession(connector=connector) as own:
-            return await _dial(own, request.url, upgrade, ssl, through)
-
-    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None, unix=unix)
-    if unix is not None:
-        if session is not None:
-            raise BadURL("give unix= or session=, not both: its connector may be an aiohttp.UnixConnector(path)")
-        if url.startswith("wss:"):
-            raise BadURL("aiohttp has no TLS on Unix sockets: use a ws:// URL with unix=, or dial with wsrpc.dial")
-    return await dial_within(limits.open_timeout, request, attempt)
-
-
-async def _dial(
-    session: aiohttp.ClientSession,
-    url: str,
-    upgrade: ClientUpgrade,
-    ssl: ssl_module.SSLContext | None,
-    proxy: str | bool | None,
-) -> WebSocketTransport:
-    try:
-        response = await session.get(
-            url,
-            headers=upgrade.headers,
-            ssl=ssl if ssl is not None else True,
-            proxy=proxy if isinstance(proxy, str) else None,
-            timeout=aiohttp.ClientTimeout(),  # `open_timeout` limits the whole attempt
-            raise_for_status=False,
-            allow_redirects=False,
-        )
-    except (ValueError, aiohttp.ClientError) as exc:
-        raise plain_error(exc) from None  # aiohttp's exceptions quote the URL with its query, and the proxy's password
-    with closing(response):
-        headers = joined_headers(response.headers)
-        connection = response.connection
-        if response.status != 101 or connection is None:
-            body = await response.content.read(LARGEST_REFUSAL)
-            raise HandshakeRejected(response.status, body.decode(errors="replace"), headers)
-        protocol, tcp = connection.protocol, connection.transport
-        if protocol is None or tcp is None:
-            raise ConnectionError("the connection ended with the opening handshake")
-        early = _Early(tcp)
-        protocol.set_parser(early, early)
-        transport = upgrade.take_over(tcp, headers, bytes(early.data))
-        protocol.connection_lost(None)  # otherwise aiohttp would close the connection later
-        return transport
 
 
 class _Early:

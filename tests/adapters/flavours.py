@@ -1,6 +1,6 @@
 """The transports that the contract suite tests.
 
-To add one: an entry in `dialings.DIALINGS` or in `hosts.HOSTS`.
+To add one: an entry in `hosts.HOSTS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from dialings import DIALINGS, Dialing
 from hosts import HOSTS, HTTP_HOSTS, KINDS_OF_HOSTS, Default, Host, Uvicorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from recorder import Recorder
@@ -72,15 +71,13 @@ class OverSockets(Flavour):
 class Dials(OverSockets):
     """The dialing side."""
 
-    def __init__(self, dialing: Dialing) -> None:
-        self.name = f"{dialing}-dials"
-        self._dial = dialing.dial
+    name = "websockets-dials"
 
     @asynccontextmanager
     async def raw(self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None) -> AsyncGenerator[Raw]:
         frames = b"".join(build_frame(opcode, payload, masked=False) for opcode, payload in early)
         async with raw_server(receive_buffer=receive_buffer) as server:
-            dialing = asyncio.create_task(self._dial(server.url, limits=limits))
+            dialing = asyncio.create_task(dial(server.url, limits=limits))
             raw = await server.accept(early=lambda _: frames)
             transport = await dialing
             try:
@@ -91,7 +88,7 @@ class Dials(OverSockets):
     @asynccontextmanager
     async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
         async with Accepts(Default()).serving(other or limits) as (url, accepted):
-            transport = await self._dial(url, limits=limits)
+            transport = await dial(url, limits=limits)
             try:
                 yield transport, await accepted
             finally:
@@ -204,10 +201,10 @@ class OverHttp(Flavour):
 
 OVER_HTTP = [OverHttp(host, dials=dials) for host in HTTP_HOSTS for dials in (True, False)]
 POLLED = [OverHttp(Uvicorn(), dials=dials, polls=True) for dials in (True, False)]
-OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), *map(Accepts, HOSTS)]
+OVER_SOCKETS: list[OverSockets] = [Dials(), *map(Accepts, HOSTS)]
 FLAVOURS: list[Flavour] = [*OVER_SOCKETS, *OVER_HTTP, *POLLED, Memory()]
 
-KINDS_OVER_SOCKETS: list[OverSockets] = [Dials(DIALINGS[0]), *map(Accepts, KINDS_OF_HOSTS)]
+KINDS_OVER_SOCKETS: list[OverSockets] = [Dials(), *map(Accepts, KINDS_OF_HOSTS)]
 """One for each class of transport: that of `wsrpc._net`, which takes sockets over from other libraries, and ASGI's."""
 KINDS: list[Flavour] = [*KINDS_OVER_SOCKETS, OverHttp(Uvicorn(), dials=True), *POLLED[1:], Memory()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from functools import partial
 
 import aiohttp
 import pytest
@@ -16,7 +15,7 @@ from waiting import until
 
 from wsrpc import Client, Handshake, Server
 from wsrpc.adapting import ServerUpgrade
-from wsrpc_adapters.aiohttp import aiohttp_handler, dial, serve
+from wsrpc_adapters.aiohttp import aiohttp_handler, serve
 
 
 async def test_a_route_among_others() -> None:
@@ -133,15 +132,3 @@ async def test_http_1_0_other_methods_and_bodies_are_refused() -> None:
         ):
             assert (await ask(port_of(url), request)).split(b" ")[1] == b"400"
         assert server.peers == ()
-
-
-async def test_a_session_of_one_s_own_brings_its_cookies_and_may_be_closed() -> None:
-    server = echo_server()
-    async with server.listen() as listener:
-        async with aiohttp.ClientSession(cookies={"who": "ada"}, headers={"X-Mine": "yes"}) as session:
-            client = Client(listener.url, dial=partial(dial, session=session), limits=LIMITS, reconnect=None)
-            await client.connect()
-            [peer] = server.peers
-            assert (peer.info.headers["cookie"], peer.info.headers["x-mine"]) == ("who=ada", "yes")
-        assert await client.request("echo", 1) == 1
-        await client.close()

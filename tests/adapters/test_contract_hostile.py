@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from dialings import DIALINGS
 from flavours import KINDS_OVER_SOCKETS, OVER_SOCKETS, OverSockets, kinds_over_sockets, over_sockets, unable
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer, build_frame
 from recorder import Recorder
@@ -62,7 +61,7 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
 }
 """Frames that break the rules of RFC 6455, or close, and what is answered."""
 
-PARSES = OVER_SOCKETS[0], OVER_SOCKETS[len(DIALINGS)]
+PARSES = OVER_SOCKETS[0], OVER_SOCKETS[1]
 """A client and a server on `wsrpc._net`, to which other libraries hand their sockets over."""
 
 

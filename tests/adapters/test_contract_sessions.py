@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 from core_driver import turns
-from dialings import DIALINGS, Dialing
 from hosts import HOSTS, Default, Host
 from leftovers import other_tasks
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from served import begin, control, hear, hosts, kinds_of_hosts, note, raw
 from waiting import until
 
-from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server, dial
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import FaultProxy
 
@@ -31,11 +30,10 @@ asking = pytest.mark.parametrize("asks", ASKS.values(), ids=ASKS)
 CUTS: list[tuple[Any, int]] = [(direction, after) for direction in ("up", "down") for after in (0, 40, 1000)]
 """Where a connection is cut, in bytes from the moment at which the cut is asked for."""
 
-WAYS = [pytest.param(host, DIALINGS[0], False, id=host.name) for host in HOSTS]
-WAYS += [pytest.param(host, DIALINGS[0], True, id=f"through-{host.name}") for host in HOSTS]
-WAYS += [pytest.param(Default(), dialing, False, id=f"by-{dialing}") for dialing in DIALINGS[1:]]
-ways = pytest.mark.parametrize(("host", "dialing", "through"), WAYS)
-"""Where a client is connected, how it dials, and whether its session belongs to another process of a cluster."""
+WAYS = [pytest.param(host, False, id=host.name) for host in HOSTS]
+WAYS += [pytest.param(host, True, id=f"through-{host.name}") for host in HOSTS]
+ways = pytest.mark.parametrize(("host", "through"), WAYS)
+"""Where a client is connected, and whether its session belongs to another process of a cluster."""
 
 
 # ---------------------------------------------------------------- what goes on
@@ -76,7 +74,7 @@ async def exchange(caller: Client | Peer, there: End, number: int) -> None:
 
 
 @ways
-async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: Dialing, through: bool) -> None:
+async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, through: bool) -> None:
     """Until the client closes, which both sides learn at once."""
     engine = MemoryEngine()
     server, reached = (Server(limits=LIMITS, cluster=Cluster(engine) if through else None) for _ in range(2))
@@ -84,7 +82,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
         first = (await stack.enter_async_context(server.listen())).url if through else None
         url = await stack.enter_async_context(host.serving(reached if through else server))
         proxy = await stack.enter_async_context(FaultProxy(url))
-        client = Client(lambda: first or proxy.url, dial=dialing.dial, limits=LIMITS, reconnect=SOON, proxy=None)
+        client = Client(lambda: first or proxy.url, dial=dial, limits=LIMITS, reconnect=SOON, proxy=None)
         ours, theirs, back, told = End(client), End(server), list[ReconnectInfo](), list[str]()
         client.on_reconnect(back.append)
         client.on("close", lambda: told.append("client"))

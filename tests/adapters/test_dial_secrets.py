@@ -13,20 +13,17 @@ from itertools import product
 from typing import Any
 
 import pytest
-from dialings import DIALINGS, Dialing
 from raw_websocket import accept_response
 from served import LIMITS
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, Reconnect
+from wsrpc import Client, ConnectFailed, Reconnect, dial
 
 SECRET = "s3cr3t-of-mine"
 BASIC = b64encode(f"user:{SECRET}".encode()).decode()
 SECRETS = (SECRET, BASIC)
 TRUSTING = ssl.create_default_context()
 LAST = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(2))
-
-dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
 def errors_of(error: BaseException | None) -> Iterator[BaseException]:
@@ -41,7 +38,7 @@ def all_text_of(error: BaseException) -> str:
     return "".join([*traceback.format_exception(error), *(f"{each} {each!r}" for each in errors_of(error))])
 
 
-def secretive(url: str, dialing: Dialing, **options: Any) -> Client:
+def secretive(url: str, **options: Any) -> Client:
     url = url.replace("://", f"://user:{SECRET}@") + f"a?{SECRET}&access_token={SECRET}"
     given: dict[str, Any] = {
         "headers": {"X-Api-Key": SECRET, "Cookie": f"session={SECRET}"},
@@ -49,7 +46,7 @@ def secretive(url: str, dialing: Dialing, **options: Any) -> Client:
         "reconnect": LAST,
         "ssl": TRUSTING if url.startswith("wss:") else None,
     }
-    return Client(url, dial=dialing.dial, **given, **options)
+    return Client(url, dial=dial, **given, **options)
 
 
 RAW = "\x9b31mred\xff" * 100
@@ -107,9 +104,8 @@ async def attempts_fail(client: Client, caplog: pytest.LogCaptureFixture) -> Bas
 THROUGH = [*product(ANSWERS, ["", "http"]), *product(list(ANSWERS)[:3], ["socks5"])]
 
 
-@dialings
 @pytest.mark.parametrize(("answer", "through"), THROUGH)
-async def test_bad_answers(dialing: Dialing, answer: str, through: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_bad_answers(answer: str, through: str, caplog: pytest.LogCaptureFixture) -> None:
     """Errors show what it said in one short line, and no secret."""
     options: dict[str, Any] = {"limits": LIMITS.replace(open_timeout=0.05 if answer == NOTHING else 60.0)}
     async with answering(answer) as port:
@@ -117,7 +113,7 @@ async def test_bad_answers(dialing: Dialing, answer: str, through: str, caplog: 
         if through:
             options["proxy"], where = f"{through}://user:{SECRET}@{where}", "192.0.2.1"
         for scheme, auth in (("ws", None), ("wss", SECRET)):
-            client = secretive(f"{scheme}://{where}/", dialing, auth=auth, **options)
+            client = secretive(f"{scheme}://{where}/", auth=auth, **options)
             texts = [str(error) for error in errors_of(await attempts_fail(client, caplog))]
             assert all(text.isprintable() and len(text) <= 1100 for text in texts), repr(texts)
 
@@ -131,17 +127,16 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-@dialings
 @pytest.mark.parametrize("options", WRONG, ids=lambda options: next(iter(options)))
-async def test_wrong_options(dialing: Dialing, options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_options(options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     given = {"url": "ws://127.0.0.1:1/", "limits": LIMITS, **options}
     try:
-        await attempts_fail(Client(**given, dial=dialing.dial, reconnect=LAST), caplog)
+        await attempts_fail(Client(**given, dial=dial, reconnect=LAST), caplog)
     except (TypeError, ValueError) as exc:
         assert SECRET not in all_text_of(exc)  # noqa: PT017 - whether it raises depends on the option
     if "auth" not in options and not any(map(callable, options.values())):
         with pytest.raises((TypeError, ValueError)) as caught:
-            await dialing.dial(**given)
+            await dial(**given)
         assert SECRET not in all_text_of(caught.value)
 
 

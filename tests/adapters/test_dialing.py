@@ -1,4 +1,4 @@
-"""Every way to dial, through a `Client`, to the default server and to raw peers."""
+"""Dialing, through a `Client`, to the default server and to raw peers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from itertools import product
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 from client_driver import leap
-from dialings import DIALINGS, Dialing
 from hosts import CERTIFICATE, KEY
 from proxies import Proxy, http, socks5
 from raw_websocket import raw_server
@@ -30,16 +28,14 @@ from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, R
 from wsrpc.types import RawConnection
 
 TWICE = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(2))
-dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
-@dialings
-async def test_headers_auth_and_subprotocols_arrive(dialing: Dialing) -> None:
+async def test_headers_auth_and_subprotocols_arrive() -> None:
     server = Server(limits=LIMITS)
     server.on_handshake(lambda given: setattr(given, "subprotocol", "b"))
     options: dict[str, Any] = {"headers": {"X-Name": "Ada", "User-Agent": "mine"}, "auth": "token"}
     async with server.listen() as listener:
-        async with Client(listener.url, dial=dialing.dial, subprotocols=["a", "b"], limits=LIMITS, **options) as client:
+        async with Client(listener.url, dial=dial, subprotocols=["a", "b"], limits=LIMITS, **options) as client:
             [peer] = server.peers
             seen = peer.info.headers
             assert (seen["x-name"], seen["user-agent"], seen["authorization"]) == ("Ada", "mine", "Bearer token")
@@ -57,15 +53,14 @@ REFUSALS = [
 ]
 
 
-@dialings
 @pytest.mark.parametrize(("status", "header", "hint"), REFUSALS)
-async def test_a_final_refusal_notes_what_answered_where(dialing: Dialing, status: str, header: str, hint: str) -> None:
+async def test_a_final_refusal_notes_what_answered_where(status: str, header: str, hint: str) -> None:
     """After 414 and 431, the client dialed without an end. "HTTP 404: Not Found" did not say which URL had nothing.
 
     No redirect is followed, so that no other server gets credentials.
     """
     async with raw_server() as server:
-        client = Client(f"{server.url}?token=s3cr3t", dial=dialing.dial, auth="s3cr3t", limits=LIMITS, reconnect=None)
+        client = Client(f"{server.url}?token=s3cr3t", dial=dial, auth="s3cr3t", limits=LIMITS, reconnect=None)
         connecting = asyncio.create_task(client.connect())
         await server.refuse(status, "No", header)
         with pytest.raises(HandshakeRejected, match=f"HTTP {status[:3]}: No") as caught:
@@ -80,20 +75,18 @@ NOT_URLS = ["http://x/", "ws:///nothing", "ws://[::1", "ws://x/\r\nX-Evil: 1", "
 NO_PROXIES = ["ftp://127.0.0.1/", "127.0.0.1:3128", "http://127.0.0.1:99999"]
 
 
-@dialings
 @pytest.mark.parametrize(
     ("url", "proxy"), [*((url, None) for url in NOT_URLS), *(("ws://192.0.2.1/", proxy) for proxy in NO_PROXIES)]
 )
-async def test_a_url_that_is_not_valid_is_not_tried_again(dialing: Dialing, url: str, proxy: str | None) -> None:
+async def test_a_url_that_is_not_valid_is_not_tried_again(url: str, proxy: str | None) -> None:
     with pytest.raises(ValueError) as caught:
-        await dialing.dial(url, proxy=proxy, limits=LIMITS)
+        await dial(url, proxy=proxy, limits=LIMITS)
     assert not is_transient(caught.value)
     with pytest.raises(ValueError):
-        await Client(lambda: url, dial=dialing.dial, proxy=proxy, limits=LIMITS).connect()
+        await Client(lambda: url, dial=dial, proxy=proxy, limits=LIMITS).connect()
 
 
-@dialings
-async def test_over_tls_reading_goes_on_after_a_pause(dialing: Dialing) -> None:
+async def test_over_tls_reading_goes_on_after_a_pause() -> None:
     server, (context, trusting) = Server(limits=LIMITS), tls()
     texts = [f"{number:1000}" for number in range(400)]
 
@@ -108,7 +101,7 @@ async def test_over_tls_reading_goes_on_after_a_pause(dialing: Dialing) -> None:
         asyncio.get_running_loop().call_soon(transport.resume_receiving)
 
     async with server.listen("localhost", ssl=context) as listener:
-        transport = await dialing.dial(f"wss://localhost:{listener.port}/", ssl=trusting, limits=LIMITS)
+        transport = await dial(f"wss://localhost:{listener.port}/", ssl=trusting, limits=LIMITS)
         recorder = Recorder(pause)
         transport.start(recorder)
         await recorder.count(len(texts))
@@ -144,34 +137,31 @@ async def test_all_dials_share_one_tls_context_of_a_thread(tmp_path: Path, monke
     assert len(made_in) == 1 and made_in != [threading.get_ident()]
 
 
-@dialings
-async def test_cancelling_leaves_nothing(dialing: Dialing) -> None:
+async def test_cancelling_leaves_nothing() -> None:
     async with raw_server() as server:
-        dialed = asyncio.create_task(dialing.dial(server.url, limits=LIMITS))
+        dialed = asyncio.create_task(dial(server.url, limits=LIMITS))
         await server.accept_tcp()
         dialed.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialed
 
 
-@dialings
-async def test_tls(dialing: Dialing) -> None:
+async def test_tls() -> None:
     context, trusting = tls()
     async with echo_server().listen(ssl=context) as listener:
         url = f"wss://localhost:{listener.port}/"
-        async with Client(url, dial=dialing.dial, ssl=trusting, limits=LIMITS) as client:
+        async with Client(url, dial=dial, ssl=trusting, limits=LIMITS) as client:
             assert await client.request("echo", "x" * 300_000) == "x" * 300_000
         with pytest.raises(ssl.SSLError) as caught:
-            await dialing.dial(url, limits=LIMITS)
+            await dial(url, limits=LIMITS)
         assert not is_transient(caught.value)
 
 
-@dialings
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"\x15\x03\x03\0\x02\x02\x50"])
-async def test_a_failed_tls_handshake_is_tried_again(dialing: Dialing, answer: bytes) -> None:
+async def test_a_failed_tls_handshake_is_tried_again(answer: bytes) -> None:
     """A load balancer that restarts ended a running client for good."""
     async with raw_server() as server:
-        dialed = asyncio.create_task(dialing.dial(f"wss://localhost:{server.port}/", ssl=tls()[1], limits=LIMITS))
+        dialed = asyncio.create_task(dial(f"wss://localhost:{server.port}/", ssl=tls()[1], limits=LIMITS))
         loop, sock = asyncio.get_running_loop(), await server.accept_tcp()
         assert await loop.sock_recv(sock, 1 << 16)
         await loop.sock_sendall(sock, answer)
@@ -212,12 +202,11 @@ def dead_addresses(monkeypatch: pytest.MonkeyPatch, port: int, *, alive: bool = 
                 sock.close()
 
 
-@dialings
 @pytest.mark.parametrize("way", ["ws", "wss", "wss through a proxy"])
-async def test_dead_addresses_delay_by_a_moment(dialing: Dialing, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dead_addresses_delay_by_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a name had an IPv6 address that leads nowhere, the client never connected."""
     context, trusting = tls()
-    options: dict[str, Any] = {"dial": dialing.dial, "limits": Limits(open_timeout=60.0, close_timeout=60.0)}
+    options: dict[str, Any] = {"dial": dial, "limits": Limits(open_timeout=60.0, close_timeout=60.0)}
     async with AsyncExitStack() as stack:
         serving = echo_server().listen("127.0.0.1", ssl=None if way == "ws" else context)
         port = (await stack.enter_async_context(serving)).port
@@ -230,14 +219,13 @@ async def test_dead_addresses_delay_by_a_moment(dialing: Dialing, way: str, monk
                 assert await client.request("echo", 1) == 1
 
 
-@dialings
-async def test_the_time_limit_is_that_of_all_addresses(dialing: Dialing, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_limit_is_that_of_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_INET6) as sock:
         sock.bind(("::1", 0))
         port = sock.getsockname()[1]
     with dead_addresses(monkeypatch, port, alive=False):
         with pytest.raises(TimeoutError, match=r"within open_timeout=0\.6 s$"):
-            await dialing.dial(f"ws://localhost:{port}/", limits=LIMITS.replace(open_timeout=0.6))
+            await dial(f"ws://localhost:{port}/", limits=LIMITS.replace(open_timeout=0.6))
 
 
 @pytest.mark.asyncio_loop
@@ -272,16 +260,15 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{kind}_proxy".upper(), raising=False)
 
 
-@dialings
 @pytest.mark.parametrize(("answer", "transient"), [("407 Who Are You", False), ("502 Bad Gateway", True)])
 async def test_a_proxy_that_refuses_names_itself(
-    dialing: Dialing, answer: str, transient: bool, no_proxies: None, monkeypatch: pytest.MonkeyPatch
+    answer: str, transient: bool, no_proxies: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first dial went on without an end, and did not say which proxy, and which variable names it."""
     accept = http("Basic bWU6c2VjcmV0", f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
     async with Proxy(accept).running() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{proxy.port}")
-        client = Client("wss://192.0.2.1/", dial=dialing.dial, limits=LIMITS, reconnect=TWICE)
+        client = Client("wss://192.0.2.1/", dial=dial, limits=LIMITS, reconnect=TWICE)
         with pytest.raises(ConnectFailed if transient else OSError) as caught:
             await client.connect()
         text = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
@@ -290,10 +277,9 @@ async def test_a_proxy_that_refuses_names_itself(
         assert answer[:3] in text and "secret" not in text
 
 
-@dialings
 @pytest.mark.parametrize("ends", ["refused", "silent"])
 async def test_a_proxy_that_is_not_reached_is_named(
-    dialing: Dialing, ends: str, no_proxies: None, monkeypatch: pytest.MonkeyPatch
+    ends: str, no_proxies: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -305,7 +291,7 @@ async def test_a_proxy_that_is_not_reached_is_named(
         for given, named in ((True, "ws_proxy"), (f"http://me:secret@{address}", "proxy=")):
             limits = LIMITS.replace(open_timeout=0.2 if ends == "silent" else 60.0)
             with pytest.raises(TimeoutError if ends == "silent" else ConnectionRefusedError) as caught:
-                await dialing.dial("ws://192.0.2.1/", proxy=given, limits=limits)
+                await dial("ws://192.0.2.1/", proxy=given, limits=limits)
             assert caught.value.__notes__ == [f"dialed through the proxy http://{address}, which {named} names"]
 
 
@@ -324,9 +310,9 @@ OTHERS = ["401 Unauthorized", "404 Not Found", "407 Who", "431 Too Large", "501 
 """What answers for a while in place of the server: a page to log in, a proxy that is deployed, an old certificate."""
 
 
-@pytest.mark.parametrize(("dialing", "answer"), [*product(DIALINGS, OTHERS), (DIALINGS[0], "large response")], ids=str)
+@pytest.mark.parametrize("answer", [*OTHERS, "large response"])
 async def test_a_client_that_was_connected_does_not_give_up_because_of_what_answers_now(
-    dialing: Dialing, answer: str, caplog: pytest.LogCaptureFixture
+    answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a captive portal, while a proxy was deployed, or if a certificate was renewed late, it gave up for good."""
     caplog.set_level(logging.INFO)
@@ -338,7 +324,7 @@ async def test_a_client_that_was_connected_does_not_give_up_because_of_what_answ
             scheme, port = ("wss", late.port) if answer == "certificate" else ("ws", elsewhere.port)
             urls = [f"{scheme}://localhost:{each}/" for each in (there.port, port, port, there.port)]
             options: dict[str, Any] = {"ssl": trusting, "limits": LIMITS, "reconnect": AT_ONCE}
-            client = Client(lambda: urls.pop(0), dial=dialing.dial, **options)
+            client = Client(lambda: urls.pop(0), dial=dial, **options)
             async with client:
                 peer = client.peer
                 assert await client.request("echo", 1) == 1
@@ -355,8 +341,7 @@ async def test_a_client_that_was_connected_does_not_give_up_because_of_what_answ
     assert all(re.search(r"; no connection for \d+ s; next attempt in 0.0 s", record.getMessage()) for record in said)
 
 
-@dialings
-async def test_a_refusal_of_the_server_itself_ends_a_client_that_was_connected(dialing: Dialing) -> None:
+async def test_a_refusal_of_the_server_itself_ends_a_client_that_was_connected() -> None:
     server, banned = echo_server(), asyncio.Event()
 
     @server.on_handshake
@@ -365,7 +350,7 @@ async def test_a_refusal_of_the_server_itself_ends_a_client_that_was_connected(d
             given.reject(403, "bänned", {"X-Why": "spam"})
 
     async with server.listen() as listener:
-        async with Client(listener.url, dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE) as client:
+        async with Client(listener.url, dial=dial, limits=LIMITS, reconnect=AT_ONCE) as client:
             assert await client.request("echo", 1) == 1
             banned.set()
             await server.peers[0].close(1012)

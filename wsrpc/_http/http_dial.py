@@ -20,11 +20,12 @@ except ImportError as exc:
 from .._base.names import StrPath
 from .._base.request_headers import joined_headers
 from .._net.dialing.client_handshake import USER_AGENT
+from .._net.dialing.client_sockets import ProxyRefused
 from .._net.dialing.dial_request import DialRequest, dial_within
+from .._net.dialing.urls import proxy_for
 from ..errors import HandshakeRejected, named, one_line
 from ..limits import DEFAULT_LIMITS, Limits
 from ..transport import ConnectionInfo
-from .aiohttp_client import aiohttp_proxy, plain_error
 from .first_opened import first_opened
 from .http_frames import CONNECTION, NO_ROOM, NUMBER, TRANSPORT, happens
 from .http_transport import HttpTransport
@@ -73,7 +74,7 @@ async def dial_http(
     limits = limits or DEFAULT_LIMITS
 
     async def attempt(request: DialRequest) -> HttpTransport:
-        through = aiohttp_proxy(request, "http" + request.url.removeprefix("ws"), request.proxy)
+        through = _proxy_for(request, "http" + request.url.removeprefix("ws"), request.proxy)
         given = {"User-Agent": USER_AGENT, **request.headers}
         sending: dict[str, Any] = {"ssl": ssl or True, "proxy": through, "allow_redirects": False}
 
@@ -90,6 +91,42 @@ async def dial_http(
 
     request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None, unix=unix)
     return await dial_within(limits.open_timeout, request, attempt)
+
+
+def _proxy_for(request: DialRequest, url: str, proxy: str | bool | None) -> str | None:
+    """Return the proxy for a URL. `DialRequest.through` then names it. The rules are those of `proxy_for`.
+
+    Raises:
+        BadURL: the environment or the system contains something other than the URL of a proxy.
+        ConnectionError: it is a SOCKS proxy.
+    """
+    through, request.through = proxy_for(url, proxy)
+    if through is not None and through.lower().startswith("socks"):
+        raise ConnectionError("aiohttp has no SOCKS proxies, which pass WebSocket on")
+    return through
+
+
+def _plain_error(error: ValueError | aiohttp.ClientError) -> Exception:
+    """Return an error without secrets.
+
+    The exceptions of aiohttp quote the URL with its query, and the proxy with its password.
+    """
+    match error:
+        case aiohttp.InvalidURL():
+            return ValueError("aiohttp cannot parse the URL, or that of the proxy")
+        case aiohttp.ClientConnectorCertificateError():
+            return error.certificate_error
+        case aiohttp.ClientConnectorError():
+            return error.os_error
+        case aiohttp.ClientHttpProxyError():
+            return ProxyRefused(error.status, f"HTTP {error.status} {one_line(error.message)}")
+        case aiohttp.ClientResponseError():
+            text = f"HTTP {error.status}, {one_line(error.message)}"
+            return ConnectionError(f"an HTTP request has failed: {text}")
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
+            return ConnectionError(f"an HTTP request has failed: {one_line(error)}")
+        case _:
+            return error
 
 
 async def _repeated(request: Callable[[], Awaitable[T]]) -> T:
@@ -140,7 +177,7 @@ class HttpCarrier:
         except BaseException as exc:
             await self._close()
             if isinstance(exc, ValueError | aiohttp.ClientError):
-                raise plain_error(exc) from None
+                raise _plain_error(exc) from None
             raise
         self._tasks = [asyncio.create_task(self._run(each)) for each in (self._read, self._post)]
         self._tasks.append(asyncio.create_task(self._wait_over()))
@@ -166,7 +203,7 @@ class HttpCarrier:
         except HandshakeRejected as exc:
             self._transport.lost(one_line(f"HTTP {exc.status} {exc.body}".strip()))
         except aiohttp.ClientError as exc:
-            self._transport.lost(one_line(plain_error(exc)))
+            self._transport.lost(one_line(_plain_error(exc)))
         except Exception as exc:  # of what a server or a proxy may send
             self._transport.lost(one_line(named(exc)))
 
