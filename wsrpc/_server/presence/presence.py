@@ -7,7 +7,7 @@ with the connections of the user measures this time.
 When a process has ended, each other process counts the users of its entries as away for the grace time. The first one
 also has entries of its own for them, so that processes which start later know them.
 
-`PresenceFeed` tells the members of a process what has changed, and `PresenceReports` tells the application.
+`PresenceFeed` sends the changes to the members of a process, and `PresenceReports` calls the application.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ MOST_ABOUT = 8
 class Connection(Struct):
     """A connection of a user in a room. ``about``: what it says about itself, or None."""
 
-    user: User
-    named: bool
-    """Whether the user is not the peer itself."""
     connected: bool
     about: Any = None
 
@@ -60,10 +57,8 @@ class RoomPresence:
         self.users = RoomUsers(name, presences.entries, presences.scheduler, self._report)
         self.present = self.users.present
         self._entries = presences.entries
-        self._connections: dict[ServedPeer, Connection] = {}
-        """The members of this process."""
-        self._by_user: dict[User, list[Connection]] = {}
-        """The same connections."""
+        self._connections: dict[User, dict[ServedPeer, Connection]] = {}
+        """The members of this process, by user."""
         self._grace: dict[tuple[str, User], Timer] = {}
         """The entries that are removed when the grace time is over, by node and user: those of this node that are away,
         and those of nodes that have ended."""
@@ -81,52 +76,53 @@ class RoomPresence:
 
     def enter(self, served: ServedPeer, about: object = None) -> None:
         """Add a connection, which is a new member of the room, or change what it says about itself."""
-        is_new = served not in self._connections
-        if is_new:
-            user, peer = user_of(served.peer), served.peer
-            connection = Connection(user, user != peer.id, served.current.session.state.sends)
-            self._connections[served] = connection
-            self._by_user.setdefault(user, []).append(connection)
-            self._feed.new.add(peer)
+        user = user_of(served.peer)
+        connections = self._connections.setdefault(user, {})
+        if is_new := served not in connections:
+            connections[served] = Connection(served.current.session.state.sends)
+            self._feed.new.add(served.peer)
             self.users.start_batch()
-        connection = self._connections[served]
         if about is not None:
-            connection.about = about
-        self._update(connection.user, is_new=is_new)
+            connections[served].about = about
+        self._update(user, is_new=is_new)
 
     def leave(self, served: ServedPeer, *, ended: bool) -> None:
         """Remove a connection. ``ended``: its session has ended. Otherwise it has left the room. Idempotent."""
-        left = self._connections.pop(served, None)
-        if left is not None:
+        user = user_of(served.peer)
+        connections = self._connections.get(user, {})
+        if connections.pop(served, None) is not None:
             self._feed.drop(served.peer)
-            others = [each for each in self._by_user.pop(left.user) if each is not left]
-            if others:
-                self._by_user[left.user] = others
-            self._update(left.user, stays=ended and left.named)
+            if not connections:
+                del self._connections[user]
+            self._update(user, stays=ended and user != served.peer.id)
 
     def connection_changed(self, served: ServedPeer, connected: bool) -> None:
         """Record that the session of a member has lost its connection, or has resumed on another one."""
-        connection = self._connections.get(served)
+        user = user_of(served.peer)
+        connection = self._connections.get(user, {}).get(served)
         if connection is not None:
             connection.connected = connected
-            self._update(connection.user)
+            self._update(user)
 
     def _update(self, user: User, *, is_new: bool = False, stays: bool = False) -> None:
         """Compute the entry of a user here. ``stays``: a user without a connection is away at first."""
         before = self.users.entries(user).get(self._entries.me)
-        entry = self._computed_entry(user, before) if stays or user in self._by_user else None
+        entry = self._computed_entry(user, before) if stays or user in self._connections else None
         if entry == before or (before is None and entry is not None and not entry.online and not is_new):
             return  # nothing has changed, or the grace time is over
         self._set(self._entries.me, user, entry, for_grace=entry is not None and not entry.online)
 
     def _computed_entry(self, user: User, before: UserEntry | None) -> UserEntry:
         """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
-        connections = self._by_user.get(user)
+        connections = self._connections.get(user)
         if not connections:
             return UserEntry(online=False, about=() if before is None else before.about)
-        online = any(each.connected for each in connections)
-        shown = (each.about for each in connections if each.connected == online and each.about is not None)
-        return UserEntry(online, tuple(islice(shown, MOST_ABOUT)), named=connections[0].named)
+        online = any(each.connected for each in connections.values())
+        shown = (each.about for each in connections.values() if each.connected == online and each.about is not None)
+        # A user without a name is its only connection.
+        return UserEntry(
+            online, tuple(islice(shown, MOST_ABOUT)), named=all(user != each.peer.id for each in connections)
+        )
 
     # ------------------------------------------------------------ all processes
 

@@ -186,8 +186,8 @@ class Membership(Place, kw_only=True, eq=False):
 class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
-    A connection is counted at its handshake, and until `leave`, or, from `bind` on, until `release`. If an adapter says
-    neither, it is counted until the handshake is collected as garbage. A connection on which a session may resume is
+    A connection is counted at its handshake, and until `leave`, or, from `bind` on, until `release`. If an adapter
+    calls neither, it is counted for as long as the handshake exists. A connection on which a session may resume is
     counted by `resuming` until its client names the session, and then only if it gets a new one.
 
     Args:
@@ -261,7 +261,7 @@ class QuotaBook:
         """Count a connection while its client has yet to name its session, for which ``patience`` waits.
 
         A subject may have `ATTEMPTS` of them for each connection of its quota. Older ones are dropped: their clients
-        have probably dialed again, and must be able to come back.
+        have probably dialed again, and must be able to resume.
 
         Raises:
             HandshakeRejected: the user's function has failed.
@@ -307,7 +307,7 @@ class QuotaBook:
     async def _count_in_place(self, handshake: Handshake, acceptance: Acceptance) -> bool:
         """Count a connection in place of a session of its user that has its address, and no connection.
 
-        Otherwise a client that was killed could not come back while its last session waits for it.
+        Otherwise a client that was killed could not connect again while its last session waits for it.
         """
         if handshake.address is None or self._end_detached is None:
             return False

@@ -14,7 +14,7 @@ from ..._log.link import StoreLink
 
 ANSWER_TIMEOUT = 2.0
 """Seconds for which a new connection waits for the store. After that, each process counts for itself."""
-WATCH = 60.0
+READ_WAIT = 60.0
 """Seconds after which the log of this process is read again, if nothing has happened."""
 
 
@@ -47,11 +47,11 @@ class Place(Struct, eq=False):
 
 
 class SharedConnections:
-    """Tells the store how many connections each subject has in this process, and asks it for more.
+    """Reports to the store how many connections each subject has in this process, and asks it for more.
 
-    What comes and goes meanwhile is told in one step. The sign of life of this process, for all its numbers, is a log
-    without entries. If the store may have lost a number, or may change one late, this process leaves its log, and tells
-    all numbers again with another one.
+    Changes during a step are reported together by the next one. The sign of life of this process, for all its numbers,
+    is a log without entries. If the store may have lost a number, or may change one late, this process leaves its log,
+    and reports all numbers again with another one.
     """
 
     def __init__(self, link: StoreLink) -> None:
@@ -140,23 +140,23 @@ class SharedConnections:
                 self._process = process
                 self._left = {key: id for key, id in self._left.items() if key not in left}
                 self._link.lease.hold(process, process, partial(self._learn, process), store.lease / 3)
-                self._link.spawn(self._watch(process))
+                self._link.spawn(self._notice_loss(process))
         return self._process
 
     def _learn(self, process: str, state: LogState | None) -> None:
         if state is None or state.end is not None:
             self._restart(process)
 
-    async def _watch(self, process: str) -> None:
+    async def _notice_loss(self, process: str) -> None:
         """Wait until the store has lost the log, or is away: perhaps it then has what it had some time ago."""
         with suppress(Exception):
             while process == self._process:
-                page = await self._link.store.read(process, 0, wait=WATCH)
+                page = await self._link.store.read(process, 0, wait=READ_WAIT)
                 self._learn(process, None if page is None else page.state)
         self._restart(process)
 
     def _restart(self, process: str) -> None:
-        """Tell all numbers again, with another log than this one."""
+        """Report all numbers again, with another log than this one."""
         if process and process == self._process:
             self._link.lease.release(process)
             self._process, self._left[process] = "", process

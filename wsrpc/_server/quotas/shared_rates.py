@@ -12,13 +12,13 @@ from ..joined_cluster import LONGEST, JoinedCluster, Spent
 from .quotas import QuotaBook
 
 INTERVAL = 0.25
-"""Seconds after which a process tells the others what its users have spent."""
+"""Seconds after which a process reports to the others what its users have spent."""
 
 
 class SharedRates:
-    """Tells the other processes what users spend here, and charges what they spend there. Losing messages is harmless.
+    """Reports to the other processes what users spend here, and charges what they spend there.
 
-    It lasts from `ServerCore.join` until the server leaves the cluster.
+    Losing messages is harmless. It lasts from `Joined.enter` until the server leaves the cluster.
 
     Args:
         registry: the handlers of the server. Handlers of single peers count in their process.

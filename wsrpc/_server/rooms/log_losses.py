@@ -9,7 +9,7 @@ from ..._log.position import Position
 class LogLosses:
     """What one process knows of the log of a room: which one it is, and how far this process has written it.
 
-    What was read does not tell what was written: the answer to a read may overtake that to a write.
+    Reads and writes are recorded apart: the answer to a read may overtake that to a write.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ UNTOLD = "Limits.message_bytes is too small to tell that an event of a room is m
 """Why the session of a member ends."""
 NO_ANSWER = "the store of events does not answer: try again later"
 NOWHERE = Position(0, None)
-"""Where a member is that has got nothing."""
+"""The position of a member that has received nothing."""
 HOLD = 1.0
 """Seconds in which a member has to read the older half of the events at hand, if others are to wait for it."""
 ATTEMPTS = 10
@@ -74,7 +74,7 @@ class LateMember(Behind):
     Attributes:
         got: the position of the last event that it got, or of the state.
         next: what it gets next.
-        is_joining: whether it waits for the answer to its join, which says whether it misses something.
+        is_joining: whether it waits for the answer to its join, which contains whether it misses something.
         is_waited_for: whether others wait until it has read.
     """
 
@@ -85,11 +85,11 @@ class LateMember(Behind):
         self.is_joining = False
         self.is_waited_for = True
         self._attempts = ATTEMPTS
-        """How often it may still get the state, until it has got the events after it."""
+        """How often it may still get the state, until it receives the events after it."""
 
     @property
     def is_repeating(self) -> bool:
-        """Whether it has got the state, and not the events after it."""
+        """Whether it has received the state, but not the events after it."""
         return self._attempts < ATTEMPTS - 1
 
     @property
@@ -106,10 +106,10 @@ class LateMember(Behind):
     def want_events(self, after: Position) -> None:
         """Get the events after a position next."""
         self.next = Next.EVENTS
-        self.has_got(after)
+        self.received(after)
 
-    def has_got(self, position: Position) -> None:
-        """The member has got the events up to a position."""
+    def received(self, position: Position) -> None:
+        """Record that the member has the events up to a position."""
         self.got, self._attempts = position, ATTEMPTS
 
     def ask(self) -> None:
@@ -127,7 +127,7 @@ class LateMember(Behind):
 
 
 class RoomFeed:
-    """The members of one room at this process, each with what it has got of the room's events.
+    """The members of one room at this process, each with the position up to which it has the events.
 
     Args:
         name: the name of the room.
@@ -167,9 +167,9 @@ class RoomFeed:
     # ------------------------------------------------------------ events
 
     def start_at(self, position: Position, *, late: bool) -> None:
-        """Send the events after a position. ``late``: tell those who are members that they may have missed some."""
+        """Send the events after a position. ``late``: notify the members that they may have missed some."""
         if late:
-            # A member whose connection is full goes on from here later, and is told then.
+            # A member whose connection is full goes on from here later, and is notified then.
             self.reached = position._replace(id=UNKNOWN)
             self._notify_all(position)
         self._move_to(position)
@@ -179,7 +179,7 @@ class RoomFeed:
         self.reached = None
 
     def skip_to(self, position: Position) -> None:
-        """Tell the members that are not behind that they miss the events before a position."""
+        """Notify the members that are not behind that they miss the events before a position."""
         self._notify_all(position)
         self.pages.drop()
         self._move_to(position)
@@ -239,7 +239,7 @@ class RoomFeed:
         return None
 
     def _notify_all(self, position: Position) -> None:
-        """Tell the members that are not behind that events before a position are missing, or send the state again."""
+        """Notify the members that are not behind of missing events before a position, or send the state again."""
         if self._state is not None:
             for member in tuple(self.members.values()):
                 if isinstance(member, ServedPeer) and member.peer not in self._followers.behind:
@@ -251,7 +251,7 @@ class RoomFeed:
                 self._end(inside)
 
     def _notify(self, served: ServedPeer, position: Position) -> bool:
-        """Tell one member that events before a position are missing, or send the state again, which has them.
+        """Notify one member of missing events before a position, or send the state again, which has them.
 
         Returns:
             whether the state is sent.
@@ -272,7 +272,7 @@ class RoomFeed:
         return False
 
     def _end(self, served: ServedPeer) -> None:
-        """End the session of a member that cannot be told. In the next session, the answer to its join tells it."""
+        """End the session of a member that accepts no notice. The answer to its join in the next session is one."""
         served.writer.session.fail(CloseCode.MESSAGE_TOO_BIG, UNTOLD)
 
     def _move_to(self, position: Position) -> None:
@@ -453,7 +453,7 @@ class RoomFeed:
                 if self._notify(served, after):
                     return complete
                 complete = False
-        late.has_got(after)
+        late.received(after)
         return complete
 
     def _has_caught_up(self) -> None:

@@ -39,7 +39,7 @@ from .stored_event import LOST, StoredEvent
 WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
 SOON = 0.1
-"""Seconds after which members that did not wait for the store are told that they may have missed events."""
+"""Seconds after which members that did not wait for the store are notified that they may have missed events."""
 PAUSE = 1.0
 """Seconds until a store that has no room is asked again."""
 NO_ROOM = "the store has no room for the events of this room"
@@ -158,7 +158,7 @@ class RoomLog:
             raise _perhaps_stored(NO_ANSWER) from None
 
     def miss_one(self) -> None:
-        """Store, in place of events that their process has not stored, what tells members that they miss some."""
+        """Store a notice for members in place of events that their process has not stored."""
         self._is_missing = True
         if self._missing is None or self._missing.done():
             self._missing = self.link.spawn(self._store_missing())
@@ -231,7 +231,7 @@ class RoomLog:
             before = position
 
     async def _mark_loss(self) -> None:
-        """Add that the log has lost events: a member may come back at a position before them, which is still valid.
+        """Add that the log has lost events: a member may join again at a position before them, which is still valid.
 
         Processes that notice the loss within the same ten seconds are one writer, so they add this once.
         """

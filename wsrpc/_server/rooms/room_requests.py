@@ -61,7 +61,7 @@ class Asked(Protocol):
     """Who is asked by the requests to a room: its members at this server, or the other nodes of a cluster."""
 
     asking: set[Asking]
-    """The requests that wait for an answer. They also ask those who come later."""
+    """The requests that wait for an answer. They also ask members that join later."""
     outgoing: Sequence[Any]
     """The functions of `use_outgoing`."""
 

@@ -13,7 +13,7 @@ from ..._log.position import Position
 from ..broadcast import EventBroadcast
 
 LOST = b""
-"""Entry in place of events that are not in the store. It is no event: members are told that they miss some."""
+"""Entry in place of events that are not in the store. It is no event: members are notified that they miss some."""
 
 
 class StoredEvent(Struct, array_like=True):
@@ -46,7 +46,7 @@ class StoredEvent(Struct, array_like=True):
 
 
 def missed(room: str, position: Position) -> StoredEvent:
-    """Return the event that tells members that they miss events before a position, or the one there."""
+    """Return the notice that events before a position, or the one there, are missing."""
     return StoredEvent(CHANNEL, "missed", [room, str(position)])
 
 
