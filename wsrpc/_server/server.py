@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from .._base.closing import CloseCode
-from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_channel
@@ -29,7 +24,6 @@ from .._core.handlers.accepted import accepted
 from .._core.handlers.registry import Registry
 from .._core.sending.draining import DRAIN_TIMEOUT
 from .._core.sending.slow_readers import Slow, check_slow
-from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
 from .._http.http_frames import TRANSPORT
@@ -43,18 +37,18 @@ from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import RawFunction
 from .._schema.description import ServedContract
 from .._values.convert import DecHook
-from ..errors import ChannelClosed, ConnectionLost, HandshakeRejected
+from ..errors import ChannelClosed, HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
 from ..quotas import Quotas
 from ..stats import ServerStats
 from ..transport import Transport
+from .accepting import Accepting
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
 from .decider import Allow, check_decider
-from .joined_cluster import REPLACED, join_of
+from .joined_cluster import join_of
 from .operating.description_pages import offer_description
 from .operating.operator_requests import Admin, OperatorRequests
-from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .quotas.quotas import QuotaBook, checked
 from .rooms.room import Room
@@ -254,6 +248,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             detached_bytes=detached_bytes,
             max_age=max_connection_age,
         )
+        made_of = self, self._settings, self._registry, self._services, self._rooms, self._quotas
+        self._accepting = Accepting(*made_of, in_cluster=cluster is not None)
         self._core = ServerCore(self._parts)
         self._warned_of_port = False
 
@@ -631,7 +627,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
         acceptance = self._core.acceptance
         waiting = self._handshake_checks.check(handshake, acceptance)
-        if self._quotas is None or self._may_resume(handshake):  # it is counted while it is accepted
+        if self._quotas is None or self._accepting.may_resume(handshake):  # it is counted while it is accepted
             return waiting
         return self._quotas.admit(handshake, acceptance, waiting)
 
@@ -674,118 +670,25 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             TypeError: ``transport`` is not a transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
-        try:
-            return await self._accept(transport, handshake)
-        finally:
-            if handshake is not None:
-                self._leave(handshake)  # unless it was accepted
+        return await self._accept(transport, handshake)
 
-    async def _accept(
+    def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
+        return self._accepting.accept_at_once(self._core, transport, handshake)
+
+    def _accept(
         self, transport: Transport, handshake: Handshake | None, local: bool = False
-    ) -> Peer | RawConnection:
-        core, now = self._core, asyncio.get_running_loop().time
-        arrived = now()
-        await core.check_open(transport)
-        arrival = None
-        if handshake is not None and self._may_resume(handshake):
-            elsewhere = None
-            if self._cluster is not None:
-                core.check_thread("server.accept(...)")
-                core.enter_loop()  # joins the cluster
-                assert core.joined.cluster is not None
-                elsewhere = core.joined.cluster.resume_elsewhere
-            arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
-            deciding = naming = core.acceptance.deciding
-            if self._quotas is not None:
-                naming = partial(self._quotas.resuming, handshake, core.acceptance)
-            try:
-                resumed: Peer | None = await arrival.wait(naming, deciding)
-                if resumed is not None:
-                    return resumed
-                await core.check_open(transport)
-                if self._quotas is not None:
-                    await self._quotas.admit_late(handshake, core.acceptance)
-            except HandshakeRejected as exc:
-                # The client soon dials without a session. If there is still no room then, it gets 429.
-                code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
-                raise await refuse(transport, code, exc.body.strip()) from None
-        made = self._start_serving(core, transport, handshake, local)
-        if isinstance(made, RawConnection):
-            return made
-        peer = made.peer  # nobody else may hold it when its connection ends meanwhile
-        try:
-            if self._services.entries:
-                await self._services.attach(made, transport, core.acceptance)
-                await core.check_open(transport)
-            if made.expired:  # while a factory ran
-                raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
-            if not core.peers.claim(made, now() - arrived):  # its client may have left, and this is not known yet
-                raise await refuse(transport, CloseCode.REPLACED, REPLACED)
-            self._rooms.connected(peer)
-        except ConnectionLost as exc:
-            core.peers.refused(made, exc.code)
-            raise
-        if self._quotas is not None:
-            self._quotas.bind(made, handshake)
-        core.peers.admit(made, transport, arrival)
-        await made.current.wait_opened()
-        return peer
+    ) -> Coroutine[Any, Any, Peer | RawConnection]:
+        return self._accepting.accept(self._core, transport, handshake, local)
 
     async def _end_detached(self, address: str, principal: str | None) -> bool:
         cluster = self._core.joined.cluster
         return cluster is not None and await cluster.end_detached(address, principal)
 
-    def _may_resume(self, handshake: Handshake) -> bool:
-        """Return whether a session may go on with a connection, so that its first message decides."""
-        return handshake.asks_to_resume and self._settings.can_resume and self._services.raw is None
-
-    def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
-        """Do what `accept` does, within this call. If something has to be awaited, return an awaitable that does it.
-
-        Nothing has to be where there are no services, as for most servers. Coroutines and the task
-        to run them would take a tenth of the CPU time of an opening handshake. Open handlers go on after this call.
-        """
-        core = self._core
-        if self._services.entries or not core.lifetime.accepts or self._may_resume(handshake):
-            return self._accept_later(transport, handshake)
-        made = self._start_serving(core, transport, handshake, local=False)
-        if not isinstance(made, RawConnection):
-            if self._quotas is not None:
-                self._quotas.bind(made, handshake)
-            self._rooms.connected(made.peer)
-            core.peers.claim(made)
-            core.peers.admit(made, transport)
-        return None
-
-    async def _accept_later(self, transport: Transport, handshake: Handshake) -> None:
-        with suppress(ConnectionLost):  # it was refused, and is closed
-            await self.accept(transport, handshake)
-
-    def _start_serving(
-        self, core: ServerCore, transport: Transport, handshake: Handshake | None, local: bool
-    ) -> ServedPeer | RawConnection:
-        """Make the peer of a connection, or begin to serve it without the protocol."""
-        core.check_thread("server.accept(...)")
-        core.enter_loop()
-        loop = core.scheduler
-        settings = self._settings
-        if handshake is not None and (local or handshake.limits is not self.limits):
-            settings = msgspec.structs.replace(settings, limits=handshake.limits, local=local)
-        if self._services.raw is not None:
-            state = PeerState() if handshake is None else handshake.state
-            make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
-            expires = None if handshake is None else handshake.expires
-            connection = core.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
-            if self._quotas is not None:
-                self._quotas.bind(connection, handshake)
-            return connection
-        return ServedPeer(self, core.peers, settings, self._registry, loop, handshake)
-
     def _absent_peer(self, principal: object) -> Peer:
         """Return a peer that was never connected, for a run that outlives its caller."""
-        core, handshake = self._core, Handshake("/", {})
+        handshake = Handshake("/", {})
         handshake.principal = principal
-        return ServedPeer(self, core.peers, self._settings, self._registry, core.scheduler, handshake).peer
+        return self._accepting.new_peer(self._core, self._settings, handshake).peer
 
     async def close(self, drain_timeout: float = 0.0) -> None:
         """Close every connection with 1012, and wait until the handlers have ended.

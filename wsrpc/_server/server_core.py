@@ -64,34 +64,34 @@ class ServerCore:
 
     def __init__(self, parts: ServerParts) -> None:
         self._parts = parts
-        rooms = parts.rooms
+        self._rooms, self._runs, self._quotas = rooms, runs, quotas = parts.rooms, parts.runs, parts.quotas
         self.totals = ServerTotals(time.monotonic())
         self.acceptance = Acceptance(self.totals.refused_by_principal)
         self.scheduler = LoopScheduler()
         rooms.presences.open(self.scheduler)
         self.lifetime = Lifetime(self.scheduler)
         self.sessions = Sessions(parts.detached_timeout, parts.detached_bytes)
-        on_end = rooms.disconnected if parts.quotas is None else self._connection_over
+        on_end = rooms.disconnected if quotas is None else self._connection_over
         changed = rooms.presences.connection_changed
         self.peers = Peers(self.totals, parts.budget, on_end, changed, self.sessions, self.lifetime)
         self.raw = RawConnections(self.totals, parts.budget, rooms.connected, on_end)
-        self.joined = Joined(parts.join, self.peers, rooms, parts.quotas)
+        self.joined = Joined(parts.join, self.peers, rooms, quotas)
         self._new_rebalancing = partial(Rebalancing, self.peers, self.scheduler, parts.max_age)
         self.rebalancing = self._new_rebalancing()
         self.ports: dict[Port, bool] = {}
         """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
-        parts.runs.open()
+        runs.open()
         self._thread: int | None = None
         self._closers = Closers()
         """Tasks that wait for the end. The end does not wait for them, because one of them may be a handler."""
-        self._drain = Drain(self.peers, self.raw, parts.runs, parts.on_drain, self._closers)
+        self._drain = Drain(self.peers, self.raw, runs, parts.on_drain, self._closers)
         self._end: asyncio.Task[None] | None = None
         """Drains and closes the server. A separate task, because a handler that closes the server is cancelled."""
 
     def _connection_over(self, connection: Peer | RawConnection) -> None:
-        self._parts.rooms.disconnected(connection)
-        assert self._parts.quotas is not None
-        self._parts.quotas.release(connection)
+        self._rooms.disconnected(connection)
+        assert self._quotas is not None
+        self._quotas.release(connection)
 
     def check_thread(self, call: str) -> None:
         """Refuse ``call`` if the server listens, or has connections, in another thread.
@@ -120,7 +120,7 @@ class ServerCore:
         self.scheduler.renew()
         if self.lifetime.accepts:
             self.rebalancing.start()
-        self._parts.runs.watch()
+        self._runs.watch()
         self.joined.enter()
 
     async def join_and_wait(self) -> None:
@@ -137,7 +137,7 @@ class ServerCore:
                 if not had_joined:  # else its rooms would be announced to nobody
                     await self._leave_cluster()
                 raise
-        self._parts.runs.watch()
+        self._runs.watch()
 
     async def _leave_cluster(self) -> None:
         if (cluster := self.joined.leave()) is not None:
@@ -145,17 +145,16 @@ class ServerCore:
 
     def abandon(self) -> None:
         """Drop all connections, because their event loop was closed."""
-        rooms, _, quotas, *_ = self._parts
         if (cluster := self.joined.leave()) is not None:  # first, so that other nodes are not notified of each peer
             cluster.abandon()
-        rooms.presences.reset()
-        if quotas is not None:
-            quotas.abandon()
-        rooms.abandon()  # before members leave, which would cancel tasks
+        self._rooms.presences.reset()
+        if self._quotas is not None:
+            self._quotas.abandon()
+        self._rooms.abandon()  # before members leave, which would cancel tasks
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
-        self._parts.runs.abandon()
+        self._runs.abandon()
         self.rebalancing = self._new_rebalancing()
 
     def stats(self) -> ServerStats:
@@ -196,18 +195,18 @@ class ServerCore:
             total.add(connection.stats(), connection.log.principal)
             if most is not None and number % most == 0:
                 yield
-        runs, cluster, is_draining = self._parts.runs, self.joined.cluster, self.lifetime.state == "draining"
+        cluster, is_draining = self.joined.cluster, self.lifetime.state == "draining"
         return total.result(
             time.monotonic(),
             healthy=self.lifetime.accepts,
             refused=refused,
             refusals=dict(self.acceptance.refusals),
-            rooms=self._parts.rooms.count,
+            rooms=self._rooms.count,
             errors=self.totals.errors,
             quotas_unchecked=self.acceptance.quotas_unchecked,
             draining=self._drain.unfinished() if is_draining else {},
-            store_answers=runs.link.answers,
-            runs={event: counted.stats() for event, counted in runs.counted.items()},
+            store_answers=self._runs.link.answers,
+            runs={event: counted.stats() for event, counted in self._runs.counted.items()},
             cluster=None if cluster is None else cluster.stats(),
         )
 
@@ -215,7 +214,7 @@ class ServerCore:
     def degraded(self) -> bool:
         """See `Server.degraded`."""
         cluster = self.joined.cluster
-        return not self._parts.runs.link.answers or (cluster is not None and not cluster.connected)
+        return not self._runs.link.answers or (cluster is not None and not cluster.connected)
 
     async def check_open(self, transport: Transport) -> None:
         """Check that the server accepts connections. If not, close the connection.
@@ -245,14 +244,13 @@ class ServerCore:
             self.scheduler.renew()
             self.acceptance.close()
             self.rebalancing.stop()
-            self._parts.runs.is_closing = True
+            self._runs.is_closing = True
             self._end = spawn_later(self._run_end(drain))
         self._closers.add_current()
         self._drain.end_within(drain)
         await asyncio.shield(self._end)
 
     async def _run_end(self, drain: float) -> None:
-        rooms, runs, quotas, *_ = self._parts
         try:
             if drain:
                 self._stop_ports(draining=True)
@@ -260,16 +258,16 @@ class ServerCore:
                 await self._drain.run(drain)
                 self.lifetime.happened(ServerInput.DRAINED)
             self._stop_ports(draining=False)
-            runs.link.closed = True  # what has not begun can still be told as not run
+            self._runs.link.closed = True  # what has not begun can still be told as not run
             await self._close_connections()
             for port in self.ports:
                 await port.wait_closed()  # a handshake may wait for the store
             self.ports.clear()
-            await runs.close(self._parts.patience)
-            if quotas is not None:
-                quotas.close()
+            await self._runs.close(self._parts.patience)
+            if self._quotas is not None:
+                self._quotas.close()
             self.peers.clear()  # some peers may remain, because closing their transport failed
-            await rooms.presences.close(self._parts.patience)
+            await self._rooms.presences.close(self._parts.patience)
             await self._leave_cluster()
         finally:  # also if the event loop ends and cancels this task
             self.lifetime.happened(ServerInput.ENDED)
