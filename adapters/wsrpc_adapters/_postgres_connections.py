@@ -17,7 +17,7 @@ from ._postgres_sql import SQL
 
 T = TypeVar("T")
 
-ANSWER_TIMEOUT = 2.0
+STEP_TIMEOUT = 2.0
 """Seconds in which PostgreSQL has to connect, and to do what one call needs."""
 
 CONNECTIONS = 8
@@ -50,7 +50,7 @@ class PostgresConnections:
         """Run a step in a transaction. It goes on if the caller is cancelled: asyncpg may connect, or commit.
 
         Raises:
-            StoreLost: PostgreSQL has not done it within `ANSWER_TIMEOUT`, or has refused it.
+            StoreLost: PostgreSQL has not done it within `STEP_TIMEOUT`, or has refused it.
         """
         task = self.loop.create_task(self._run(step, isolation))
         self._steps.add(task)
@@ -61,8 +61,8 @@ class PostgresConnections:
     async def _run(self, step: Callable[[asyncpg.Connection], Coroutine[Any, Any, T]], isolation: str) -> T:
         try:
             pool = await self._open()
-            async with pool.acquire(timeout=ANSWER_TIMEOUT) as db:
-                silence = self.loop.call_later(ANSWER_TIMEOUT, db.terminate)
+            async with pool.acquire(timeout=STEP_TIMEOUT) as db:
+                silence = self.loop.call_later(STEP_TIMEOUT, db.terminate)
                 try:
                     async with db.transaction(isolation=isolation):
                         return await step(db)
@@ -88,16 +88,16 @@ class PostgresConnections:
             return self._pool
 
     def _options(self) -> dict[str, Any]:
-        return {"timeout": ANSWER_TIMEOUT, "server_settings": {"search_path": self._schema}}
+        return {"timeout": STEP_TIMEOUT, "server_settings": {"search_path": self._schema}}
 
     async def _listen(self) -> asyncpg.Connection:
         """Connect, make the tables if there are none, and listen."""
         connection = await asyncpg.connect(self._url, **self._options())
         try:
-            await connection.execute(SQL.version.format(schema=self._schema, format=FORMAT), timeout=ANSWER_TIMEOUT)
-            if (version := await connection.fetchval("SELECT version FROM format", timeout=ANSWER_TIMEOUT)) != FORMAT:
+            await connection.execute(SQL.version.format(schema=self._schema, format=FORMAT), timeout=STEP_TIMEOUT)
+            if (version := await connection.fetchval("SELECT version FROM format", timeout=STEP_TIMEOUT)) != FORMAT:
                 raise StoreLost(f"the store has the format {version}, and this version of wsrpc {FORMAT}")
-            await connection.execute(SQL.tables.format(schema=self._schema), timeout=ANSWER_TIMEOUT)
+            await connection.execute(SQL.tables.format(schema=self._schema), timeout=STEP_TIMEOUT)
             await connection.add_listener(self._schema, self._notified)
         except BaseException:
             connection.terminate()
@@ -139,7 +139,7 @@ class PostgresConnections:
         """Wait until all steps have ended, and close all connections."""
         self._wake_readers(self._readers, False)
         if self._steps:
-            await asyncio.wait(self._steps, timeout=ANSWER_TIMEOUT)
+            await asyncio.wait(self._steps, timeout=STEP_TIMEOUT)
         async with self._opening:
             self._closed = True
             listener, self._listener = self._listener, None
@@ -147,5 +147,5 @@ class PostgresConnections:
                 listener.terminate()
             if self._pool is not None:
                 with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await asyncio.wait_for(self._pool.close(), ANSWER_TIMEOUT)  # then terminates what still runs
+                    await asyncio.wait_for(self._pool.close(), STEP_TIMEOUT)  # then terminates what still runs
         await asyncio.sleep(0)  # the sockets are closed in the next turn of the event loop

@@ -47,14 +47,14 @@ from ._redis_tails import Tails, state_of, text_of
 CONNECTIONS = 8
 """Number of connections. One of them is listened on."""
 
-BATCH_BYTES = 64 * 1024
+STEP_BATCH_BYTES = 64 * 1024
 """Bytes of steps that one connection is sent at once, and then waits for. Each counts for 1 KiB more than its entries,
 and one that reads for what it may get."""
 
 HELD_PER_STEP = 200
 """Number of logs that are held in one step, during which Redis does nothing else."""
 
-SET_HERE = frozenset(
+SET_FOR_REDIS = frozenset(
     {
         "decode_responses",
         "health_check_interval",
@@ -138,7 +138,9 @@ class RedisStore:
         self._enter_loop()
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
-        size = BATCH_BYTES if name == "read" else 1024 + sum(len(word) for word in words if isinstance(word, bytes))
+        size = (
+            STEP_BATCH_BYTES if name == "read" else 1024 + sum(len(word) for word in words if isinstance(word, bytes))
+        )
         self._waiting.append((size, (self._prefix, name, *words), reply))
         if len(self._senders) < CONNECTIONS - 1:
             sender = loop.create_task(self._send_waiting(), context=Context())
@@ -159,7 +161,7 @@ class RedisStore:
         """Send the steps that wait. Those that were added while all connections waited for Redis are sent together."""
         while self._waiting:
             steps = [self._waiting.popleft()]
-            while self._waiting and sum(size for size, *_ in steps) + self._waiting[0][0] <= BATCH_BYTES:
+            while self._waiting and sum(size for size, *_ in steps) + self._waiting[0][0] <= STEP_BATCH_BYTES:
                 steps.append(self._waiting.popleft())
             replies: Iterable[Any] = repeat(OSError("the store was closed"))
             try:
@@ -315,9 +317,9 @@ def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_opti
     """Return a pool of connections with the options of a user, and those of their owner.
 
     Raises:
-        TypeError: the user has set an option of `SET_HERE`.
+        TypeError: the user has set an option of `SET_FOR_REDIS`.
     """
-    refuse_options(owner, options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
+    refuse_options(owner, options.keys() | parse_qs(urlsplit(url).query).keys(), SET_FOR_REDIS)
     # The owner watches the connections. The reader of protocol version 3 converts every message to text for a log that
     # nobody reads.
     watched = {"socket_timeout": None, "socket_connect_timeout": RESPONSE_TIMEOUT, "protocol": 2}

@@ -26,7 +26,7 @@ except ImportError as exc:
 
 __all__ = ["NatsEngine"]
 
-SET_HERE = frozenset(
+SET_FOR_NATS = frozenset(
     {
         "allow_reconnect",
         "closed_cb",
@@ -60,7 +60,7 @@ class NatsEngine:
     """
 
     def __init__(self, servers: str | Sequence[str], **options: Any) -> None:
-        refuse_options("NatsEngine", options.keys(), SET_HERE)
+        refuse_options("NatsEngine", options.keys(), SET_FOR_NATS)
         self._servers = [servers] if isinstance(servers, str) else list(servers)
         self._hosts = [host_of(server) for server in self._servers]
         if any(server.startswith(("ws:", "wss:")) for server in self._servers):

@@ -82,7 +82,7 @@ folder."""
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait a minute for answers: in less, a server on a busy machine says nothing of what uses it."""
-    monkeypatch.setattr(_postgres_connections, "ANSWER_TIMEOUT", 60.0)
+    monkeypatch.setattr(_postgres_connections, "STEP_TIMEOUT", 60.0)
     for module in (_redis_store, _broker_connection):
         monkeypatch.setattr(module, "RESPONSE_TIMEOUT", 60.0)
 

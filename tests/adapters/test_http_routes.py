@@ -912,7 +912,7 @@ async def test_a_room_with_a_state_begins_with_it() -> None:
 
 
 async def test_a_reader_of_a_room_that_keeps_up_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "MOST", 5_000)
+    monkeypatch.setattr(rooms, "LARGEST_RESPONSE", 5_000)
     async with serving() as (app, browser), browser.events("/rooms/lobby") as events:
         for number in range(20):
             await app.lobby.emit("said", number, "x" * 1000)
@@ -920,7 +920,7 @@ async def test_a_reader_of_a_room_that_keeps_up_is_not_cut_off(monkeypatch: pyte
 
 
 async def test_what_one_response_has_no_room_for_follows_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "MOST", 20_000)
+    monkeypatch.setattr(rooms, "LARGEST_RESPONSE", 20_000)
     async with serving() as (app, browser):
         for number in range(100):
             await app.lobby.emit("said", number, "x" * 1000)

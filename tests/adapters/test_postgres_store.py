@@ -106,9 +106,9 @@ async def test_a_server_that_does_not_answer(
     try:
         async with other.transaction():
             await other.execute("LOCK TABLE test_a_server_that_does_not_answer.log")
-            monkeypatch.setattr(_postgres_connections, "ANSWER_TIMEOUT", 1.0)
+            monkeypatch.setattr(_postgres_connections, "STEP_TIMEOUT", 1.0)
             await calls_fail(store)
-            monkeypatch.setattr(_postgres_connections, "ANSWER_TIMEOUT", 60.0)
+            monkeypatch.setattr(_postgres_connections, "STEP_TIMEOUT", 60.0)
             cancelled = asyncio.create_task(store.read("k", 0))
             await asyncio.wait((cancelled,), timeout=0.5)
             cancelled.cancel()

@@ -259,7 +259,7 @@ async def test_clients_that_do_not_move_are_given_up(
             yield {"node": "1", "peers": 6 - here, "moved": most}
             yield {"node": "2", "peers": 1 + here, "moved": 0}
 
-    monkeypatch.setattr(rebalancing, "PAUSE", 0)
+    monkeypatch.setattr(rebalancing, "ROUND_PAUSE", 0)
     with pytest.raises(Failure, match=text):
         await rebalancing.make_even(Stuck(), {"1": 6, "2": 1}, 3)
     assert asked == [(3, 3)] * rounds

@@ -229,7 +229,7 @@ async def test_each_body_fits_the_document() -> None:
 
 
 def test_each_status_of_an_error_is_in_the_document() -> None:
-    tables = (answers.CODES, answers.STATUSES, answers.CLOSED)
+    tables = (answers.STATUS_OF_CODE, answers.STATUS_OF_CLASS, answers.STATUS_OF_CLOSE)
     assert {status for table in tables for status in table.values()} == {405, *map(int, FAILURES)}
 
 

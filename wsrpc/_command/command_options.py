@@ -121,8 +121,10 @@ CALL = several(
 )
 """An event for a server, and its arguments."""
 CLUSTER = click.option("--cluster", metavar="NAME", help="The cluster to join, if URL is that of an engine.")
-FORMS = click.Choice(["json", "text", "bytes"])
+ITEM_FORMS = click.Choice(["json", "text", "bytes"])
 UPLOAD = several(
     click.option("--send", type=click.Path(), help="Upload the items in this file. ARG - uploads them from stdin."),
-    click.option("--as", "form", type=FORMS, default="json", help="An item is a line of JSON or text, or some bytes."),
+    click.option(
+        "--as", "form", type=ITEM_FORMS, default="json", help="An item is a line of JSON or text, or some bytes."
+    ),
 )

@@ -24,7 +24,7 @@ from .command_errors import REMOTE, TIMEOUT, Failure, explained
 MOST_BYTES = 16 * 1024 * 1024
 """Maximum size of all pages together. (`Limits.message_bytes` limits the size of one page.)"""
 DESCRIPTION_TIMEOUT = 30.0
-STEP = 0.5
+SIGNAL_INTERVAL = 0.5
 """Seconds after which a waiting thread checks for signals."""
 HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
 """Beginnings, in lower case, of the error messages of JavaScript and Go peers that offer no description."""
@@ -120,7 +120,7 @@ def written(text_of: Callable[[], str], *, seconds: float = DESCRIPTION_TIMEOUT)
     deadline = monotonic() + seconds
     # In steps, because a signal that arrives just before a wait does not end the wait.
     while (left := deadline - monotonic()) > 0:
-        if wait([text], min(left, STEP)).done:
+        if wait([text], min(left, SIGNAL_INTERVAL)).done:
             return text.result()
     raise InvalidDescription(f"it is so complex that reading it takes more than {seconds:g} s")
 

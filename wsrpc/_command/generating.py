@@ -68,7 +68,7 @@ def types(**params: Any) -> int:
         raise UsageError(f"--{given[0].replace('_', '-')} is for --asyncapi and --openapi")
     if form in SCHEMES:
         options.info = _info(options, SCHEMES[form])
-    return _generate(options, FORMS[form], ROUTES if form == "openapi" else SERVER)
+    return _generate(options, DOCUMENT_FORMS[form], ROUTES if form == "openapi" else SERVER)
 
 
 @click.command(epilog=TARGET)
@@ -111,7 +111,7 @@ def _as_openapi(options: Options, description: Description, found: Any) -> str:
     return _as_json(openapi(description, served, options.info, complain))
 
 
-FORMS: dict[str, TextOf] = {
+DOCUMENT_FORMS: dict[str, TextOf] = {
     "typescript": lambda options, description, found: declarations(description, msgpack=options.msgpack),
     "json": lambda options, description, found: _as_json(
         {"fingerprint": description.fingerprint, **msgspec.to_builtins(description)}

@@ -37,12 +37,14 @@ ENGINES = {"nats": NATS, "tls": NATS, "redis": REDIS, "rediss": REDIS, "unix": R
 """The module and the class of the engine for each scheme of URLs, and the option that gets ``--token``."""
 FOR_SERVERS = ("header", "subprotocol", "cacert", "cert", "key", "insecure", "compress", "profile", "retry")
 """Options that an engine does not have."""
-LOOK = 0.1
+NODES_INTERVAL = 0.1
 """Seconds between two looks whether a server has answered."""
 LONGEST_LIST = 10
 """Number of processes that an error names."""
 UNITS = (("d", 86400), ("h", 3600), ("m", 60))
-PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:>10}  {:<21}  {:<21}  {:<16}  {:<16}  {}"
+PEER_COLUMNS = (
+    "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:>10}  {:<21}  {:<21}  {:<16}  {:<16}  {}"
+)
 """The columns of a peer. Their widths are fixed, so that each line is printed as soon as its row arrives. The address,
 which may be long, is the last one."""
 TITLES = (
@@ -50,30 +52,32 @@ TITLES = (
     *("REMOTE", "PROGRAM", "PRINCIPAL", "ADDRESS"),
 )
 
-SHARE = "{:>5}  {:>6}  {:>8}  {:>8}  {:>10}  {:>7}  {:>10}  {:>11}  {}"
-SUMMED = ("active", "unsent_bytes", "kept_bytes", "messages_in")
+SHARE_COLUMNS = "{:>5}  {:>6}  {:>8}  {:>8}  {:>10}  {:>7}  {:>10}  {:>11}  {}"
+SUMMED_STATS = ("active", "unsent_bytes", "kept_bytes", "messages_in")
 SHARE_TITLES = ("PEERS", "ACTIVE", "UNSENT", "KEPT", "RECEIVED", "REFUSED", "ABOVE-RATE", "ABOVE-QUOTA", "PRINCIPAL")
 
 OPERATOR = several(URL, CLUSTER, CONNECTION)
-JSON = click.option("--json", is_flag=True, help="Print one JSON object on each line.")
+JSON_OPTION = click.option("--json", is_flag=True, help="Print one JSON_OPTION object on each line.")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc peers ws://localhost:8080 --json | jq .address")
 @OPERATOR
-@JSON
+@JSON_OPTION
 @in_event_loop
 async def peers(options: Options, job: Job) -> None:
     """List the peers of a server, or of all servers of a cluster.
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await print_rows(options, job, lambda through: through.peers(), _peer_line, first=f"{PEER.format(*TITLES)}\n")
+    await print_rows(
+        options, job, lambda through: through.peers(), _peer_line, first=f"{PEER_COLUMNS.format(*TITLES)}\n"
+    )
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
 @click.option("--by", type=click.Choice(["principal"]), help="Add up the peers of each principal instead.")
 @OPERATOR
-@JSON
+@JSON_OPTION
 @in_event_loop
 async def stats(options: Options, job: Job) -> None:
     """Print the statistics of a server, or of each server of a cluster.
@@ -81,7 +85,7 @@ async def stats(options: Options, job: Job) -> None:
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
     if options.by:
-        first = f"{SHARE.format(*SHARE_TITLES)}\n"
+        first = f"{SHARE_COLUMNS.format(*SHARE_TITLES)}\n"
         await print_rows(options, job, _by_principal, _share_line, first=first)
     else:
         await print_rows(
@@ -138,7 +142,7 @@ async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
                 if time.monotonic() > until:
                     text = f"the cluster {cluster.name!r} has no servers: name another one with --cluster NAME"
                     raise Failure(text, NOT_SENT)
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(NODES_INTERVAL)
             yield operations_of(cluster)
     except EngineRefused as exc:
         secret = ENGINES[options.url.partition("://")[0]][2]
@@ -254,7 +258,7 @@ def _peer_line(row: Row) -> str:
     numbers += [_total(row.get(name)) for name in ("misfits", "deprecated")]
     names = (row.get(name) for name in ("remote", "program", "principal", "address"))
     cells = (row.get("id"), state, row.get("uptime"), *numbers, row.get("process") or row.get("node"), *names)
-    return PEER.format(*map(text_of, cells))
+    return PEER_COLUMNS.format(*map(text_of, cells))
 
 
 def _total(counts: Any) -> int | None:
@@ -266,7 +270,7 @@ async def _by_principal(through: Operations) -> Rows:
     found: dict[str, Row] = {}
 
     def share_of(principal: Any) -> Row:
-        zeros = dict.fromkeys(("peers", *SUMMED), 0)
+        zeros = dict.fromkeys(("peers", *SUMMED_STATS), 0)
         return found.setdefault(repr(principal), {"principal": principal, **zeros, "refused": Counter[str]()})
 
     async with aclosing(through.peers()) as rows:
@@ -276,7 +280,7 @@ async def _by_principal(through: Operations) -> Rows:
                 continue
             share = share_of(row.get("principal"))
             share["peers"] += 1
-            for name in SUMMED:
+            for name in SUMMED_STATS:
                 share[name] += number_of(row.get(name))
     async with aclosing(through.stats()) as rows:
         async for row in rows:
@@ -301,8 +305,8 @@ def number_of(value: Any) -> Any:
 def _share_line(row: Row) -> str:
     refused: dict[str, int] = row["refused"]
     limited = [refused.get(kind, 0) for kind in LIMITED]
-    numbers = [*(row[name] for name in ("peers", *SUMMED)), sum(refused.values()) - sum(limited), *limited]
-    return SHARE.format(*map(text_of, (*numbers, row["principal"])))
+    numbers = [*(row[name] for name in ("peers", *SUMMED_STATS)), sum(refused.values()) - sum(limited), *limited]
+    return SHARE_COLUMNS.format(*map(text_of, (*numbers, row["principal"])))
 
 
 def _statistics(values: Row, prefix: str = "") -> Iterator[str]:

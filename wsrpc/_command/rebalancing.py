@@ -19,7 +19,7 @@ from .running import Job, ValueWriter, in_event_loop
 EVEN = 0.1
 """The part of the mean by which the processes may differ from it at the end."""
 
-PAUSE = 1.0
+ROUND_PAUSE = 1.0
 """Seconds in which each process moves a batch of clients. They connect again meanwhile."""
 
 ROUNDS = 20
@@ -78,7 +78,7 @@ async def make_even(through: Operations, peers: dict[str, int], rate: int) -> tu
         peers, moved = await _move(through, 0 if _are_even(peers) else rate, mean)
         total += moved
         is_reached |= peers.get(emptiest, math.inf) > count
-        await asyncio.sleep(PAUSE if moved or not _are_even(peers) else 0)
+        await asyncio.sleep(ROUND_PAUSE if moved or not _are_even(peers) else 0)
     return peers, total
 
 

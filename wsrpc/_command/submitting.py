@@ -13,7 +13,7 @@ from .._server.operating.operations import Operations, Row, StoredCall
 from .command_errors import REMOTE, Failure
 from .command_options import CLUSTER, CONNECTION, SECONDS, URL, Command, Options, channel_option, several
 from .command_values import argument
-from .operating import JSON, number_of, operations, print_rows, text_of
+from .operating import JSON_OPTION, number_of, operations, print_rows, text_of
 from .running import Job, ValueWriter, in_event_loop
 
 ADDRESS_COLUMNS = "{:>5}  {:>6}  {}"
@@ -30,7 +30,7 @@ OPTIONS = several(channel_option("A named channel of the peer (default: its main
 @click.argument("address", required=False)
 @CLUSTER
 @CONNECTION
-@JSON
+@JSON_OPTION
 @in_event_loop
 async def waiting(options: Options, job: Job) -> None:
     """List the addresses to which calls wait, or the calls that wait for ADDRESS, the oldest first.

@@ -15,9 +15,9 @@ from .._base.http_statuses import STATUSES as ERROR_STATUSES
 from .._base.request_headers import refusal_headers
 from .requests import HeaderList, HttpResponse, text_refusal
 
-EVENTS: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
+EVENT_STREAM: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
 COMMENT = b":\n\n"
-MOST = 1 << 20
+LARGEST_RESPONSE = 1 << 20
 """About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
 
 CUT = b"event: cut\ndata: null\n\n"
@@ -29,7 +29,7 @@ NO_RESULT = "this event has items, an upload or a conversation: only items have 
 CHALLENGE = ("www-authenticate", "Bearer")
 """What RFC 9110 requires of each response with the status 401."""
 
-STATUSES: dict[type[errors.WsrpcError], int] = {
+STATUS_OF_CLASS: dict[type[errors.WsrpcError], int] = {
     errors.BadArguments: 400,
     errors.UnexpectedChannel: 400,
     errors.UnknownEvent: 404,
@@ -43,13 +43,13 @@ STATUSES: dict[type[errors.WsrpcError], int] = {
 """The status for each class of error. Others have that of their code."""
 
 GRPC = {"unauthenticated": 401, "permission_denied": 403, "already_exists": 409, "resource_exhausted": 429}
-CODES: dict[Any, int] = {code: status for status, (code, _) in ERROR_STATUSES.items()} | GRPC
+STATUS_OF_CODE: dict[Any, int] = {code: status for status, (code, _) in ERROR_STATUSES.items()} | GRPC
 """The status for the code of an `RpcError`, by the names of HTTP and of gRPC."""
 
-AWAY = (CloseCode.GOING_AWAY, CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
-CLOSED: dict[int, int] = {
+PASSING_CLOSES = (CloseCode.GOING_AWAY, CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
+STATUS_OF_CLOSE: dict[int, int] = {
     **dict.fromkeys((CloseCode.UNAUTHORIZED, CloseCode.CREDENTIALS_EXPIRED), 401),
-    **dict.fromkeys((*AWAY, CloseCode.INTERNAL_ERROR, CloseCode.SLOW_CONSUMER), 503),
+    **dict.fromkeys((*PASSING_CLOSES, CloseCode.INTERNAL_ERROR, CloseCode.SLOW_CONSUMER), 503),
 }
 """The status for the code of a close. With all others, a handler has closed the connection: it refuses, with 403."""
 
@@ -120,13 +120,13 @@ def status_of(error: errors.WsrpcError) -> int:
     """Return the status for an error."""
     if isinstance(error, errors.ItemsGone) and error.first is None:
         return 404
-    for kind, status in STATUSES.items():
+    for kind, status in STATUS_OF_CLASS.items():
         if isinstance(error, kind):
             return status
     if isinstance(error, errors.ConnectionLost):
-        status = CLOSED.get(error.code, 403)
+        status = STATUS_OF_CLOSE.get(error.code, 403)
         is_refusal = status != 503 and error.code != CloseCode.CREDENTIALS_EXPIRED
         return status if is_refusal or error.outcome == "not_sent" else 500  # the handler may have run
     if isinstance(error, errors.RemoteError) and not str(error.code).startswith("wsrpc."):
-        return CODES.get(error.code, 400)
+        return STATUS_OF_CODE.get(error.code, 400)
     return 500

@@ -46,11 +46,11 @@ from .requests import (
     until_left,
 )
 
-MODES = ("stream", "poll")
+OPENING_MODES = ("stream", "poll")
 SMALL = 4096
 """Maximum bytes of a body that is passed on before the other node has said that it admits the request."""
 
-NO_CONNECTION = "this process has no such connection: several processes need a cluster, or a proxy with affinity"
+UNKNOWN_CONNECTION = "this process has no such connection: several processes need a cluster, or a proxy with affinity"
 
 NODES = "http"
 """Name under which nodes pass requests on; see `ask_node`."""
@@ -115,14 +115,16 @@ class HttpConnections:
             raise HandshakeRejected(405, "a connection has requests of the method POST")
         id, mode = request.header(CONNECTION), request.header(TRANSPORT)
         if not id:
-            if request.method != "POST" or mode not in MODES:
-                raise HandshakeRejected(400, f"a connection is opened by a POST with {TRANSPORT}: {' or '.join(MODES)}")
+            if request.method != "POST" or mode not in OPENING_MODES:
+                raise HandshakeRejected(
+                    400, f"a connection is opened by a POST with {TRANSPORT}: {' or '.join(OPENING_MODES)}"
+                )
             return await until_left(request, self._open(request, mode))
         if (connection := self._connections.get(id)) is None:
             node, cluster = id.rpartition(".")[0], self._cluster
             if node and cluster is not None and cluster.connected and not isinstance(request, ForwardedRequest):
                 return await self._forward(cluster, node, request)
-            raise HandshakeRejected(404, NO_CONNECTION)
+            raise HandshakeRejected(404, UNKNOWN_CONNECTION)
         if not connection.admits(request):
             raise HandshakeRejected(403, "the connection was opened with another origin or Authorization")
         if request.method == "HEAD":

@@ -28,7 +28,7 @@ ABSENT = 10.0
 GIVEN_UP = 5.0
 """The same after a page has given up a response. (Or it has gone.)"""
 
-BYTES: HeaderList = [("content-type", "application/octet-stream"), ("x-content-type-options", "nosniff")]
+BYTE_STREAM: HeaderList = [("content-type", "application/octet-stream"), ("x-content-type-options", "nosniff")]
 
 
 class HttpConnection:
@@ -90,7 +90,9 @@ class Responses:
     def open(self, seconds: float = QUIET) -> HttpResponse:
         """Return a response that carries what the server sends: all of it, or the next part."""
         self.current = response = object()
-        return HttpResponse(200, BYTES, stream=self._stream(response, seconds), lost=partial(self._lost, response))
+        return HttpResponse(
+            200, BYTE_STREAM, stream=self._stream(response, seconds), lost=partial(self._lost, response)
+        )
 
     def poll(self, request: HttpRequest, mode: str) -> HttpResponse:
         """Return the next response. The request says how many bytes have arrived; those that are missing come again.

@@ -20,7 +20,7 @@ BODY_TIMEOUT = 60.0
 """Seconds in which the body of a POST has to arrive."""
 SEND_TIMEOUT = 60.0
 """Seconds in which a client has to read the next piece of a response."""
-PIECE = 64 * 1024
+LARGEST_PIECE = 64 * 1024
 """Maximum bytes of a body that are sent at once: a host keeps them for as long as nobody reads them."""
 T = TypeVar("T")
 
@@ -123,8 +123,8 @@ async def send_body(
 
 
 async def _in_pieces(body: bytes) -> AsyncGenerator[bytes]:
-    for at in range(0, len(body), PIECE):
-        yield body[at : at + PIECE]
+    for at in range(0, len(body), LARGEST_PIECE):
+        yield body[at : at + LARGEST_PIECE]
 
 
 async def until_left(request: HttpRequest, responding: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,7 @@ import msgspec
 from .._client.client import Client
 from .._core.api.context import CallNext, Context
 from ..errors import BadResult, HandshakeRejected, RemoteError
-from .answers import COMMENT, MOST, encode, event_of, json_response
+from .answers import COMMENT, LARGEST_RESPONSE, encode, event_of, json_response
 from .requests import HttpResponse
 from .routed_request import PULSE, RoutedRequest, drop_event, event_stream, number, with_pauses
 
@@ -61,7 +61,7 @@ class RoomReader:
         self._size += len(data)
         self.waiting.append((data, position, kind))
         self._arrived.set()
-        self.is_over = self._size > MOST
+        self.is_over = self._size > LARGEST_RESPONSE
 
     def _end(self) -> None:
         self.is_over = True

@@ -22,7 +22,7 @@ from .._local import RequestRates, connect_in_memory
 from .._server.server import Server
 from ..errors import BadArguments, HandshakeRejected
 from ..handshake import Handshake
-from .answers import EVENTS
+from .answers import EVENT_STREAM
 from .requests import HttpRequest, HttpResponse, read_body
 
 PULSE = 15.0
@@ -30,7 +30,7 @@ PULSE = 15.0
 LONGEST_WAIT = 60.0
 """Maximum of ``?wait=``, in seconds."""
 
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 """What a form of another site can send."""
 
 KEY, TIMEOUT, METADATA, AFTER = "idempotency-key", "wsrpc-timeout", "wsrpc-meta-", "last-event-id"
@@ -73,7 +73,7 @@ class RoutedRequest:
             body = bytearray()
             await read_body(self._request, body.extend, self._handshake.limits.message_bytes)
             kind = self._handshake.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind in FORMS or (body and kind != "application/json"):
+            if kind in FORM_TYPES or (body and kind != "application/json"):
                 raise HandshakeRejected(415, f"arguments are application/json\ngot {kind or 'no content-type'}")
         if body:
             if (why := CODEC.objection(body, self._handshake.limits.values)) is not None:
@@ -194,7 +194,7 @@ async def event_stream(request: RoutedRequest, stream: AsyncGenerator[bytes]) ->
         WsrpcError: it cannot begin.
     """
     await anext(stream)  # so that an error has a status, and closing the stream ends its connection
-    return HttpResponse(200, EVENTS, stream=stream, lost=request.left.cancel)
+    return HttpResponse(200, EVENT_STREAM, stream=stream, lost=request.left.cancel)
 
 
 async def with_pauses(

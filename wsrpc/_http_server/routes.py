@@ -28,7 +28,7 @@ from .._local import RequestRates
 from .._server.server import Server, leave, refuse_request
 from ..errors import BadArguments, HandshakeRejected, WsrpcError
 from ..handshake import Handshake
-from .answers import CUT, EVENTS, failure, json_refusal, reason
+from .answers import CUT, EVENT_STREAM, failure, json_refusal, reason
 from .requests import HttpRequest, HttpResponse, answered, check_coding, until_left
 from .rooms import read_room
 from .routed_request import RoutedRequest
@@ -80,7 +80,7 @@ class HttpRoutes:
         except HandshakeRejected as exc:
             response = json_refusal(exc)
         if response.status == 503 and is_event_source(request) and not self.server.healthy:
-            return HttpResponse(200, EVENTS, CUT)  # after 503, it would never try again
+            return HttpResponse(200, EVENT_STREAM, CUT)  # after 503, it would never try again
         return response
 
     async def _routed(

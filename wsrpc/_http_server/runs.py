@@ -13,17 +13,17 @@ import msgspec
 from .._client.client import Client
 from .._core.api.stream import Stream
 from ..errors import ConnectionLost, HandshakeRejected, ItemsGone, WsrpcError
-from .answers import COMMENT, CUT, MOST, encode, error_of, event_of, failure, json_response
+from .answers import COMMENT, CUT, LARGEST_RESPONSE, encode, error_of, event_of, failure, json_response
 from .requests import HttpResponse
 from .routed_request import PULSE, RoutedRequest, event_stream, with_pauses
 
-PAUSE = 0.1
+LONGEST_GAP = 0.1
 """Seconds without an item after which a response that does not wait ends."""
 LONG_POLL = 20.0
 """Seconds for which a client of Durable Streams waits for an item."""
-LATER: int = 2**53 - 1
+PAST_ALL_ITEMS: int = 2**53 - 1
 """A position that no run reaches: the largest one."""
-END = "end"
+END_ID = "end"
 """The id of the last event of a run. A browser sends it when it connects again, and then stops."""
 
 
@@ -59,12 +59,12 @@ async def start_run(request: RoutedRequest) -> HttpResponse:
     async with request.connect() as client:
         value = asyncio.ensure_future(request_result(request, client))
         try:
-            await asyncio.wait((value,), timeout=None if request.wait is None else max(request.wait, PAUSE))
+            await asyncio.wait((value,), timeout=None if request.wait is None else max(request.wait, LONGEST_GAP))
             while not value.done():
                 with suppress(ItemsGone):
                     async with stream(request, client, 0):
                         return json_response(202, {"state": "running", "items": [], "position": "0"})
-                await asyncio.wait((value,), timeout=PAUSE)  # until it has started
+                await asyncio.wait((value,), timeout=LONGEST_GAP)  # until it has started
             return json_response(200, {"state": "ended", "items": [value.result()], "position": "1"})
         finally:
             value.cancel()
@@ -72,7 +72,7 @@ async def start_run(request: RoutedRequest) -> HttpResponse:
 
 
 async def read_run(request: RoutedRequest) -> HttpResponse:
-    if request.after == END:
+    if request.after == END_ID:
         return HttpResponse(204, [])
     if not request.posted and "offset" in request.query:
         return await read_durable(request)
@@ -101,9 +101,9 @@ async def run_events(request: RoutedRequest) -> AsyncGenerator[bytes]:
         except ItemsGone as exc:  # a slow reader: the run may go on
             yield event_of(encode(error_of(exc)), None, "missed")
         except WsrpcError as exc:
-            yield event_of(encode(error_of(exc)), END, "failed")
+            yield event_of(encode(error_of(exc)), END_ID, "failed")
         else:
-            yield event_of(b"[DONE]", END, END)
+            yield event_of(b"[DONE]", END_ID, END_ID)
 
 
 class SoFar(NamedTuple):
@@ -123,16 +123,16 @@ async def read_so_far(request: RoutedRequest, wait: float, enough: float = math.
     items: list[msgspec.Raw] = []
     size, complete, error = 0, False, None
     time = asyncio.get_running_loop().time
-    latest = time() + max(wait, PAUSE)
+    latest = time() + max(wait, LONGEST_GAP)
     async with open_items(request) as arriving:
         try:
-            async with aclosing(with_pauses(request, arriving, PAUSE)) as timed:
+            async with aclosing(with_pauses(request, arriving, LONGEST_GAP)) as timed:
                 async for found in timed:
                     if found is not None:
                         items.append(msgspec.Raw(encode(found[0])))
                         size += len(items[-1])
                     complete = found is None
-                    if size > MOST or time() >= latest or (complete and len(items) >= enough):
+                    if size > LARGEST_RESPONSE or time() >= latest or (complete and len(items) >= enough):
                         break
                 else:
                     state, complete = "ended", True
@@ -182,7 +182,7 @@ async def stop_run(request: RoutedRequest) -> HttpResponse:
     async with request.connect() as client:
         try:
             # Of items that are kept no more, none is asked for: a run may drop items faster than it is asked for them.
-            async with stream(request, client, LATER) as items:
+            async with stream(request, client, PAST_ALL_ITEMS) as items:
                 await items.stop()
         except ItemsGone as exc:
             if exc.first is None:

@@ -33,7 +33,7 @@ Each message is a JSON object, and a text message of one WebSocket connection, i
 has an id `i`, which its response repeats. Messages with `h` are for the channel that a response `opened` has announced.
 Ignore objects with `"ws-wrapper": false`."""
 INTEGER: Schema = {"type": "integer"}
-ID: Schema = {"type": "integer", "minimum": 1}
+MESSAGE_ID: Schema = {"type": "integer", "minimum": 1}
 FLAG: Schema = {"const": 1}
 CONTEXT: Schema = {"type": "object", "description": "Metadata, a key and the remaining time, between wsrpc peers."}
 
@@ -45,30 +45,34 @@ def _message(summary: str, required: str, **properties: Any) -> dict[str, Any]:
 def _on_channel(summary: str, *arguments: Schema, **more: Any) -> dict[str, Any]:
     """Return a message on an anonymous channel. The first of its arguments is the name of the event."""
     array = {"type": "array", "prefixItems": arguments, "minItems": len(arguments), "maxItems": len(arguments)}
-    return _message(summary, "h a", h=ID, a=array, **more)
+    return _message(summary, "h a", h=MESSAGE_ID, a=array, **more)
 
 
 def _items(summary: str, item: Schema) -> dict[str, Any]:
     one = object_of("value done", value=item, done={"const": False})
-    return _on_channel(summary, {"const": "next"}, {"anyOf": [one, {"type": "array", "items": item}]}, i=ID)
+    return _on_channel(summary, {"const": "next"}, {"anyOf": [one, {"type": "array", "items": item}]}, i=MESSAGE_ID)
 
 
 END_OF_ITEMS = object_of("done", done={"const": True})
-SHARED: Messages = {
-    "error": _message("The request has failed.", "i e _", i=ID, e=schema_ref(ERROR_NAME), _=FLAG),
-    "rejection": _message("The request has failed. With `_`, `e` is an error.", "i e", i=ID, e={}, _=FLAG),
-    "cancellation": _message("Nobody waits for the response. With `_`, `x` is an error.", "i x", i=ID, x={}, _=FLAG),
-    "opened": _message("The response is a channel with the id `h`, which is that of the request.", "i h", i=ID, h=ID),
+SHARED_MESSAGES: Messages = {
+    "error": _message("The request has failed.", "i e _", i=MESSAGE_ID, e=schema_ref(ERROR_NAME), _=FLAG),
+    "rejection": _message("The request has failed. With `_`, `e` is an error.", "i e", i=MESSAGE_ID, e={}, _=FLAG),
+    "cancellation": _message(
+        "Nobody waits for the response. With `_`, `x` is an error.", "i x", i=MESSAGE_ID, x={}, _=FLAG
+    ),
+    "opened": _message(
+        "The response is a channel with the id `h`, which is that of the request.", "i h", i=MESSAGE_ID, h=MESSAGE_ID
+    ),
     "start": _on_channel("The reader asks for the items.", {"const": "start"}),
     "stop": _on_channel("The reader wants no more items.", {"const": "stop"}),
-    "accepted": _message("The response to an item that is a request.", "i", i=ID, d={"type": "null"}),
+    "accepted": _message("The response to an item that is a request.", "i", i=MESSAGE_ID, d={"type": "null"}),
     "end": _on_channel(
-        "There are no more items. To end an upload, send a request.", {"const": "next"}, END_OF_ITEMS, i=ID
+        "There are no more items. To end an upload, send a request.", {"const": "next"}, END_OF_ITEMS, i=MESSAGE_ID
     ),
     "run": _on_channel("The id of a run, and the number of items that are skipped.", {"const": "run"}, STRING, INTEGER),
-    "abort": _message("The channel is closed. With `_`, `x` is an error.", "h x", h=ID, x={}, _=FLAG),
-    "message": _message("An event or request.", "h a", i=ID, h=ID, a={"type": "array"}, ctx=CONTEXT),
-    "answer": _message("The response to a request.", "i", i=ID, d={}),
+    "abort": _message("The channel is closed. With `_`, `x` is an error.", "h x", h=MESSAGE_ID, x={}, _=FLAG),
+    "message": _message("An event or request.", "h a", i=MESSAGE_ID, h=MESSAGE_ID, a={"type": "array"}, ctx=CONTEXT),
+    "answer": _message("The response to a request.", "i", i=MESSAGE_ID, d={}),
 }
 """The messages that do not depend on the event."""
 
@@ -124,14 +128,16 @@ class _Events:
         self.channels: dict[str, Any] = {}
         self.operations: dict[str, Any] = {}
         self.shared: Messages = {}
-        """Those of `SHARED` that are used."""
+        """Those of `SHARED_MESSAGES` that are used."""
 
     def add(self, event: EventSchema, action: Action) -> None:
         """Add the operation of an event, with its messages."""
         key = self._channel(event.channel)
         messages: Messages = self.channels[key]["messages"]
         roles = {
-            role: legal_name(event.event if role == "request" else f"{event.event}.{role}", {*messages, *SHARED})
+            role: legal_name(
+                event.event if role == "request" else f"{event.event}.{role}", {*messages, *SHARED_MESSAGES}
+            )
             for role in ("request", "result", "items", "sends")
         }
         own = _messages(event, action)
@@ -140,11 +146,13 @@ class _Events:
         def uses(names: str) -> dict[str, Any]:
             untold = not (event.events or event.emits)  # what travels in a conversation
             found = [
-                name for name in names.split() if name in own or (name in SHARED and (untold or name != "message"))
+                name
+                for name in names.split()
+                if name in own or (name in SHARED_MESSAGES and (untold or name != "message"))
             ]
             for name in found:
-                if name in SHARED:
-                    self.shared[name] = SHARED[name]
+                if name in SHARED_MESSAGES:
+                    self.shared[name] = SHARED_MESSAGES[name]
                     messages[name] = {"$ref": f"#/components/messages/{name}"}
             refs = [{"$ref": f"#/channels/{key}/messages/{roles.get(name, name)}"} for name in found]
             return {"channel": {"$ref": f"#/channels/{key}"}, "messages": refs}
@@ -168,7 +176,7 @@ class _Events:
 
 def _messages(event: EventSchema, action: Action) -> Messages:
     """Return the messages that depend on the event."""
-    id = {"i": ID} if is_answered(event) else {}
+    id = {"i": MESSAGE_ID} if is_answered(event) else {}
     named = {} if event.channel is None else {"c": {"const": event.channel}}
     properties = {**id, **named, "a": arguments_of(event, {"const": event.event}), "ctx": CONTEXT}
     required = " ".join(["a", *named, *(["i"] if event.kind != "value" else [])])
@@ -176,7 +184,7 @@ def _messages(event: EventSchema, action: Action) -> Messages:
     found: Messages = {"request": {"title": event.event, **about(event), "payload": payload}}
     if event.result is not None:
         # JavaScript leaves out a result that is undefined.
-        found["result"] = _message("The result.", "i d" if action == "receive" else "i", i=ID, d=event.result)
+        found["result"] = _message("The result.", "i d" if action == "receive" else "i", i=MESSAGE_ID, d=event.result)
     if event.items is not None:
         found["items"] = _items("An item, or several.", event.items)
     if event.sends is not None:
@@ -184,7 +192,9 @@ def _messages(event: EventSchema, action: Action) -> Messages:
     for role, inner in (("sends", event.events), ("items", event.emits)):
         if inner:
             a = {"anyOf": [arguments_of(each, {"const": each.event}) for each in inner]}
-            found[role] = _message("An event or request of the conversation.", "h a", i=ID, h=ID, a=a, ctx=CONTEXT)
+            found[role] = _message(
+                "An event or request of the conversation.", "h a", i=MESSAGE_ID, h=MESSAGE_ID, a=a, ctx=CONTEXT
+            )
     return found
 
 

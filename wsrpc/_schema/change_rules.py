@@ -181,7 +181,7 @@ class Change(msgspec.Struct, frozen=True):
 
 Side = Literal["this program", "its peers"]
 """The described program, or the programs at the other ends of its connections, which were perhaps generated."""
-OTHER: dict[Side, Side] = {"this program": "its peers", "its peers": "this program"}
+OTHER_SIDE: dict[Side, Side] = {"this program": "its peers", "its peers": "this program"}
 
 
 class Place(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .._values.older_names import OLDER_NAMES
-from .change_rules import OTHER, Change, Kind, Outcome, Place, Side, change_at
+from .change_rules import OTHER_SIDE, Change, Kind, Outcome, Place, Side, change_at
 from .definitions import UNIT, Schema
 from .description import Description, EventSchema, ParameterSchema
 from .schema_changes import (
@@ -76,7 +76,7 @@ class _Comparison:
         Args:
             handler: who has the handlers of ``events``. Those of ``emits`` are at the other side.
         """
-        handlers = handler, OTHER[handler]
+        handlers = handler, OTHER_SIDE[handler]
         for side, before, after in zip(handlers, (old.events, old.emits), (new.events, new.emits), strict=True):
             olds, news = ({(each.channel or "", each.event): each for each in events} for events in (before, after))
             for key in sorted(olds.keys() | news.keys()):
@@ -126,7 +126,7 @@ class _Comparison:
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
                 if before is not None and after is not None:
-                    at = Place(f"{place.text}.{name}", handler, handler if name == "sends" else OTHER[handler])
+                    at = Place(f"{place.text}.{name}", handler, handler if name == "sends" else OTHER_SIDE[handler])
                     self._compared.clear()
                     yield from self._schemas(before, after, at)
 

@@ -59,7 +59,7 @@ PARAMETERS = {
 FAILED = "WsrpcFailed"
 ROOM_EVENT = object_of("event args", event=STRING, args={"type": "array"}, channel=STRING)
 ROOM: dict[str, Any] = {"events": {"type": "array", "items": ROOM_EVENT}, "position": POSITION, "state": {}}
-OWN: dict[str, Schema] = {
+OWN_SCHEMAS: dict[str, Schema] = {
     ERROR_NAME: ERROR,
     FAILED: object_of("error", error=schema_ref(ERROR_NAME)),
     "WsrpcRoom": object_of("events position complete", **ROOM, complete={"type": "boolean"}),
@@ -69,10 +69,10 @@ DATA = ("const", "default", "enum", "examples")
 """Keywords of a schema whose values are no schemas."""
 NAMED_KEYWORDS = ("$defs", "patternProperties", "paths", "properties", "schemas")
 """Keywords for objects whose keys are names."""
-RETRY: dict[int, Any] = {each: {"headers": {"Retry-After": {"schema": COUNT}}} for each in (429, 503)}
+RETRY_AFTER: dict[int, Any] = {each: {"headers": {"Retry-After": {"schema": COUNT}}} for each in (429, 503)}
 FAILED_BODY = {"application/json": {"schema": schema_ref(FAILED)}}
 FAILURES = {
-    str(status): {"description": f"`{code}`: {meaning}", "content": FAILED_BODY, **RETRY.get(status, {})}
+    str(status): {"description": f"`{code}`: {meaning}", "content": FAILED_BODY, **RETRY_AFTER.get(status, {})}
     for status, (code, meaning) in STATUSES.items()
     if status != 405  # of an operation that is in the document
 }
@@ -86,9 +86,9 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
     Args:
         leave_out: is called with a sentence for each event that has no operation.
     """
-    description = with_components(description, OWN)
+    description = with_components(description, OWN_SCHEMAS)
     found = {(event.channel, event.event): event for event in description.events}
-    schemas = {**description.definitions, **OWN}
+    schemas = {**description.definitions, **OWN_SCHEMAS}
     paths: dict[str, Any] = {}
     bodies: dict[str, Any] = {}
 

@@ -80,7 +80,7 @@ else:
         return lambda method: method"""
 """Type checkers bring `typing_extensions`, and Python has `warnings.deprecated` only from 3.13 on."""
 
-LONGEST = 60
+LONGEST_NAME = 60
 """Maximum number of characters of a name."""
 
 _RESERVED = frozenset(
@@ -105,7 +105,7 @@ def identifier(text: str, otherwise: str) -> str:
     if not name.isidentifier():
         name = f"{otherwise}_{name}" if name else otherwise
     # A second normalization changes nothing, but the text that was cut may end with an underscore.
-    return unicodedata.normalize("NFKC", name[:LONGEST]).rstrip("_")
+    return unicodedata.normalize("NFKC", name[:LONGEST_NAME]).rstrip("_")
 
 
 def is_plain(text: str) -> bool:

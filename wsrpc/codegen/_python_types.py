@@ -53,7 +53,7 @@ _TEXTS = {
 _CLASSES: dict[str, type[Any]] = {"bytes": bytes, "UUID": UUID, "Decimal": Decimal} | {
     f"dt.{cls.__name__}": cls for cls in (dt.datetime, dt.date, dt.time, dt.timedelta)
 }
-_LARGEST = 2**53
+_LARGEST_NUMBER = 2**53
 """Larger numbers are left out as defaults, because JSON may have changed them."""
 
 
@@ -301,7 +301,7 @@ def _default_of(value: Any, form: Form) -> str | None:
         float: ("number", "any"),
         str: ("string", "any"),
     }
-    if kind not in wanted.get(cls, ()) or (cls in (int, float) and not abs(value) < _LARGEST):
+    if kind not in wanted.get(cls, ()) or (cls in (int, float) and not abs(value) < _LARGEST_NUMBER):
         return None
     return literal(value)
 

@@ -39,7 +39,7 @@ HEAD = """\
 _, *_parts = re.split(
     r"^// part (\w+)\n", files("wsrpc.codegen").joinpath("_ws_wrapper.ts").read_text("utf-8"), flags=re.MULTILINE
 )
-PARTS = {name: f"{text.rstrip()}\n" for name, text in zip(_parts[::2], _parts[1::2], strict=True)}
+WS_WRAPPER_TYPES = {name: f"{text.rstrip()}\n" for name, text in zip(_parts[::2], _parts[1::2], strict=True)}
 """The types in ``_ws_wrapper.ts``, by their names."""
 NEEDED = {
     "value": (),
@@ -88,8 +88,19 @@ export type {BASE64} = string
 """
 
 # These names mean something else in the declarations, so a class of such a name gets another name.
-OURS = (
-    *("Api", *PARTS, BASE64, "Calls", "ChannelEmits", "Channels", "CONTRACT", "Emits", "Emitted", "EventMap"),
+OWN_TYPES = (
+    *(
+        "Api",
+        *WS_WRAPPER_TYPES,
+        BASE64,
+        "Calls",
+        "ChannelEmits",
+        "Channels",
+        "CONTRACT",
+        "Emits",
+        "Emitted",
+        "EventMap",
+    ),
     *("Events", "Lifecycle", "Listening", "Listens", "Of", "Others"),
 )
 GLOBAL = (
@@ -122,7 +133,7 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     check_flag("msgpack", msgpack)
     definitions = read_tolerantly(description).definitions
     names = Names(
-        type_names(definitions, (*OURS, *GLOBAL)),
+        type_names(definitions, (*OWN_TYPES, *GLOBAL)),
         "Uint8Array" if msgpack else BASE64,
     )
     parts: list[str] = []
@@ -153,7 +164,7 @@ def _for_ws_wrapper(description: Description, names: Names) -> list[str]:
     parts.append(f"/** Events that you can listen for on the main channel. */\nexport type Emits = {main}\n")
     parts.append(f"/** Events that you can listen for on named channels. */\nexport type ChannelEmits = {named}\n")
     needed = {"Typed", *(name for event in description.events for name in NEEDED[event.kind])}
-    return [*parts, *(text for name, text in PARTS.items() if name in needed)]
+    return [*parts, *(text for name, text in WS_WRAPPER_TYPES.items() if name in needed)]
 
 
 Answer = Callable[[EventSchema, Names, str], str]
