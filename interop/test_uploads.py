@@ -19,7 +19,18 @@ from waiting import until
 
 import wsrpc.blocking
 from interop.page_client import Page
-from wsrpc import Client, ConnectionLost, Handshake, OutgoingCall, Overloaded, Peer, RemoteError, Server, uploads
+from wsrpc import (
+    Client,
+    ConnectionLost,
+    Handshake,
+    OutgoingCall,
+    Overloaded,
+    Peer,
+    RemoteError,
+    Router,
+    Server,
+    uploads,
+)
 from wsrpc.errors import Draining
 from wsrpc.testing import FaultProxy
 from wsrpc.uploads import Uploads, id_of, upload
@@ -124,7 +135,7 @@ SENDERS: dict[str, Send] = {"python": from_python, "blocking": from_a_thread, "p
 
 @pytest.mark.parametrize("sender", SENDERS)
 @pytest.mark.parametrize("trouble", ["the session ends", "the connection drops"])
-@pytest.mark.parametrize("at", [0, PIECE, 7 * PIECE, len(CONTENT)])
+@pytest.mark.parametrize("at", [0, 7 * PIECE, len(CONTENT)])
 async def test_a_file_arrives_although(trouble: str, at: int, sender: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
     loop, closing = asyncio.get_running_loop(), asyncio.Queue[asyncio.Task[None]]()
@@ -166,6 +177,7 @@ async def test_an_upload_that_was_given_up_continues(tmp_path: Path) -> None:
         assert await upload(client, "files", io.BytesIO(CONTENT)) == ID
         assert site.uploads.starts[0] == 0 and site.uploads.starts[1] >= 3 * PIECE
         assert await upload(client, "files", io.BytesIO(CONTENT)) == ID
+        await client.of("files").request("append", ID, 0, send=[b"other bytes"])
         assert site.uploads.files == {ID: CONTENT}
 
 
@@ -286,6 +298,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...], list[bytes] | None, str]] = {
     "a negative offset": (APPEND, (f"{ZEROS}-5", -1), [b"x"], "wsrpc.bad_arguments"),
     "an offset beyond the file": (APPEND, (f"{ZEROS}-5", 9), [b"x"], "gap"),
     "a gap": (APPEND, (f"{ZEROS}-5", 1), [b"x"], "gap"),
+    "a gap after what is there": (APPEND, (f"{ZEROS}-6", 3), [b"xyz"], "gap"),
     "too many bytes": (APPEND, (f"{ZEROS}-5", 0), [b"123456"], "too_big"),
     "too many bytes, later": (APPEND, (f"{ZEROS}-5", 0), [b"123", b"456"], "too_big"),
     "too few bytes": (APPEND, (f"{ZEROS}-5", 0), [b"1234"], "incomplete"),
@@ -297,6 +310,8 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...], list[bytes] | None, str]] = {
     "a file that is not there": ("read", (f"{ZEROS}-5",), None, "no_file"),
     "a path, to read": ("read", ("../../file",), None, "no_file"),
     "the folder": ("read", (".",), None, "no_file"),
+    "an incomplete file": ("read", (f"{ZEROS}-6",), None, "no_file"),
+    "an incomplete file, by its name": ("read", (f"{ZEROS}-6.part",), None, "no_file"),
 }
 
 
@@ -306,10 +321,13 @@ async def test_refused(row: str, tmp_path: Path) -> None:
     event, args, pieces, code = REFUSED[row]
     async with serving(tmp_path, max_bytes=2**21) as site, Client(site.url) as client:
         caller = client if event == "read" else client.of("files")
+        with pytest.raises(RemoteError, match="incomplete"):
+            await client.of("files").request("append", f"{ZEROS}-6", 0, send=[b"12"])
         with pytest.raises(RemoteError) as caught:
             await caller.request(event, *args, send=pieces)
         assert caught.value.code == code
-        assert sum(map(len, site.uploads.files.values())) <= 4
+        assert site.uploads.files.pop(f"{ZEROS}-6.part") == b"12"
+        assert sum(map(len, site.uploads.files.values())) <= 2 + 4
 
 
 async def test_users_do_not_reach_each_others_files(tmp_path: Path) -> None:
@@ -331,10 +349,14 @@ async def test_the_room_of_a_user_is_bounded_also_if_many_files_begin_at_once(tm
         begins = [client.of("files").request("append", f"{ZEROS}-{n}", 0, send=[]) for n in range(1, 30)]
         codes = {getattr(error, "code", None) for error in await asyncio.gather(*begins, return_exceptions=True)}
         assert codes <= {"incomplete", "full"} and len(site.uploads.files) <= 4
-        with pytest.raises(RemoteError, match="no more room") as caught:
-            await client.of("files").request("append", f"{ZEROS}-{4 * 2**20 + 1}", 0, send=[])
-        assert caught.value.code == "full"
+        site.uploads.owner_bytes = 2**20
+        for name in site.uploads.files:
+            with pytest.raises(RemoteError, match="incomplete"):  # it goes on, although there is no room for another
+                await client.of("files").request("append", name.removesuffix(".part"), 0, send=[])
         async with Client(site.url.replace("ada", "bob")) as other:
+            with pytest.raises(RemoteError, match="no more room") as caught:
+                await other.of("files").request("append", f"{ZEROS}-{4 * 2**20 + 1}", 0, send=[])
+            assert caught.value.code == "full"
             assert await upload(other, "files", io.BytesIO(CONTENT)) == ID
 
 
@@ -346,12 +368,17 @@ async def test_files_that_nobody_moves_are_deleted_after_a_time(age: int, tmp_pa
         with pytest.raises(RemoteError, match="incomplete"):
             await client.of("files").request("append", f"{ZEROS}-5", 0, send=[b"1234"])
         names = set(site.uploads.files)
+        [folder] = Path(site.uploads.folder).iterdir()
+        for other in folder / ".DS_Store", folder.parent / "photos" / ID:  # not ours
+            other.parent.mkdir(exist_ok=True)
+            other.touch()
         for path in Path(site.uploads.folder).glob("*/*"):
             os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
         again = Watched(site.uploads.folder)  # another process
         again.starts = []
-        again.write("other", id_of(io.BytesIO(new)), 0, b"")
-        assert set(again.files) - {f"{id_of(io.BytesIO(new))}.part"} == (set() if age else names)
+        again.write(folder.name, id_of(io.BytesIO(new)), 0, b"")
+        others = {".DS_Store", ID, f"{id_of(io.BytesIO(new))}.part"}
+        assert set(again.files) == others | (set() if age else names)
 
 
 async def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -389,7 +416,9 @@ async def test_bytes_can_be_kept_elsewhere(tmp_path: Path) -> None:
     async with serving(tmp_path) as site, Client(site.url) as client:
         other = InMemory("")
         other.contents = {}
-        other.serve(site.server, "elsewhere")
+        router = Router()
+        other.serve(router, "elsewhere")
+        site.server.include(router)
         assert await upload(client, "elsewhere", io.BytesIO(CONTENT)) == ID
         assert [bytes(content) for content in other.contents.values()] == [CONTENT] and site.uploads.files == {}
 

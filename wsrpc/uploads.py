@@ -47,6 +47,8 @@ PIECE = 64 * 1024
 PAUSE = 0.5, 2.0
 """Seconds between two attempts of a client, at least and at most."""
 MiB = 1024**2
+HASH = "?" * 64
+"""Pattern of the names of files with a hash. Other files in the folder are not ours."""
 ID = r"^[0-9a-f]{64}-(0|[1-9][0-9]{0,14})\Z"
 
 Id = Annotated[str, Meta(pattern=ID)]
@@ -67,7 +69,7 @@ class Uploads:
     upload with the code ``"not_saved"``.
 
     Args:
-        folder: is made when it is needed. Keep no other files there.
+        folder: is made when it is needed.
         max_bytes: maximum size of a file. A larger one is refused with the code ``"too_big"``.
         owner_bytes: maximum number of bytes of a user in the folder. Incomplete files count as if they were complete,
             and each file as at least 1 MiB. What would exceed it is refused with the code ``"full"``.
@@ -179,13 +181,13 @@ class Uploads:
         now = time.time()
         if now > self._swept + self.keep / 24:
             self._swept = now
-            for path in Path(self.folder).glob("*/*"):
+            for path in Path(self.folder).glob(f"{HASH}/{HASH}-*"):
                 with suppress(FileNotFoundError):
                     if path.stat().st_mtime < now - self.keep:
                         path.unlink()
         part.parent.mkdir(parents=True, exist_ok=True)
         part.touch()  # before the sum, so that of several that begin at once, none is overlooked
-        if sum(max(MiB, _size_in(path.stem)) for path in part.parent.iterdir()) > self.owner_bytes:
+        if sum(max(MiB, _size_in(path.stem)) for path in part.parent.glob(f"{HASH}-*")) > self.owner_bytes:
             part.unlink(missing_ok=True)
             raise RpcError("your files have no more room on the server", code="full")
 

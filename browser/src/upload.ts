@@ -1,6 +1,7 @@
 // `upload`: sends a file, and continues after a lost session or a reload.
 
-import type { Client } from "./client.js"
+import type { Group } from "./api.js"
+import type { Caller, Client, Shape } from "./client.js"
 
 /** Bytes that are hashed at once. */
 const BLOCK = 2 ** 20
@@ -27,10 +28,14 @@ export interface UploadOptions {
  * @throws RemoteError if the server refuses the file. If the file has changed meanwhile, the code is `"incomplete"`
  * @throws DOMException if the browser cannot read the file, for example because it has changed
  */
-export async function upload(client: Client<any>, name: string, file: Blob, options: UploadOptions = {}): Promise<string> {
-  const { signal, progress } = options
+export async function upload<A extends Shape, K extends keyof Group<A, "channels"> & string>(
+  client: Client<A>,
+  name: K,
+  file: Blob,
+  { signal, progress }: UploadOptions = {},
+): Promise<string> {
   const id = await idOf(file, signal)
-  const caller = client.with({ signal, timeout: 0 }).of(name)
+  const caller: Caller = client.with({ signal, timeout: 0 }).of(name)
   for (;;) {
     try {
       const offset: number = await caller.request("size", id)

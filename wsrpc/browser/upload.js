@@ -2,8 +2,7 @@
 var BLOCK = 2 ** 20;
 var PAUSE = 500;
 var PASSES = /* @__PURE__ */ new Set(["wsrpc.overloaded", "wsrpc.draining", "gap"]);
-async function upload(client, name, file, options = {}) {
-  const { signal, progress } = options;
+async function upload(client, name, file, { signal, progress } = {}) {
   const id = await idOf(file, signal);
   const caller = client.with({ signal, timeout: 0 }).of(name);
   for (; ; ) {

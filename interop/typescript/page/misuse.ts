@@ -1,5 +1,6 @@
 // Each line that ends in a number is refused, with that one, and no other is.
 import { Client, type Channel } from "python-wsrpc"
+import { upload } from "python-wsrpc/upload"
 
 import type { Api, Cup } from "./api.js"
 
@@ -13,6 +14,7 @@ client.of("file") // 2345
 client.of("files").request("add", 1) // 2345
 client.of("files").of("rooms") // 2345
 client.of("bell").request("rang") // 2345
+upload(client, "file", file) // 2345
 client.request("count", 3) // 2345
 client.request("total", [], 3) // 2345
 client.request("talk") // 2345
@@ -47,10 +49,13 @@ client.upload("total", 5, 0) // 2345
 client.upload("total", [1]) // 2554
 client.upload("total", [1], 0, 0) // 2554
 client.upload("store", file.stream(), "name") // 2345
+upload(client, "files", "a.txt") // 2345
+upload(client, "files", file, { progress: (bytes: string) => bytes }) // 2322
 client.open("talk", 1) // 2554
 client.with({ timeout: "1" }) // 2322
 
 // Results
+export const id: number = await upload(client, "files", file, { signal: AbortSignal.timeout(5) }) // 2322
 export const text: string = await client.request("add", 1) // 2322
 const point = await client.request("echo_point", { x: 1 })
 point.y.toFixed() // 18048
