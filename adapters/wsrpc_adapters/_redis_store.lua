@@ -1,6 +1,34 @@
 -- The steps of RedisStore, in Redis. Each call is one step: ARGV has the prefix of all keys, the name of the step, and
 -- its arguments. RedisStore puts the constants FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS and WAITING before this text.
 -- Times are in milliseconds. (Redis Cluster would need the names of all keys before the call.)
+--
+-- The keys. KEY is that of a log, TOPIC that of a list, and a log "can move" if another process can continue it. Most keys
+-- expire with a log, or with the last of their logs: when its lease is over or it has ended, and `keep` has passed.
+--
+-- key               type    has                                                                   expires
+-- log:KEY           string  the state of a log, which `save` writes                               with the log
+-- entries:KEY       stream  its entries: `NUMBER-0` has their id and their bytes                  with the log
+-- writers:KEY       hash    the last batch of each writer, which may repeat it                    with the log
+-- payload:KEY       string  what a process needs to continue it; deleted when none can            with the log
+-- readers:KEY       hash    `COUNT:UNTIL` for each process that has readers                       after 2 leases, or with the log
+-- acquired:KEY      hash    what a process, which has this log, has acquired of each subject      with the log
+-- acquirers         set     the KEYs of these logs                                                with the last log
+-- logs:PAYER        zset    the KEYs of a payer's logs, by the time at which each expires         with the last log
+-- listed:PAYER      zset    the same for logs of lists, which do not count for PAYER_LOGS         with the last log
+-- left:PAYER        zset    the KEYs of its logs of lists that have ended, which make room        with the last log
+-- bytes:PAYER       hash    the bytes of each of its logs, and of `:all`                          with the last log
+-- list:TOPIC        zset    the KEYs of the logs of a list that have not ended, by number         with the last log
+-- lapses:TOPIC      zset    these KEYs by the end of their lease; `lapses:` has logs that can move  with the last log
+-- lists             zset    the TOPICs of lists with logs, by the number of the last              with the last log
+-- number            string  the last number that a log of a list, or that can move, has got       with the last log
+-- runs:PROCESS      zset    the KEYs of logs that can move and that this process runs             with the last log
+-- processes         zset    the PROCESSes that listen, by the time of their last sign of life     after 2 leases
+-- absent:PROCESS    string  since when it does not listen, or `lives` if it has said so           after a lease
+-- lost:KEY          string  nothing: a server that cannot write it must not report a loss         after a lease
+-- format            string  FORMAT                                                                with the last log
+--
+-- The channels: `changed:KEY` has what was added to a log, and `process:PROCESS` is where that process listens, so that
+-- the number of subscribers says whether it lives.
 local PREFIX, STEP = ARGV[1], ARGV[2]
 local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their own
 local MOST_WRITERS = 256  -- whose last batch a log remembers, because they may repeat it

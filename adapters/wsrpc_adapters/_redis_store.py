@@ -1,10 +1,8 @@
 """`RedisStore`: keeps logs in Redis or Valkey, with the library redis-py.
 
-A log has a state, a stream with its entries, and hashes with the numbers of its readers and of what its process has
-acquired. A payer has sorted sets of its logs, and a hash with their bytes. A list has sorted sets of its logs, by their
-numbers and by the times at which they are lost, and there is one of all lists. Every key expires. Each step is one call
-of the script in ``_redis_store.lua``, so it happens completely or not at all, by the clock of Redis. The script
-publishes what was added. Each process listens on one connection, and needs no further step to read what it hears there.
+Each step is one call of the script in ``_redis_store.lua``, so it happens completely or not at all, by the clock of
+Redis. The script begins with a table of all keys, each of which expires. It publishes what was added. Each process
+listens on one connection, and needs no further step to read what it hears there.
 """
 
 from __future__ import annotations
