@@ -353,6 +353,7 @@ async def test_the_room_of_a_user_is_bounded_also_if_many_files_begin_at_once(tm
         for name in site.uploads.files:
             with pytest.raises(RemoteError, match="incomplete"):  # it goes on, although there is no room for another
                 await client.of("files").request("append", name.removesuffix(".part"), 0, send=[])
+        site.uploads.owner_bytes = 4 * 2**20
         async with Client(site.url.replace("ada", "bob")) as other:
             with pytest.raises(RemoteError, match="no more room") as caught:
                 await other.of("files").request("append", f"{ZEROS}-{4 * 2**20 + 1}", 0, send=[])
