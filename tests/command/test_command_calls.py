@@ -1,4 +1,4 @@
-"""`wsrpc call`, `stream`, `upload` and `emit`: what is sent, what is printed, and the exit codes."""
+"""`wsrpc call`, `stream` and `emit`: what is sent, what is printed, and the exit codes."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ PRINTED = {
     "stream URL ticks 5 --take 2": "0\n1\n",
     "stream URL doubled - < '1\n2\n'": "2\n4\n",
     "call URL total - < '1\n2\n\n 3'": "6\n",
-    "upload URL total - < ''": "0\n",
-    "upload URL sent - --as text < 'a\r\n\nä b'": '["a","","ä b"]\n',
-    "upload URL size - --as bytes < '\x00\x01'": "2\n",
-    "upload URL size --send data.bin --as bytes": f"{len(DATA)}\n",
+    "call URL total - < ''": "0\n",
+    "call URL sent - --as text < 'a\r\n\nä b'": '["a","","ä b"]\n',
+    "call URL size - --as bytes < '\x00\x01'": "2\n",
+    "call URL size --send data.bin --as bytes": f"{len(DATA)}\n",
     "emit URL add 2 3": "",
 }
 """Command lines, with what comes from stdin behind ``<``, and what they print."""
@@ -83,8 +83,8 @@ REFUSED: dict[int, dict[str, str]] = {
         "reads items",
         "call URL echo @text:odd.bin": "odd.bin is not text in UTF-8; give @text:odd.bin for its text, or "
         "@bytes:odd.bin for its bytes",
-        "upload URL total - < '1\nzwei\n3\n'": "line 2 of stdin is not JSON: …",
-        "upload URL sent - --as text < '\udcff\n'": "line 1 of stdin is not text in UTF-8; give --as …",
+        "call URL total - < '1\nzwei\n3\n'": "line 2 of stdin is not JSON: …",
+        "call URL sent - --as text < '\udcff\n'": "line 1 of stdin is not text in UTF-8; give --as …",
         # 2: a command line that cannot work
         "cal": "No such command 'cal'…",
         "call ws://a b --tiemout 3": "No such option…",
@@ -96,8 +96,7 @@ REFUSED: dict[int, dict[str, str]] = {
         "call http://a b": "a URL begins with ws:// or wss:// and names a host, got 'http://a'…",
         "call ws://a open": "'open' is reserved on the main channel…",
         "call ws://a b - -": "a request has one upload: give - once…",
-        "upload ws://a b": "nothing to upload: give - for stdin, or --send FILE",
-        "upload ws://a b --send /none": "cannot read /none: No such file or directory",
+        "call ws://a b --send /none": "cannot read /none: No such file or directory",
         "call ws://a b --insecure": "--cacert, --cert, --key and --insecure are for wss:// URLs…",
         "call wss://a b --key k": "--key is the key of a certificate: give --cert FILE, too…",
         f"call wss://a b --cacert {CERTIFICATES}/client.key": "cannot read the authorities in …/client.key: no "
@@ -163,7 +162,7 @@ async def test_the_way_to_quote_a_word_works() -> None:
 
 async def test_help() -> None:
     shown = await prints("--help")
-    for command in ("call", "stream", "upload", "emit", "listen", "describe", "types", "client", "completion"):
+    for command in ("call", "stream", "emit", "listen", "describe", "types", "client", "completion"):
         assert f"\n  {command} " in shown
         assert (await prints(command, "--help")).startswith(f"Usage: wsrpc {command} [OPTIONS]")
 
@@ -340,7 +339,7 @@ async def test_a_handler_that_has_enough_ends_the_upload() -> None:
             return await anext(items)
 
         played.server.on("first", first)
-        process = await start("upload", played.url, "first", "-", stdin=PIPE)
+        process = await start("call", played.url, "first", "-", stdin=PIPE)
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(b"7\n8\n")  # and stdin stays open
         assert await process.stdout.readline() == b"7\n"

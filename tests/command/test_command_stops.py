@@ -54,8 +54,8 @@ UPLOADS = f"{STOP}the upload to total was cancelled after 2 items\n"
 PLACES = {
     "an answer": Place("call hang", "hang", "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP),
     "items": Place("stream ticks 2", "", f"{STOP}ticks was stopped after 2 items\n", ("ticks", None), (b"0\n", b"1\n")),
-    "input to upload": Place("upload total -", "total,total 1,total 3", UPLOADS, ("total", None), given=b"1\n2\n"),
-    "a handler that reads no items": Place("upload idle -", "idle", STOP, ("idle", None), given=b"1\n" * 2000),
+    "input to upload": Place("call total -", "total,total 1,total 3", UPLOADS, ("total", None), given=b"1\n2\n"),
+    "a handler that reads no items": Place("call idle -", "idle", STOP, ("idle", None), given=b"1\n" * 2000),
     "events": Place("listen", "", f"{STOP}1 event has come\n", lines=(b'{"',)),
     "the description": Place("describe", "describe", STOP),
 }
@@ -185,7 +185,7 @@ FULL = "cannot write to stdout: No space left on device\n"
 @pytest.mark.parametrize(
     ("command", "code", "out", "said"),
     [
-        ('upload "$1" total - <&-', 2, "", "stdin is closed: there is nothing to upload\n"),
+        ('call "$1" total - <&-', 2, "", "stdin is closed: there is nothing to upload\n"),
         ('call "$1" add 2 3 <&-', 0, "5\n", ""),
         ('call "$1" add 2 3 >&-', 2, "", CLOSED),
         ('emit "$1" note >&- <&-', 0, "", ""),

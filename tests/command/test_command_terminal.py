@@ -244,7 +244,7 @@ async def test_ctrl_c_stops_the_handler() -> None:
 
 
 async def test_lines_are_uploaded_as_they_are_typed() -> None:
-    async with serving() as played, terminal("upload", played.url, "total", "-") as found:
+    async with serving() as played, terminal("call", played.url, "total", "-") as found:
         assert await played.started.get() == "total"
         found.types("1\n")
         assert await played.started.get() == "total 1"

@@ -1,4 +1,4 @@
-"""The commands ``call``, ``stream``, ``upload`` and ``emit``, which send one request or event."""
+"""The commands ``call``, ``stream`` and ``emit``, which send one request or event."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ After --, it can begin with -.
 \b
 examples:
   wsrpc call ws://localhost:8080 add 2 3
-  seq 5 | wsrpc call ws://localhost:8080 total -""",
+  seq 5 | wsrpc call ws://localhost:8080 total -
+  wsrpc call ws://localhost:8080 store '"photo.png"' --send photo.png --as bytes""",
 )
 @CALL
 @UPLOAD
@@ -44,29 +45,11 @@ examples:
 @CLUSTER
 @in_event_loop
 async def call(options: Options, job: Job) -> None:
-    """Send a request, and print its response.
+    """Send a request, with an upload if there is one, and print its response.
 
     With --peer, URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster.
     """
     await _request(options, job, options.peer)
-
-
-@click.command(
-    cls=Command,
-    epilog=f"""{ARGUMENTS}
-\b
-examples:
-  seq 5 | wsrpc upload ws://localhost:8080 total -
-  wsrpc upload ws://localhost:8080 store '"photo.png"' --send photo.png --as bytes""",
-)
-@CALL
-@UPLOAD
-@in_event_loop
-async def upload(options: Options, job: Job) -> None:
-    """Send a request with a stream of items, and print its response."""
-    if options.send is None and "-" not in options.args:
-        raise UsageError("nothing to upload: give - for stdin, or --send FILE")
-    await _request(options, job)
 
 
 @click.command(

@@ -17,7 +17,6 @@ from .running import complain
 COMMANDS = {
     "call": "calling",
     "stream": "calling",
-    "upload": "calling",
     "emit": "calling",
     "listen": "listening",
     "describe": "describing",
