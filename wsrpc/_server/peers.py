@@ -203,7 +203,7 @@ class ServedPeer(PeerOwner):
     def session_released(self) -> None:
         self._peers.count_ignored(self)
         if self.core.calls.invocations or self.core.reporter.running:
-            self._peers.watch(self)
+            self._peers.keep_while_busy(self)
 
     def release(self) -> None:
         self.core = weakly(self.core)
@@ -388,7 +388,7 @@ class Peers:
         self.totals.ignored(served.core.log.principal, served.newly_ignored())
         self.totals.by_program.add(served.core.log.program, *served.new_by_program())
 
-    def watch(self, served: ServedPeer) -> None:
+    def keep_while_busy(self, served: ServedPeer) -> None:
         """Keep a peer whose connection has ended while handlers run for it. `Server.close` waits for these handlers.
 
         Without this reference, the peer and a handler that waits could be collected as garbage.
@@ -400,7 +400,7 @@ class Peers:
             served.core.release()
         else:
             self._leaving.add(served)
-            task.add_done_callback(lambda _: self.watch(served))
+            task.add_done_callback(lambda _: self.keep_while_busy(served))
 
     def clear(self) -> None:
         """Remove all peers, even if their connections have not ended."""

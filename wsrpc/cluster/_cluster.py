@@ -355,7 +355,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             return ClusterRoom(name, None, self._joined)
         check_keep(keep)
         if not self._runs.link.is_shared:
-            raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=RedisStore(...))")
+            raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=...)")
         if (log := self._room_logs.get(name)) is None:
             nobody = BroadcastGroup(self._settings.codec, "close", (), lambda _: None)
             to_bytes = encoder_of(self._settings.codec)

@@ -156,7 +156,7 @@ class ClusterMembership:
     def node_ended(self, node: str, silent: bool) -> None:
         self.links.node_ended(node, silent)
 
-    def node_unheard(self) -> None:
+    def node_unreachable(self) -> None:
         self.away.link.process_missed()
 
     def claimed_elsewhere(self, address: str) -> None:

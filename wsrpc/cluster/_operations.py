@@ -18,7 +18,7 @@ from ._membership import ClusterMembership
 
 ROWS = "rows"
 """Request for the rows of a node, with the name and the arguments of a method of `Operations`."""
-AWAY = "away"
+CHANGE_CALL = "away"
 """Request to a node to submit a call, or without ``args`` to withdraw it. None if the node has no server."""
 
 
@@ -35,7 +35,7 @@ class ClusterOperations(DirectOperations):
         if self._server is not None:
             self._server.readers["waiting"] = self._stored
         membership.links.on(ROWS, self._own_rows)
-        membership.links.on(AWAY, self._own_away)
+        membership.links.on(CHANGE_CALL, self._own_away)
 
     # ------------------------------------------------------------ this node
 
@@ -121,7 +121,7 @@ class ClusterOperations(DirectOperations):
         for node in self._membership.directory.nodes[1:]:
             try:
                 other = await self._membership.links.reach(node)
-                row = await other.request(AWAY, *call, args, within)
+                row = await other.request(CHANGE_CALL, *call, args, within)
             except RemoteError as exc:
                 raise as_raised(exc) from exc
             if row is not None:

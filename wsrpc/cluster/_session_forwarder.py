@@ -28,9 +28,9 @@ from ._nodes.node import Node
 
 SESSION = "session"
 """Header of a connection between two nodes for one client. The value is a `ForwardedHandshake` as text."""
-ANSWERED = 4.0
+RESUME_TIMEOUT = 4.0
 """Seconds in which the other node has to answer. (A client waits 5 seconds.)"""
-AWAY = 5.0
+LONGEST_OUTAGE = 5.0
 """Seconds without the engine after which a client gets a new session, because its own cannot be reached. Sessions with
 other nodes end after the same time."""
 MOST_ASKING = 1000
@@ -170,7 +170,7 @@ class SessionForwarder:
             raise await refuse(transport, CloseCode.TRY_AGAIN_LATER, "too many clients resume at the same time")
         self._asking += 1
         try:
-            async with asyncio.timeout(min(ANSWERED, AWAY - self._node.engine.away_for)):
+            async with asyncio.timeout(min(RESUME_TIMEOUT, LONGEST_OUTAGE - self._node.engine.away_for)):
                 found = await self._ask(asked, arrival)
         except (MessageTooBig, PeerNotFound):  # the client's headers are too large for the engine; the node was killed
             return "elsewhere"
@@ -178,7 +178,7 @@ class SessionForwarder:
             found = None
         finally:
             self._asking -= 1
-        if found is None and self._node.engine.away_for < AWAY:
+        if found is None and self._node.engine.away_for < LONGEST_OUTAGE:
             # The client asks again, until the node answers, or counts as ended.
             raise await refuse(transport, CloseCode.SERVICE_RESTART, "the session cannot be reached now")
         if found is None or isinstance(found, str):

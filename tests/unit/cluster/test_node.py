@@ -298,7 +298,7 @@ async def test_an_end_that_nobody_confirms_is_forgotten() -> None:
         w.engine.loss = 1.0
         ours.transport.abort()
         await asyncio.sleep((MARKS + 1) * BEAT)
-        assert w.ones[0].node.connections._untold == {}
+        assert w.ones[0].node.connections._unconfirmed == {}
 
 
 async def test_messages_and_the_close_arrive_in_order() -> None:
@@ -491,11 +491,11 @@ def test_a_claim_is_higher_than_those_that_were_released_within_a_minute() -> No
     ours.apply("c", {"ada": 3}, [], 0.0)
     ours.apply("b", {}, ["ada", "bob"], 10.0)
     ours.drop("c", 50.0)
-    ours.tick(75.0, deaf=False)
+    ours.tick(75.0, receives=True)
     assert [ours.claim(each).counter for each in ("ada", "bob")] == [10, 1]
     for released_at, now, counter in ((80.0, 139.0, 11), (139.0, 199.0, 1)):
         ours.release("ada", released_at)
-        ours.tick(now, deaf=False)
+        ours.tick(now, receives=True)
         assert ours.claim("ada").counter == counter
 
 

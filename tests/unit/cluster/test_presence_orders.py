@@ -71,7 +71,7 @@ class Node(PresenceNode):
         self.ticks += 1
         if self.ticks % TICKS == 0 or paused:
             self.beat()
-        self.directory.tick(now, deaf=paused or self.cut_at is not None)
+        self.directory.tick(now, receives=not paused and self.cut_at is None)
 
     def beat(self) -> None:
         self.publish_changes()

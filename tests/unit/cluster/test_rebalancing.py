@@ -15,7 +15,7 @@ from core_driver import Blocked, start
 from waiting import settled, until
 
 from wsrpc import Client, Limits, Peer, Reconnect, Server
-from wsrpc._server.operating.rebalancing import TICK
+from wsrpc._server.operating.rebalancing import AGE_INTERVAL
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import Line, connect
 
@@ -234,7 +234,7 @@ async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> No
             await asyncio.sleep(1)
             assert it.work.finished and it.server.peer(id) is not None, "the session is kept"
             it.line.down = False
-            await until(lambda: it.server.peer(id) is None, limit=TICK + 0.01)
+            await until(lambda: it.server.peer(id) is None, limit=AGE_INTERVAL + 0.01)
             assert await client.request("work") == []
         assert it.work.finished and not it.work.cancelled
         await client.close()
@@ -254,10 +254,10 @@ async def test_old_connections_move_when_they_are_idle(caplog: pytest.LogCapture
         assert it.server.peer(id) is not None, "the operator has moved twice"
         it.work.go.set()
         await asyncio.gather(*working)
-        await settled(3 * TICK)
+        await settled(3 * AGE_INTERVAL)
         assert 2 <= it.server.stats().closed[1012] - before <= 4, "not all of them at once"
         assert await doing == []
-        await until(lambda: it.server.peer(id) is None, limit=TICK + 0.01)
+        await until(lambda: it.server.peer(id) is None, limit=AGE_INTERVAL + 0.01)
         assert await it.client.request("work") == []
     assert "1012 connect again: max_connection_age= is reached" in caplog.text
     assert "spread" not in caplog.text

@@ -12,7 +12,7 @@ from wsrpc._log.link import SILENT, STORE_TIMEOUT
 from wsrpc._server.presence.presence_reports import HEARING, TRACKED
 from wsrpc.cluster._addresses import CROSSING
 from wsrpc.cluster._nodes.directory import NODE_TIMEOUT
-from wsrpc.cluster._nodes.engine_link import DEAF, OVERDUE, PAUSES
+from wsrpc.cluster._nodes.engine_link import OVERDUE, PAUSES, RESUBSCRIBE_AFTER
 from wsrpc.cluster._nodes.node import BEAT, TICK
 from wsrpc.cluster.engine import PROBE, RESPONSE_TIMEOUT
 
@@ -20,7 +20,7 @@ ORDER = {
     "two beats of another node may be lost before it counts as ended": (3 * BEAT, NODE_TIMEOUT),
     "one of its own beats may be lost before a node suspects that it receives nothing": (2 * BEAT, OVERDUE),
     "a node suspects that it receives nothing before it takes others for ended": (OVERDUE + TICK, NODE_TIMEOUT),
-    "a node subscribes again if it receives nothing, not before it suspects so": (OVERDUE, DEAF),
+    "a node subscribes again if it receives nothing, not before it suspects so": (OVERDUE, RESUBSCRIBE_AFTER),
     "a node that has lost its broker is back before others take it for ended": (
         PROBE + RESPONSE_TIMEOUT + max(PAUSES),
         NODE_TIMEOUT,

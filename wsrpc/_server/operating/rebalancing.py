@@ -17,13 +17,13 @@ ELSEWHERE = "connect again: sessions are spread over the servers"
 TOO_OLD = "connect again: max_connection_age= is reached"
 """The close reasons."""
 
-TICK = 0.1
+AGE_INTERVAL = 0.1
 """Seconds in which at most one peer moves because of its age. Each of them opens a connection elsewhere."""
 
 JITTER = 0.1
 """The part of the maximum age by which the ages of peers differ, because after a restart all are equally old."""
 
-SLICE = 200
+AGE_SLICE = 200
 """Number of peers that are checked without a pause."""
 
 
@@ -50,7 +50,7 @@ class Rebalancing:
     def start(self) -> None:
         """Check the ages of connections from now on. Idempotent."""
         if self._timer is None and self._max_age is not None:
-            self._timer = self._scheduler.call_at(self._scheduler.time() + TICK, self._check_ages)
+            self._timer = self._scheduler.call_at(self._scheduler.time() + AGE_INTERVAL, self._check_ages)
 
     def stop(self) -> None:
         """Leave all peers to the server, which is closing. Idempotent."""
@@ -75,7 +75,7 @@ class Rebalancing:
         """Move the first of the next peers that is too old and idle."""
         self._timer = None
         self.start()
-        for _ in range(SLICE):
+        for _ in range(AGE_SLICE):
             if (id := next(self._unchecked, None)) is None:
                 self._unchecked = iter(self._peers.ids())
                 return
@@ -115,4 +115,4 @@ async def _close_idle(served: ServedPeer, why: str) -> None:
         if session.state.sends:
             await served.current.close(CloseCode.SERVICE_RESTART, why)
             return
-        await asyncio.sleep(TICK)
+        await asyncio.sleep(AGE_INTERVAL)

@@ -40,7 +40,7 @@ from .submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 MAKE = "make"
 """Request to make a call to a peer of the node, whose caller may end at once."""
 
-KEPT = 60.0
+SHORTEST_KEEP = 60.0
 """Seconds for which an answer is kept at least."""
 
 GRACE = 0.5
@@ -227,7 +227,7 @@ class AwayCalls:
         new = NewLog(
             id=id,
             payer=f"address {address}",
-            keep=max(call.within, KEPT),
+            keep=max(call.within, SHORTEST_KEEP),
             owned=True,
             arguments=hash_of(call.args),
             topic=address,

@@ -34,7 +34,7 @@ from ..._log.link import StoreLink, insist_on
 from ...errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
 from .._addresses import Addresses
 
-PAUSE = 1.0
+REFUSED_PAUSE = 1.0
 """Seconds until a call that a peer has refused is handed over again."""
 
 DELIVERIES = 5
@@ -44,7 +44,7 @@ the peer's program."""
 SUSPECT = 2
 """Number of deliveries after which a call goes alone, so that others do not count as those that end the program."""
 
-WINDOW = 16
+MOST_IN_FLIGHT = 16
 """Maximum number of calls that are handed over and not answered, so that the others can still be withdrawn."""
 
 EXPIRED_AT_ONCE = 20
@@ -201,7 +201,7 @@ class Deliverer:
     async def _step(self) -> None:
         now = asyncio.get_running_loop().time()
         due = [each for each in self._calls.values() if each.step is not Step.WAIT]
-        if not self.is_complete and len(due) < WINDOW:
+        if not self.is_complete and len(due) < MOST_IN_FLIGHT:
             await self._list()
         elif late := next((each for each in due if each.until <= now), None):
             await self._expire(late)
@@ -213,13 +213,13 @@ class Deliverer:
         else:
             times = [each.until for each in due] + ([self._not_before] if self._not_before > now else [])
             if not self._link.is_shared:
-                times.append(now + PAUSE)  # nobody tells that the engine is there again
+                times.append(now + REFUSED_PAUSE)  # no event says that the engine is reachable again
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(times, default=None)):
                     await self._changed.wait()
 
     def _may_hand_over(self, delivery: Delivery, now: float) -> bool:
-        if now < self._not_before or len(self._in_flight) >= WINDOW:
+        if now < self._not_before or len(self._in_flight) >= MOST_IN_FLIGHT:
             return False
         if self._in_flight and (self._is_suspect or delivery.before >= SUSPECT):
             return False
@@ -296,7 +296,7 @@ class Deliverer:
             if is_answer(exc):
                 end = self._deliverers.failed(self._address, call, exc)
             elif not may_have_run(exc) and _may_arrive(exc):
-                self._not_before = asyncio.get_running_loop().time() + PAUSE  # unless the peer connects before
+                self._not_before = asyncio.get_running_loop().time() + REFUSED_PAUSE  # unless the peer connects before
                 delivery.step = Step.SEND
                 if not isinstance(exc, ConnectionLost):
                     delivery.failure = delivery.failure or exc
@@ -436,7 +436,7 @@ class Deliverers:
                         await self.end_lost(address, log.key, log.id, call, lost_call(address, call, log.attempt))
 
     async def sweep(self) -> None:
-        """Find the calls of which this process was not told, because their callers have ended.
+        """Find the calls that this process does not know, because their callers have ended.
 
         Also count all that waits, and end that whose time is over.
         """
@@ -475,7 +475,7 @@ def is_answer(error: Exception) -> bool:
 
 def lost_call(address: str, call: AwayCall, deliveries: int) -> WsrpcError:
     """Return the error of a call whose time is over, and that was handed over so often."""
-    return LOST if deliveries else PeerNotFound(address, call.within)
+    return LOST_CALL if deliveries else PeerNotFound(address, call.within)
 
 
 def _may_arrive(error: Exception) -> bool:
@@ -484,6 +484,6 @@ def _may_arrive(error: Exception) -> bool:
     return isinstance(error, (*NEVER_RAN, RequestTimeout)) or type(error) is WsrpcError
 
 
-LOST = ConnectionLost(CloseCode.ABNORMAL, "the process that handed the call over has ended", "unknown")
+LOST_CALL = ConnectionLost(CloseCode.ABNORMAL, "the process that handed the call over has ended", "unknown")
 _PROCESS = secrets.token_hex(8)
 _owners = itertools.count(1)

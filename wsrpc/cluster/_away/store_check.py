@@ -15,7 +15,7 @@ from .away_calls import AwayCalls, as_others_error
 
 HAS_LOG = "has_log"
 """Request for whether the store of a server has a log. None if the node has no server."""
-KEPT = 60.0
+PROOF_KEEP = 60.0
 """Seconds for which the store keeps the log by which servers recognize it."""
 
 
@@ -43,7 +43,7 @@ class StoreCheck:
 
     async def _ask(self, nodes: Sequence[str]) -> list[bool | None]:
         key, store = f"submitting {self._node.id}", self._link.store
-        log = NewLog(id=self._node.id, payer=key, keep=KEPT)
+        log = NewLog(id=self._node.id, payer=key, keep=PROOF_KEEP)
         with as_others_error():
             await self._link.ask(lambda: store.append(key, log, "", 0, []))
         return await self._links.ask_all(nodes, HAS_LOG, key, bool | None)

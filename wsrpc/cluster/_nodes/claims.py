@@ -134,9 +134,9 @@ class Claims:
         self.apply(node, {}, [*self.of(node)], now)
         del self._others[node]
 
-    def tick(self, now: float, *, deaf: bool) -> None:
+    def tick(self, now: float, *, receives: bool) -> None:
         """Forget released claims that are old; see `Directory.tick`."""
-        if self._started_at is None and not deaf:
+        if self._started_at is None and receives:
             self._started_at = now
         while self._released and (oldest := next(iter(self._released.items())))[1][1] + REMEMBERED <= now:
             del self._released[oldest[0]]

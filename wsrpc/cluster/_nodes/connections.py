@@ -19,11 +19,11 @@ from .engine_transport import EngineTransport
 AROUND = 1024
 """Maximum bytes that a message to the engine adds to a message of a connection."""
 MIN_LARGEST = 1024
-OPENS = 5
+OPEN_ATTEMPTS = 5
 """How many times a node requests a connection, because the request or the answer may be lost."""
 UNRECEIVED = 2
-"""How many times in a row the engine says that nobody hears a node, before the node counts as ended: its process was
-killed. (A node that has lost its connection to the engine connects again at once.)"""
+"""How many times in a row the engine says that no process gets the messages to a node, before the node counts as ended:
+its process was killed. (A node that has lost its connection to the engine connects again at once.)"""
 
 
 class ConnectionsListener(Protocol):
@@ -32,7 +32,7 @@ class ConnectionsListener(Protocol):
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Serve a connection that another node has opened."""
 
-    def node_unheard(self) -> None:
+    def node_unreachable(self) -> None:
         """No process gets the messages to a node, which may have been killed."""
 
 
@@ -61,7 +61,7 @@ class Connections:
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
         """Connections that this node has requested, until there is an answer."""
-        self._untold: dict[str, EngineTransport] = {}
+        self._unconfirmed: dict[str, EngineTransport] = {}
         """Connections that this node has ended, until the other node confirms that, or for `MARKS` beats, because a
         message may be lost."""
         self._of_clients: set[str] = set()
@@ -75,12 +75,12 @@ class Connections:
         """Maximum bytes of a message on a connection to another node."""
         return max(MIN_LARGEST, self._engine.largest - AROUND)
 
-    async def dial(self, node: str, headers: Mapping[str, str], attempts: int = OPENS) -> EngineTransport:
+    async def dial(self, node: str, headers: Mapping[str, str], attempts: int = OPEN_ATTEMPTS) -> EngineTransport:
         """Open a connection to another node, once the engine can be reached. Cancelling is safe.
 
         Args:
-            attempts: how often the connection is requested, at most `OPENS` times. Once, if the other node must not
-                handle a request twice.
+            attempts: how often the connection is requested, at most `OPEN_ATTEMPTS` times. Once, if the other node must
+                not handle a request twice.
 
         Raises:
             PeerNotFound: there is no such node, or it has ended meanwhile.
@@ -94,15 +94,15 @@ class Connections:
         self._opening[conn] = answer
         unreceived = 0
         try:
-            for attempt in range(OPENS):
+            for attempt in range(OPEN_ATTEMPTS):
                 if attempt < attempts:
                     self._engine.publish(node, wire.Open(conn, dict(headers)))
-                await asyncio.wait((answer,), timeout=RESPONSE_TIMEOUT / OPENS)
+                await asyncio.wait((answer,), timeout=RESPONSE_TIMEOUT / OPEN_ATTEMPTS)
                 if answer.done():
                     break
                 unreceived = 0 if await self._engine.is_received(node, wire.Probe()) else unreceived + 1
                 if unreceived:
-                    self._listener.node_unheard()
+                    self._listener.node_unreachable()
                 if unreceived == UNRECEIVED:
                     self._directory.drop(node, self._clock.time(), silent=True)
         except BaseException:
@@ -132,14 +132,14 @@ class Connections:
                 self._confirm_end(conn)
 
     def _make(self, conn: str, node: str) -> EngineTransport:
-        self._untold.pop(conn, None)  # it was requested again
+        self._unconfirmed.pop(conn, None)  # it was requested again
         transport = self._transports[conn] = EngineTransport(conn, node, self._engine, self.largest, self._ended)
         return transport
 
     def _ended(self, transport: EngineTransport) -> None:
         self._transports.pop(transport.conn, None)
         if transport.last_words is not None:
-            self._untold[transport.conn] = transport
+            self._unconfirmed[transport.conn] = transport
 
     # ------------------------------------------------------------ what happens to all of them
 
@@ -147,10 +147,10 @@ class Connections:
         """Repeat, at a beat of the node, what other nodes may not have received."""
         for transport in tuple(self._transports.values()):
             transport.beat()
-        if self._engine.reachable.is_set():  # else nobody would hear the repetitions
-            for conn, transport in tuple(self._untold.items()):
+        if self._engine.reachable.is_set():  # else nobody would get the repetitions
+            for conn, transport in tuple(self._unconfirmed.items()):
                 if not transport.repeat_end():
-                    self._untold.pop(conn, None)
+                    self._unconfirmed.pop(conn, None)
 
     def reset(self, reason: str) -> None:
         """End all connections on both sides. The sessions on them resume on other connections."""
@@ -165,7 +165,7 @@ class Connections:
     def node_ended(self, node: str, silent: bool) -> None:
         """End the connections to a node that has ended."""
         for transport in [each for each in self._transports.values() if each.node == node]:
-            if silent:  # it may still hear this node
+            if silent:  # it may still get messages
                 transport.reset(f"node {node} is gone")
             else:
                 transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
@@ -216,7 +216,7 @@ class Connections:
         transport = self._transports.get(message.conn)
         if transport is None:
             if isinstance(message, wire.Close | wire.Reset):  # the other node knows it, too
-                self._untold.pop(message.conn, None)
+                self._unconfirmed.pop(message.conn, None)
             if not isinstance(message, wire.Reset):
                 self._confirm_end(message.conn)
             return
@@ -227,11 +227,11 @@ class Connections:
                 transport.marked(message)
             case wire.Close():
                 transport.closed(message)
-                self._untold.pop(message.conn, None)  # messages before it were lost
+                self._unconfirmed.pop(message.conn, None)  # messages before it were lost
                 self._confirm_end(message.conn)
             case wire.Reset():
                 transport.end(CloseInfo(CloseCode.ABNORMAL, message.reason))
-                self._untold.pop(message.conn, None)  # it confirms a `Close`
+                self._unconfirmed.pop(message.conn, None)  # it confirms a `Close`
                 self._confirm_end(message.conn)
 
     def _confirm_end(self, conn: str) -> None:

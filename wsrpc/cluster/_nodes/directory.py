@@ -279,19 +279,19 @@ class Directory:
         changes += [(*key, entry) for key, entry in present.items() if is_new or entry != before.get(key)]
         self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], changes), now)
 
-    def tick(self, now: float, *, deaf: bool = False) -> None:
+    def tick(self, now: float, *, receives: bool = True) -> None:
         """Remove the nodes that have sent nothing for `NODE_TIMEOUT` seconds, and released claims that are old.
 
         Args:
-            deaf: whether this node receives no messages at present, so that no node is removed.
+            receives: whether this node receives messages at present. If not, no node is removed.
         """
-        if deaf:
+        if not receives:
             self.presence.deaf_at = now
             for remote in self._remotes.values():
                 remote.seen_at = now
         for remote in [remote for remote in self._remotes.values() if remote.seen_at + NODE_TIMEOUT <= now]:
             self.drop(remote.name, now, silent=True)
-        self.claims.tick(now, deaf=deaf)
+        self.claims.tick(now, receives=receives)
 
     def drop(self, node: str, now: float, *, silent: bool = False) -> None:
         """Remove another node with its addresses and rooms, because it left or was ``silent``. Idempotent."""

@@ -15,7 +15,7 @@ from .wire import NodeMessage, encode
 
 ALL = "all"
 """Last word of the subject to which all nodes subscribe. Other subjects end with the name of a node."""
-DEAF = 5.0
+RESUBSCRIBE_AFTER = 5.0
 """Seconds without any of its own messages, after which a node assumes that its subscriptions are lost."""
 OVERDUE = 3.5
 """Seconds without them, after which it does not take others for ended: it publishes some every `BEAT`."""
@@ -178,7 +178,7 @@ class EngineLink:
             return
         if self._last_received is None or paused:
             self._last_received = dict.fromkeys(self._subjects, now)
-        elif min(self._last_received.values()) + DEAF < now:
+        elif min(self._last_received.values()) + RESUBSCRIBE_AFTER < now:
             self._last_received = None
             logger.warning("%s does not hear itself: it connects to its engine again", self._label)
             self._tasks.spawn(self._connection.close())
@@ -186,9 +186,9 @@ class EngineLink:
     async def _keep(self) -> None:
         quick_losses = 0
         while True:
-            ear = _ConnectionListener(self._listener)
+            listener = _ConnectionListener(self._listener)
             try:
-                connection = await self._connect(ear)
+                connection = await self._connect(listener)
             except Exception as exc:  # an engine of the user's own may raise something else than `EngineLost`
                 before, self.failure = self.failure, exc if isinstance(exc, EngineLost) else EngineLost(named(exc))
                 if before is None:
@@ -204,7 +204,7 @@ class EngineLink:
             self.decided.set()
             logger.info("%s is connected to its engine", self._label)
             self._listener.engine_back()
-            reason = await ear.over
+            reason = await listener.over
             self._connection = None
             self._connection_ended()
             logger.warning("%s has lost its engine: %s", self._label, reason)
@@ -213,8 +213,8 @@ class EngineLink:
             quick_losses = quick_losses + 1 if asyncio.get_running_loop().time() - began < QUICK else 0
             await asyncio.sleep(random.uniform(0.5, 1) * PAUSES[min(quick_losses, len(PAUSES) - 1)])
 
-    async def _connect(self, ear: _ConnectionListener) -> EngineConnection:
-        connection = await self._engine.connect(ear)
+    async def _connect(self, listener: _ConnectionListener) -> EngineConnection:
+        connection = await self._engine.connect(listener)
         self.largest = connection.largest  # messages of other nodes may arrive before the last subscription
         try:
             for subject in self._subjects:

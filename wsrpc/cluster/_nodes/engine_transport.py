@@ -13,7 +13,7 @@ from ...transport import ConnectionInfo, Receiver
 from .engine_link import EngineLink
 from .wire import Close, Data, Mark, Reset
 
-SLICE = 32 * 1024
+BATCH_BYTES = 32 * 1024
 """Maximum bytes of a batch of messages, unless one message is larger or the engine accepts less."""
 
 AROUND_EACH = 10
@@ -22,7 +22,7 @@ AROUND_EACH = 10
 HIGH_WATER = 64 * 1024
 """Number of unsent bytes of the engine above which senders wait."""
 
-WINDOW = 128 * 1024
+CLIENT_WINDOW = 128 * 1024
 """For a client's connection: number of bytes that the other node has not passed on, above which senders wait. The
 engine keeps them. So that no client fills the engine, its node reads from it no faster than the other node."""
 
@@ -74,7 +74,7 @@ class Outgoing:
 
     def fits(self, size: int) -> bool:
         """Return whether a message may be added to the batch. One of the largest size travels alone."""
-        return self.batch.size + size <= min(SLICE, self.largest)
+        return self.batch.size + size <= min(BATCH_BYTES, self.largest)
 
 
 class Incoming:
@@ -122,7 +122,7 @@ class Window:
         self.passed_on = 0
         """Bytes that the receiver has got."""
         self.reported = 0
-        """What the other side was told of these."""
+        """How many of these were reported to the other side."""
 
     def add(self, size: int) -> None:
         self.sent += size
@@ -145,7 +145,7 @@ class Window:
 
     @property
     def is_due(self) -> bool:
-        """Whether the other side should be told what was passed on."""
+        """Whether a report to the other side is due."""
         return self.passed_on - self.reported > self.size / 4
 
 
@@ -187,7 +187,7 @@ class EngineTransport:
         self._marks_left = 0
         """Number of beats at which this side still reports, or repeats its last words."""
         self.last_words: Close | Reset | None = None
-        """What this side has told the other one to end the connection. None if it has told nothing."""
+        """The message by which this side has ended the connection. None if it has sent none."""
         self._ending: CloseInfo | None = None
         """How the connection has ended, or with what this side has closed it. None while it is open."""
         self._crowded: asyncio.Task[None] | None = None
@@ -195,9 +195,9 @@ class EngineTransport:
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
     def carry_client(self) -> None:
-        """Carry the messages of a client, of which at most `WINDOW` bytes may be unread. Both sides call it."""
+        """Carry the messages of a client, of which at most `CLIENT_WINDOW` bytes may be unread. Both sides call it."""
         self.of_client = True
-        self.window.size = WINDOW
+        self.window.size = CLIENT_WINDOW
 
     # ------------------------------------------------------------ out
 

@@ -29,7 +29,7 @@ TICKS = 3
 """Number of checks of the leases for each beat."""
 TICK = BEAT / TICKS
 """Seconds between two checks of the leases. A node that was killed is removed after at most a lease and a tick."""
-ANSWERED = 0.1
+SNAPSHOT_TIME = 0.1
 """Seconds in which other nodes usually answer."""
 MISFIT = "a message of a node with another format"
 
@@ -110,8 +110,8 @@ class Node:
         await self.engine.reachable.wait()
         # The first who answers knows how many there are. Two looks, because each may know less than there are.
         before = 0
-        for _ in range(int(RESPONSE_TIMEOUT / ANSWERED)):
-            await asyncio.sleep(ANSWERED)
+        for _ in range(int(RESPONSE_TIMEOUT / SNAPSHOT_TIME)):
+            await asyncio.sleep(SNAPSHOT_TIME)
             known = len(self.directory.nodes)
             if self.directory.complete and before == known > 1:
                 break
@@ -124,7 +124,7 @@ class Node:
         Raises:
             RuntimeError: it has another version, which cannot be in one cluster with this one.
         """
-        await asyncio.wait((self._met,), timeout=ANSWERED)
+        await asyncio.wait((self._met,), timeout=SNAPSHOT_TIME)
         if self._met.done() and self._met.result():
             raise RuntimeError(self._met.result())
 
@@ -167,7 +167,7 @@ class Node:
             self.engine.check(now, paused=paused)
             self._publish_state()
         # Without the engine, no messages arrive. The other nodes then stay in the directory.
-        self.directory.tick(now, deaf=paused or not (self.connected and self.engine.receives(now)))
+        self.directory.tick(now, receives=not paused and self.connected and self.engine.receives(now))
 
     def _publish_state(self) -> None:
         self.publish_changes()
