@@ -212,7 +212,7 @@ def check_wheel(wheel: Path, problems: Problems) -> None:
     strangers = tops - {"wsrpc", "wsrpc_adapters", info.partition("/")[0]}
     problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
     for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
-        files = (path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".lua", ".sql", ".txt"))
+        files = (path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".lua", ".sql", ".ts", ".txt"))
         expected = {f"{package}/{path.relative_to(folder).as_posix()}" for path in files} | {f"{package}/py.typed"}
         packed = {name for name in names if name.startswith(f"{package}/")}
         problems.expect(expected <= packed, f"wheel: lacks {sorted(expected - packed)}")
