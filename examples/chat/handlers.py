@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from msgspec import Meta
 from store import Message, Store
 
-from wsrpc import Handshake, Peer, Room, RpcError, Server, Service, method
+from wsrpc import Handshake, Peer, Room, Server, Service, method
+from wsrpc.uploads import Uploads
 
 LOBBY = "lobby"
 EVERYBODY = " "  # the room of all pages. It is no RoomName, so nobody can join it
@@ -24,7 +23,6 @@ RoomName = Annotated[str, Meta(pattern=ROOM_NAME)]
 Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=4000)]
 FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+\Z")]
-Piece = Annotated[bytes, Meta(max_length=256 * 1024)]
 Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
@@ -39,9 +37,10 @@ def gate(handshake: Handshake) -> None:
 class Chat(Service):
     """Serves one connection."""
 
-    def __init__(self, peer: Peer, store: Store) -> None:
+    def __init__(self, peer: Peer, store: Store, uploads: Uploads) -> None:
         self.name = str(peer.principal)
         self.store = store
+        self.uploads = uploads
 
     def on_open(self) -> None:
         self.server.room(EVERYBODY).add(self.peer)
@@ -74,25 +73,11 @@ class Chat(Service):
     # ---------------------------------------------------------------- files
 
     @method
-    def uploaded(self, file_id: Id) -> int:
-        """Return how many bytes of a file are here. If the server was killed, a page continues there."""
-        return self.store.size(file_id)
-
-    @method
-    async def upload(
-        self, room: RoomName, file_id: Id, name: FileName, size: Number, offset: Number, pieces: AsyncIterator[Piece]
-    ) -> None:
-        """Take the bytes of a file from an offset on, and publish it in a room, as a message with the file's id."""
-        if size > LARGEST_FILE:
-            raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
-        async for piece in pieces:
-            if offset + len(piece) > size or not await asyncio.to_thread(self.store.write, file_id, offset, piece):
-                raise RpcError(f"a piece of {name} does not continue what is here", code="bad_piece")
-            offset += len(piece)
-        if self.store.size(file_id) != size:
-            raise RpcError(f"{name} is not complete", code="incomplete")
-        self.store.finish(file_id)
-        await self.publish(room, file_id, "", (name, size))
+    async def show_file(self, room: RoomName, message_id: Id, name: FileName, file: str) -> None:
+        """Publish a file that was uploaded, as a message. As with `say`, a page may call it again."""
+        path = self.uploads.path(file, self.peer)
+        self.store.save(message_id, path)
+        await self.publish(room, message_id, "", (name, path.stat().st_size))
 
 
 def room_of(server: Server, name: str) -> Room:
@@ -108,7 +93,9 @@ def make_server(store: Store, redis: str | None = None) -> Server:
 
         server = Server(cluster=Cluster(RedisEngine(redis), name="chat"), store=RedisStore(redis))
     server.on_handshake(gate)
-    server.add_service(Chat, lambda peer: Chat(peer, store))
+    uploads = Uploads(store.folder / "uploads", max_bytes=LARGEST_FILE)
+    uploads.serve(server, "uploads")
+    server.add_service(Chat, lambda peer: Chat(peer, store, uploads))
 
     @server.on_join
     async def join(peer: Peer, name: str) -> bool:

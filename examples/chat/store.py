@@ -63,7 +63,7 @@ class Message:
 
 
 class Store:
-    """Messages and files. Several processes may use one folder. Only `write` may be called in other threads."""
+    """Messages and files. Several processes may use one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,31 +107,10 @@ class Store:
     def path(self, file_id: str) -> Path:
         return self.folder / file_id
 
-    def _part(self, file_id: str) -> Path:
-        return self.folder / f"{file_id}.part"
-
-    def size(self, file_id: str) -> int:
-        """Return how many bytes of a file are here."""
-        for path in (self._part(file_id), self.path(file_id)):
-            with suppress(FileNotFoundError):
-                return path.stat().st_size
-        return 0
-
-    def write(self, file_id: str, offset: int, data: bytes) -> bool:
-        """Write a part of a file; return False if it does not continue the file. To write it twice does no harm."""
-        if offset > self.size(file_id):
-            return False
-        if not self.path(file_id).exists():  # a file that was published does not change
-            self._part(file_id).touch()
-            with self._part(file_id).open("r+b") as file:
-                file.seek(offset)
-                file.write(data)
-        return True
-
-    def finish(self, file_id: str) -> None:
-        """Mark a file as complete, so that it cannot change any more."""
-        with suppress(FileNotFoundError):
-            self._part(file_id).rename(self.path(file_id))
+    def save(self, file_id: str, uploaded: Path) -> None:
+        """Keep a file. If it was here already, it stays as it is."""
+        with suppress(FileExistsError):
+            self.path(file_id).hardlink_to(uploaded)
 
 
 def suffix_of(name: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import urljoin
+
 import pytest
 from browser.chat_server import ChatServer
 from browser.pages import Newcomer, log_of, say
@@ -70,6 +73,19 @@ async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer)
         await expect(articles.nth(before).or_(beginning).first).to_be_attached()
     texts = await articles.locator(".text").all_inner_texts()
     assert texts == [f"number {number}" for number in range(total)]
+
+
+async def test_a_file_is_sent_and_one_that_is_too_large_is_refused(newcomer: Newcomer, tmp_path: Path) -> None:
+    ada, bob = await newcomer("Ada"), await newcomer("Bob")
+    (tmp_path / "tea.txt").write_bytes(b"two cups" * 100_000)
+    (tmp_path / "all.bin").write_bytes(bytes(20 * 2**20 + 1))
+    await ada.get_by_label("File to upload").set_input_files(tmp_path / "tea.txt")
+    link = log_of(bob).get_by_role("link", name="tea.txt")
+    got = await bob.request.get(urljoin(bob.url, await link.get_attribute("href")))
+    assert await got.body() == b"two cups" * 100_000
+    await expect(log_of(ada).get_by_role("article")).to_have_count(1)
+    await ada.get_by_label("File to upload").set_input_files(tmp_path / "all.bin")
+    await expect(log_of(ada)).to_contain_text("the largest file has 20,971,520 bytes")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 31])

@@ -6,7 +6,7 @@ import { Outbox } from "./outbox.js"
 import { Room } from "./room.js"
 import { load, newId, save } from "./storage.js"
 import { oneLine, wellFormed } from "./text.js"
-import { upload } from "./upload.js"
+import { upload } from "./wsrpc/upload.js"
 
 const LOBBY = "lobby"
 const TYPING_AGAIN = 3000 // milliseconds between two events of a user who goes on typing
@@ -247,11 +247,14 @@ async function send(entry) {
   if (entry.running || entry.error) return
   entry.running = true
   try {
-    await upload(client, entry, (bytes) => {
+    const { id, room, file, signal } = entry
+    const progress = (bytes) => {
       entry.sent = bytes
       showUpload(entry)
-    })
-    uploads.delete(entry.id)
+    }
+    const uploaded = await upload(client, "uploads", file, { signal, progress })
+    await client.with({ signal, retry: "idempotent" }).request("show_file", room, id, wellFormed(file.name), uploaded)
+    uploads.delete(id)
   } catch (error) {
     if (!uploads.has(entry.id)) return
     if (!isLoss(error)) entry.error = error.message
