@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
-from math import inf
-from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 from ..._base.buckets import UNTOLD, TokenBucket
 from ..._base.logs import LogBudget, address_text
 from ..._base.scheduler import LoopScheduler, Scheduler
-from ..._core.handlers.compiled import Handler
 from ..._core.handlers.lifecycle import ends_the_task
-from ..._core.peer.admission import Rate, Refusal
 from ..._core.session.sessions import network_of
 from ..._keyed.keeper import principal_text
 from ..._log.link import StoreLink
@@ -30,14 +26,11 @@ from ...handshake import Handshake
 from ...quotas import Quotas
 from ...transport import Traffic
 from ..peers import ServedPeer
-from .shared_connections import ANSWER_TIMEOUT, Place, SharedConnections
+from .shared_connections import ANSWER_TIMEOUT, Membership, SharedConnections
+from .subject import BYTES, QuotaExceeded, Subject, SubjectKey
 
-ABOVE = "above the quota"
-"""The kind of refused messages in `Peer.ignored`."""
 MOST_IDLE = 10_000
 """Number of subjects without a connection that are remembered. Each takes about 600 bytes."""
-LOG_INTERVAL = 60.0
-"""Seconds after which the log names a subject again that is above its quota."""
 HASH = 24
 """Length of the hash of a name."""
 LONGEST_PAUSE = 5.0
@@ -46,118 +39,6 @@ REPLACING = 0.2
 """Seconds until a connection is counted again in place of an older one, which soon counts no more. They double."""
 ATTEMPTS = 3
 """Number of connections that a client may try at once: a WebSocket, and two over HTTP."""
-
-REQUESTS, BYTES = "requests", "bytes"
-"""The names of these quotas for other processes."""
-
-SubjectKey = tuple[int, str]
-"""The number of the `Quotas`, and a hash of the name that they give to a subject: other processes learn no names."""
-
-
-class Subject:
-    """A user or an address, as far as one of the `Quotas` counts it in this process.
-
-    It is remembered without a connection, too, so that the next one has no full bucket.
-    """
-
-    __slots__ = (
-        "_quiet_until",
-        "_quotas",
-        "_running",
-        "buckets",
-        "connections",
-        "count",
-        "key",
-        "own",
-        "text",
-    )
-
-    def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
-        self._quotas = quotas
-        self.key = key
-        self.text = ""
-        """The name that the `Quotas` give to it. Empty until it connects to this process."""
-        self.connections = 0
-        self._quiet_until: dict[str, float] = {}
-        """When the log may name it again, by what was exceeded."""
-        self.count = 0
-        """Number of handlers that run. `ActiveCalls` counts them."""
-        self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
-        """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
-        self._running = maxsize if quotas.running is None else quotas.running
-        rates = (REQUESTS, quotas.requests), (BYTES, quotas.bytes)
-        self.own = {label: TokenBucket(rate, rate) for label, rate in rates if rate is not None}
-        """Count the requests and events, and the bytes that arrive."""
-
-    @property
-    def name(self) -> str:
-        """The name in the log."""
-        return self.text if self._quotas.by != "principal" else self.text.partition(" ")[2]
-
-    @property
-    def most(self) -> int | None:
-        """The quota of connections."""
-        return self._quotas.connections
-
-    @property
-    def rates(self) -> list[Rate]:
-        """What counts requests and events."""
-        requests = self.own.get(REQUESTS)
-        if requests is None and self._running == maxsize:
-            return []
-        spend = self._spend if requests is None or self._running < maxsize else requests.spend  # saves a call
-        return [Rate(spend, self._refusal, self._refund)]
-
-    @property
-    def remembers(self) -> bool:
-        """Whether the next connection must find this object."""
-        return bool(self.own or self.count or self.buckets or self._quiet_until)
-
-    def _spend(self, now: float) -> bool:
-        requests = self.own.get(REQUESTS)
-        return self.count < self._running and (requests is None or requests.spend(now))
-
-    def _refund(self) -> None:
-        if (requests := self.own.get(REQUESTS)) is not None:
-            requests.refund()
-
-    def buckets_by_label(self, rated: Mapping[str, Handler]) -> Iterator[tuple[str, TokenBucket]]:
-        """Yield all buckets, each with its name for other processes. ``rated`` has the names of handlers."""
-        yield from self.own.items()
-        if self.buckets is not None:
-            yield from ((label, self.buckets[handler]) for label, handler in rated.items() if handler in self.buckets)
-
-    def _refusal(self, now: float) -> Refusal:
-        why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
-        if self.count >= self._running:
-            why, by = f"{self._running} handlers run already in this process", "Quotas.running"
-        why = f"{why} on all your connections"
-        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(by, now))
-
-    def is_named(self, by: str, now: float) -> bool:
-        """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
-        if now < self._quiet_until.get(by, -inf):
-            return False
-        self._quiet_until[by] = now + LOG_INTERVAL
-        return True
-
-    def enter(self) -> None:
-        """Count one more connection.
-
-        Raises:
-            QuotaExceeded: there are too many.
-        """
-        if self.most is not None and self.connections >= self.most:
-            raise QuotaExceeded(self)
-        self.connections += 1
-
-
-class QuotaExceeded(Exception):
-    """A subject has as many connections as it may have."""
-
-    def __init__(self, subject: Subject) -> None:
-        super().__init__(f"more than {subject.most} connections: close one, or try again later")
-        self.subject = subject
 
 
 class Meter:
@@ -175,12 +56,6 @@ class Meter:
         if pause > 0 and hasattr(transport, "pause_receiving"):
             transport.pause_receiving()
             self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
-
-
-class Membership(Place, kw_only=True, eq=False):
-    """A connection, as one subject counts it, from its handshake to the end of its session."""
-
-    subject: Subject
 
 
 class QuotaBook:
@@ -294,9 +169,8 @@ class QuotaBook:
     async def _count(self, handshake: Handshake, acceptance: Acceptance) -> None:
         try:
             for membership in self._enter(handshake):
-                (number, name), most = membership.subject.key, membership.subject.most
-                if most is not None and self._link.is_shared:
-                    if not await self._shared.enter(membership, f"{number}-{name}", most):
+                if membership.subject.most is not None and self._link.is_shared:
+                    if not await self._shared.enter(membership):
                         acceptance.quotas_unchecked += 1
                     if membership.tally is None:
                         raise QuotaExceeded(membership.subject)

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ..._log.contract import LogState, NewLog
 from ..._log.link import StoreLink
+from .subject import Subject
 
 ANSWER_TIMEOUT = 2.0
 """Seconds for which a new connection waits for the store. After that, each process counts for itself."""
@@ -32,17 +33,18 @@ class Tally(Struct, eq=False):
     most: int
     held: int = 0
     known: int = 0
-    waiting: dict[Place, asyncio.Future[float | None]] = {}
+    waiting: dict[Membership, asyncio.Future[float | None]] = {}
     notifying: asyncio.Task[None] | None = None
 
 
-class Place(Struct, eq=False):
-    """A connection, as the processes of a store count it together.
+class Membership(Struct, eq=False):
+    """A connection, as one subject counts it, from its handshake to the end of its session.
 
     Attributes:
-        tally: where it counts.
+        tally: where the processes of a store count it together.
     """
 
+    subject: Subject
     tally: Tally | None = None
 
 
@@ -64,8 +66,8 @@ class SharedConnections:
         """Other logs of this process, which perhaps count, too."""
         self._repeating: asyncio.Task[None] | None = None
 
-    async def enter(self, place: Place, key: str, most: int) -> bool:
-        """Count one more connection of a subject, if all processes have less than so many.
+    async def enter(self, membership: Membership) -> bool:
+        """Count one more connection of a subject, if all processes together have less than its quota.
 
         If the store does not answer, count it, and return False.
         """
@@ -73,32 +75,35 @@ class SharedConnections:
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 while self._link.answers:
-                    tally = self._tally(key, most)
-                    tally.waiting[place] = answer = asyncio.get_running_loop().create_future()
+                    tally = self._tally(membership.subject)
+                    tally.waiting[membership] = answer = asyncio.get_running_loop().create_future()
                     self._notify(tally)
                     try:
                         missing = await answer
                     finally:
-                        tally.waiting.pop(place, None)
+                        tally.waiting.pop(membership, None)
                     if not missing:
                         break
                     await asyncio.sleep(missing)  # until it is known whether a process was killed
                     missing = None
-        if is_unchecked := place.tally is None and missing is None:
-            place.tally = self._tally(key, most)
-            place.tally.held += 1
-            self._notify(place.tally)
+        if is_unchecked := membership.tally is None and missing is None:
+            membership.tally = self._tally(membership.subject)
+            membership.tally.held += 1
+            self._notify(membership.tally)
         return not is_unchecked
 
-    def leave(self, place: Place) -> None:
+    def leave(self, membership: Membership) -> None:
         """Stop counting a connection. Idempotent."""
-        tally, place.tally = place.tally, None
+        tally, membership.tally = membership.tally, None
         if tally is not None:
             tally.held -= 1
             if self._tallies.get(tally.key) is tally:  # else it has counted before the server was closed
                 self._notify(tally)
 
-    def _tally(self, key: str, most: int) -> Tally:
+    def _tally(self, subject: Subject) -> Tally:
+        (number, name), most = subject.key, subject.most
+        assert most is not None
+        key = f"{number}-{name}"
         return self._tallies.setdefault(key, Tally(key, most))
 
     def _notify(self, tally: Tally) -> asyncio.Task[None]:
@@ -120,10 +125,10 @@ class SharedConnections:
                         answer.set_result(None)
                 return
             tally.known = acquired.count if process == self._process else 0
-            for place in asking:
-                if (asked := tally.waiting.pop(place, None)) is not None and not asked.done():
+            for membership in asking:
+                if (asked := tally.waiting.pop(membership, None)) is not None and not asked.done():
                     if counts := tally.held < acquired.count:
-                        tally.held, place.tally = tally.held + 1, tally
+                        tally.held, membership.tally = tally.held + 1, tally
                     asked.set_result(0.0 if counts else acquired.known_in)
         if not tally.held:
             self._tallies.pop(tally.key, None)

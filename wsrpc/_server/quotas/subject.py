@@ -1,0 +1,130 @@
+"""`Subject`: a user or an address, as far as one of the `Quotas` counts it in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from sys import maxsize
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..._base.buckets import TokenBucket
+from ..._core.handlers.compiled import Handler
+from ..._core.peer.admission import Rate, Refusal
+from ...quotas import Quotas
+
+ABOVE = "above the quota"
+"""The kind of refused messages in `Peer.ignored`."""
+LOG_INTERVAL = 60.0
+"""Seconds after which the log names a subject again that is above its quota."""
+REQUESTS, BYTES = "requests", "bytes"
+"""The names of these quotas for other processes."""
+
+SubjectKey = tuple[int, str]
+"""The number of the `Quotas`, and a hash of the name that they give to a subject: other processes learn no names."""
+
+
+class Subject:
+    """A user or an address, as far as one of the `Quotas` counts it in this process.
+
+    It is remembered without a connection, too, so that the next one has no full bucket.
+    """
+
+    __slots__ = (
+        "_quiet_until",
+        "_quotas",
+        "_running",
+        "buckets",
+        "connections",
+        "count",
+        "key",
+        "own",
+        "text",
+    )
+
+    def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
+        self._quotas = quotas
+        self.key = key
+        self.text = ""
+        """The name that the `Quotas` give to it. Empty until it connects to this process."""
+        self.connections = 0
+        self._quiet_until: dict[str, float] = {}
+        """When the log may name it again, by what was exceeded."""
+        self.count = 0
+        """Number of handlers that run. `ActiveCalls` counts them."""
+        self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
+        """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
+        self._running = maxsize if quotas.running is None else quotas.running
+        rates = (REQUESTS, quotas.requests), (BYTES, quotas.bytes)
+        self.own = {label: TokenBucket(rate, rate) for label, rate in rates if rate is not None}
+        """Count the requests and events, and the bytes that arrive."""
+
+    @property
+    def name(self) -> str:
+        """The name in the log."""
+        return self.text if self._quotas.by != "principal" else self.text.partition(" ")[2]
+
+    @property
+    def most(self) -> int | None:
+        """The quota of connections."""
+        return self._quotas.connections
+
+    @property
+    def rates(self) -> list[Rate]:
+        """What counts requests and events."""
+        requests = self.own.get(REQUESTS)
+        if requests is None and self._running == maxsize:
+            return []
+        spend = self._spend if requests is None or self._running < maxsize else requests.spend  # saves a call
+        return [Rate(spend, self._refusal, self._refund)]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the next connection must find this object."""
+        return bool(self.own or self.count or self.buckets or self._quiet_until)
+
+    def _spend(self, now: float) -> bool:
+        requests = self.own.get(REQUESTS)
+        return self.count < self._running and (requests is None or requests.spend(now))
+
+    def _refund(self) -> None:
+        if (requests := self.own.get(REQUESTS)) is not None:
+            requests.refund()
+
+    def buckets_by_label(self, rated: Mapping[str, Handler]) -> Iterator[tuple[str, TokenBucket]]:
+        """Yield all buckets, each with its name for other processes. ``rated`` has the names of handlers."""
+        yield from self.own.items()
+        if self.buckets is not None:
+            yield from ((label, self.buckets[handler]) for label, handler in rated.items() if handler in self.buckets)
+
+    def _refusal(self, now: float) -> Refusal:
+        why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
+        if self.count >= self._running:
+            why, by = f"{self._running} handlers run already in this process", "Quotas.running"
+        why = f"{why} on all your connections"
+        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(by, now))
+
+    def is_named(self, by: str, now: float) -> bool:
+        """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
+        if now < self._quiet_until.get(by, -inf):
+            return False
+        self._quiet_until[by] = now + LOG_INTERVAL
+        return True
+
+    def enter(self) -> None:
+        """Count one more connection.
+
+        Raises:
+            QuotaExceeded: there are too many.
+        """
+        if self.most is not None and self.connections >= self.most:
+            raise QuotaExceeded(self)
+        self.connections += 1
+
+
+class QuotaExceeded(Exception):
+    """A subject has as many connections as it may have."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(f"more than {subject.most} connections: close one, or try again later")
+        self.subject = subject
