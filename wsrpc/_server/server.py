@@ -11,7 +11,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._base.logs import OF_ONE_SERVER, LogBudget, logger
+from .._base.logs import OF_ONE_SERVER, LogBudget
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_channel
 from .._base.rooms import Present
@@ -251,7 +251,6 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         made_of = self, self._settings, self._registry, self._services, self._rooms, self._quotas
         self._accepting = Accepting(*made_of, in_cluster=cluster is not None)
         self._core = ServerCore(self._parts)
-        self._warned_of_port = False
 
     # ------------------------------------------------------------ registering
 
@@ -335,13 +334,6 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         """
         check_place(host, path, ssl, sock, unix, reuse_port)
         health = None if healthz is None else Health(healthz, lambda: self.healthy, lambda: self._core.degraded)
-        if reuse_port and not self._warned_of_port:
-            self._warned_of_port = True
-            logger.warning(
-                "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
-                "worker, and a client that reconnects may reach another one"
-            )
-
         start = partial(
             listen,
             self._accept_at_once,

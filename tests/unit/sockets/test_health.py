@@ -93,13 +93,9 @@ async def test_while_the_server_drains_it_says_so_and_refuses(options: dict[str,
             await ask(listener.port)
 
 
-async def test_processes_may_share_a_port_and_the_log_says_once_what_that_means(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_processes_may_share_a_port() -> None:
     first, second = Server(limits=LIMITS), Server(limits=LIMITS)
     async with first.listen(reuse_port=True) as listener, second.listen(port=listener.port, reuse_port=True) as beside:
         assert beside.port == listener.port
         async with Client(listener.url, limits=LIMITS):
             assert first.stats().accepted + second.stats().accepted == 1
-        first.listen(reuse_port=True)
-    assert caplog.text.count("per worker") == 2  # one for each server
