@@ -49,10 +49,11 @@ class SharedRates:
         }
 
     def _notify(self) -> None:
-        now, nodes, rated, spent = self._clock.time(), self._cluster.size, self._rated(), list[Spent]()
+        now, nodes, spent = self._clock.time(), self._cluster.size, list[Spent]()
+        labels = {handler: label for label, handler in self._rated().items()}
         seconds, self._notified_at = now - self._notified_at, now
         for subject in self._quotas.subjects:  # 10,000 subjects that do nothing take 1 ms
-            for label, bucket in subject.buckets_by_label(rated) if subject.buckets else subject.own.items():
+            for label, bucket in subject.buckets_by_label(labels) if subject.buckets else subject.own.items():
                 if bucket.spent > bucket.notified and (amount := bucket.untold(seconds, nodes)):
                     spent.append((*subject.key, label, amount))
         self._owing = {bucket for bucket in self._owing if bucket.repay(now, seconds, nodes)}
@@ -65,7 +66,7 @@ class SharedRates:
         now, rated = self._clock.time(), self._rated()
         for number, name, label, amount in spent:
             subject = self._quotas.subject_elsewhere((number, name), label, amount)
-            bucket = None if subject is None else dict(subject.buckets_by_label(rated)).get(label)
+            bucket = None if subject is None else subject.bucket(label, rated)
             if bucket is not None:
                 bucket.spend_elsewhere(now, amount, self._cluster.size)
                 self._owing.add(bucket)

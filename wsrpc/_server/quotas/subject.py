@@ -91,11 +91,17 @@ class Subject:
         if (requests := self.own.get(REQUESTS)) is not None:
             requests.refund()
 
-    def buckets_by_label(self, rated: Mapping[str, Handler]) -> Iterator[tuple[str, TokenBucket]]:
-        """Yield all buckets, each with its name for other processes. ``rated`` has the names of handlers."""
+    def buckets_by_label(self, labels: Mapping[Handler, str]) -> Iterator[tuple[str, TokenBucket]]:
+        """Yield all buckets, each with its name for other processes. ``labels`` has the names of handlers."""
         yield from self.own.items()
-        if self.buckets is not None:
-            yield from ((label, self.buckets[handler]) for label, handler in rated.items() if handler in self.buckets)
+        for handler, bucket in (self.buckets or {}).items():
+            if handler in labels:
+                yield labels[handler], bucket
+
+    def bucket(self, label: str, rated: Mapping[str, Handler]) -> TokenBucket | None:
+        """Return the bucket with this name. ``rated`` has the handlers with ``rate=`` by their names."""
+        handler = rated.get(label)
+        return self.own.get(label) if handler is None or self.buckets is None else self.buckets.get(handler)
 
     def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
