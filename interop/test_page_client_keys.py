@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from waiting import until
 
 from interop.page_client import Page
-from wsrpc import Keep, Server
+from wsrpc import Context, Keep, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -91,3 +92,35 @@ async def test_a_reader_stops_the_handler_for_all() -> None:
         assert ends == ["wsrpc.stopped", "wsrpc.stopped", "4"]
         not_open, no_event = "only an open stream with a key stops", "an event has no key: use request()"
         assert refused == [None, not_open, not_open, no_event, "`after` needs a key"]
+
+
+async def test_a_page_sends_messages_to_a_handler_over_lost_sessions() -> None:
+    server, may_read = Server(), asyncio.Event()
+
+    async def ask(ctx: Context) -> AsyncIterator[str]:
+        yield "ready"
+        await may_read.wait()
+        async for message in ctx.inbox(str):
+            if message.value == "end":
+                return
+            yield f"{message.value} {message.id}"
+
+    server.on("ask", ask, keep=Keep(600, scope=lambda *_: "", inbox=str))  # these pages have not logged in
+    async with server.listen() as listener, Page.start(listener.url) as page:
+        await page.run("globalThis.items = client.with({ key: 'k' }).follow('ask'); await items.next()")
+        sending = asyncio.create_task(page.run("await items.send('a', { id: '1' }); return 'read'"))
+        await until(lambda: any(each.stats().active > 1 for each in server.peers))
+        [peer] = server.peers
+        await peer.close(1012)
+        may_read.set()
+        assert await sending == "read"
+        read, wrong = await page.run("""
+        const shown = (error) => error.code ?? error.message, timeout = 5000, read = []
+        const other = client.with({ key: "k" }).stream("ask")
+        await Promise.all([items.send("a", { id: "1" }), other.send("end", { timeout })])
+        for await (const item of items) read.push(item)
+        const wrong = [other.send("late"), other.send(7), client.stream("ask").send("x")]
+        return [read, await Promise.all(wrong.map((call) => call.catch(shown)))]
+        """)
+    assert read == ["a 1"]
+    assert wrong == ["wsrpc.not_read", "wsrpc.bad_arguments", "only a stream with a key gets messages"]

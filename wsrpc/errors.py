@@ -19,6 +19,7 @@
     │       ├── Draining
     │       ├── HandlerTimeout
     │       ├── KeyReused
+    │       ├── NotRead
     │       ├── ItemsGone(first)                   also for `Stream` with ``after=``
     │       ├── RunLost(outcome)
     │       └── HandlerFailed                      ``error_id``: the id of the traceback in the remote log
@@ -569,6 +570,13 @@ class KeyReused(RemoteError):
     """A call with the same ``key=``, but other arguments, has run or runs. This one did not run."""
 
     code = "wsrpc.key_reused"
+    outcome: Outcome = "not_run"
+
+
+class NotRead(RemoteError):
+    """The handler of a call with a key has ended, and has not read a message of `Stream.send`."""
+
+    code = "wsrpc.not_read"
     outcome: Outcome = "not_run"
 
 

@@ -8,7 +8,7 @@ from ._client.client_states import ClientState
 from ._core.api.context import Middleware
 from ._core.api.following import Following
 from ._core.api.registration import RouterChannel
-from ._core.handlers.invocation import Earlier
+from ._core.handlers.invocation import Earlier, InboxMessage
 from ._core.handlers.observation import Message
 from ._keyed.adopter import EndedRun
 from ._net.dialing.dial import Dial
@@ -29,6 +29,7 @@ __all__ = [
     "EmitReport",
     "EndedRun",
     "Following",
+    "InboxMessage",
     "Joined",
     "Listening",
     "Members",

@@ -123,7 +123,20 @@ export interface Items<T> extends AsyncIterableIterator<T, undefined> {
    * @throws ChannelClosed if the stream has ended
    */
   stop(): Promise<void>
+  /**
+   * Sends a message to the handler of a stream with a key: `ctx.inbox()` in Python. It waits, also over lost sessions,
+   * until the handler has read the message. The stream need not be read. Of this user, the same `id` is the same message.
+   *
+   * @throws RemoteError with the code "wsrpc.not_read" if the handler has ended before
+   * @throws TypeError if the stream has no key
+   */
+  send(message: unknown, options?: MessageOptions): Promise<void>
   return(): Promise<IteratorResult<T, undefined>>
+}
+
+/** Options of a message for the handler of a stream. */
+export interface MessageOptions extends CallOptions {
+  readonly id?: string
 }
 
 /** A call of the server: `this` in a handler. */

@@ -12,6 +12,8 @@ export type Metadata = Readonly<Record<string, string>>
 export interface CallContext {
   readonly metadata?: Metadata | undefined
   readonly key?: string | null | undefined
+  /** The id of a message for the handler of the run. */
+  readonly message?: string | undefined
   readonly after?: string | number | null | undefined
   /** The milliseconds that are left now, rounded up. Undefined if there is no limit. */
   readonly remaining_ms?: number | undefined
@@ -29,7 +31,7 @@ export interface CallContext {
  * @throws TypeError if something is not valid, or the metadata is too large
  */
 export function contextOf(
-  { metadata = {}, key, after, kind }: Omit<CallContext, "remaining_ms" | "at" | "upload"> & { kind?: string },
+  { metadata = {}, key, message, after, kind }: Omit<CallContext, "remaining_ms" | "at" | "upload"> & { kind?: string },
   ms = Infinity,
   isTime = true,
 ): CallContext | undefined {
@@ -47,6 +49,7 @@ export function contextOf(
   return {
     metadata: texts.length ? metadata : undefined,
     key: key ?? undefined,
+    message,
     after: after ?? undefined,
     upload,
     get remaining_ms() {

@@ -8,6 +8,7 @@ import type {
   Handles,
   Items,
   KeyOptions,
+  MessageOptions,
   Of,
   OutgoingCall,
   OutgoingMiddleware,
@@ -28,6 +29,7 @@ import { report, type Handler } from "./handlers.js"
 import { Producer } from "./producer.js"
 import { Request, type ChannelRef, type RequestOptions } from "./request.js"
 import { Room, type Present, type RoomOptions } from "./room.js"
+import { randomText } from "./session.js"
 import { Stream } from "./stream.js"
 import type { Address, Target } from "./target.js"
 
@@ -185,7 +187,11 @@ class Caller<A extends Shape = any> {
     event: K,
     ...args: Args<Of<A, "streams", K>>
   ): Items<Result<Of<A, "streams", K>>> {
-    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options)
+    const sendMessage = (message: unknown, { id = randomText() ?? `${Math.random()}`, ...options }: MessageOptions = {}) => {
+      const own = { timeout: 0, ...options, message: id, after: null, retry: "idempotent" } as const
+      return this.with(own).#leave("request", event, [...args, message])
+    }
+    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options, sendMessage)
   }
 
   /**
@@ -315,7 +321,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 }
 
-export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Metadata, OutgoingCall }
+export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, MessageOptions, Metadata, OutgoingCall }
 export type { OutgoingMiddleware, Present, Progress, Room, RoomOptions, Shape, Source, State, Subscriber, Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

@@ -1,6 +1,6 @@
 // `Following`: the items of a stream with a key, from one session to the next.
 
-import type { Items, KeyOptions } from "./api.js"
+import type { Items, KeyOptions, MessageOptions } from "./api.js"
 import { ConnectionLost } from "./errors.js"
 
 /** Iterator over the items of one stream after another. */
@@ -34,6 +34,10 @@ export class Following<T> implements Items<T> {
 
   stop(): Promise<void> {
     return this.#reading.stop()
+  }
+
+  send(message: unknown, options?: MessageOptions): Promise<void> {
+    return this.#reading.send(message, options)
   }
 
   return(): Promise<IteratorResult<T, undefined>> {

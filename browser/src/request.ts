@@ -17,6 +17,8 @@ export interface ChannelRef {
 export interface RequestOptions extends KeyOptions {
   /** The time limit in milliseconds if there is no `timeout`. The server does not learn it. */
   readonly requestTimeout?: number | undefined
+  /** The id of the last argument, which is a message for the handler of the run with this key. */
+  readonly message?: string
 }
 
 /** What a request waits in: the client's queue, or the pending requests of a session. */

@@ -46,7 +46,7 @@ const ANSWER_TIMEOUT = 5_000
 const MAX_REASON = 123
 const MISMATCH = "the counts differ"
 
-const random = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("")
+export const randomText = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("")
 
 type Timer = ReturnType<typeof setTimeout> | undefined
 
@@ -69,7 +69,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** Undefined if the server answers no probes. */
   #heartbeat: Heartbeat | undefined
   /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
-  readonly #named: { sid: unknown; token: unknown } = { sid: random(), token: random() }
+  readonly #named: { sid: unknown; token: unknown } = { sid: randomText(), token: randomText() }
   #isWelcome = false
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 30_000

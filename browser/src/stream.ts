@@ -1,6 +1,6 @@
 // `Stream`: reads the items of a stream.
 
-import type { Items, KeyOptions } from "./api.js"
+import type { Items, KeyOptions, MessageOptions } from "./api.js"
 import { FINISHED, type ChannelCore, type Recipient } from "./channel_core.js"
 import type { Message } from "./codec.js"
 import { OVERHEAD } from "./data.js"
@@ -27,6 +27,7 @@ export class Stream<T> implements Items<T>, Recipient {
   /** Opens the channel when the first item is read. Undefined when the loop has exited. */
   #open: (() => Promise<ChannelCore>) | undefined
   #started: Promise<void> | undefined
+  readonly #sendMessage: Items<T>["send"] | undefined
   readonly #onLast: ((message: Message) => void) | undefined
   readonly #options: KeyOptions
   /** The run that a stream with a key reads: its id, and how many of its items are skipped. */
@@ -46,10 +47,17 @@ export class Stream<T> implements Items<T>, Recipient {
 
   /**
    * @param open opens the channel of the stream
+   * @param sendMessage sends a message to the handler
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open: () => Promise<ChannelCore>, onLast?: (message: Message) => void, options: KeyOptions = {}) {
+  constructor(
+    open: () => Promise<ChannelCore>,
+    onLast?: (message: Message) => void,
+    options: KeyOptions = {},
+    sendMessage?: Items<T>["send"],
+  ) {
     this.#open = open
+    this.#sendMessage = sendMessage
     this.#onLast = onLast
     this.#options = options
   }
@@ -73,6 +81,11 @@ export class Stream<T> implements Items<T>, Recipient {
     } catch (error) {
       if (!this.#isOver || !this.#open) throw error // the handler has not ended, or the loop has exited before
     }
+  }
+
+  async send(message: unknown, options?: MessageOptions): Promise<void> {
+    if (this.#options.key == null || !this.#sendMessage) throw new TypeError("only a stream with a key gets messages")
+    await this.#sendMessage(message, options)
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {

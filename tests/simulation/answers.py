@@ -1,7 +1,9 @@
-"""The world of runs that go on: three nodes with handlers that have ``attempts=``, and clients that read and stop them.
+"""The world of runs that go on: three nodes with handlers that have ``attempts=``, and clients that read and stop them,
+and send messages to them.
 
 Whatever happens, a reader gets each item once and in order, and none of an older attempt after one of a newer one. Each
-run has one end, on which all readers and all calls of ``on_end`` agree.
+run has one end, on which all readers and all calls of ``on_end`` agree. Each attempt reads the messages in the same
+order, from the first, each once, and none of which its sender has learned that it is not read.
 """
 
 from __future__ import annotations
@@ -14,8 +16,21 @@ from typing import Any
 
 from stores import OddStore, expecting_odd_errors
 
-from wsrpc import Client, ConnectFailed, Context, ItemsGone, Keep, Overloaded, RemoteError, RunLost, Server, WsrpcError
+from wsrpc import (
+    Client,
+    ConnectFailed,
+    Context,
+    ItemsGone,
+    Keep,
+    NotRead,
+    Overloaded,
+    RemoteError,
+    RunLost,
+    Server,
+    WsrpcError,
+)
 from wsrpc.cluster import Cluster
+from wsrpc.store import StoreFull
 from wsrpc.testing import Simulation
 from wsrpc.types import EndedRun
 
@@ -39,6 +54,10 @@ class Truth:
         self.told: dict[str, list[EndedRun]] = defaultdict(list)
         self.attempts: dict[str, list[int]] = defaultdict(list)
         self.begun: dict[str, float] = {}
+        self.sent: dict[str, dict[str, bool | None]] = defaultdict(dict)
+        """For each message, whether it was read. None if its sender does not know."""
+        self.got: dict[str, list[list[str]]] = defaultdict(list)
+        """The messages that each handler of a run has read."""
 
     def read(self, key: str, number: int, item: Item) -> None:
         before = self.items[key].setdefault(number, item)
@@ -48,6 +67,16 @@ class Truth:
         assert attempts == sorted(attempts), (
             f"{key} has items of an older attempt after those of a newer one: {attempts}"
         )
+
+    def check_messages(self, key: str) -> None:
+        lists, sent = self.got[key], self.sent[key]
+        longest = max(lists, key=len, default=[])
+        assert len({*longest}) == len(longest), f"{key} has read a message twice: {longest}"
+        assert all(each == longest[: len(each)] for each in lists), f"{key} has read messages in two orders: {lists}"
+        assert not any(sent[message] is False for message in longest), f"{key} has read what it has not read: {sent}"
+        unread = [message for message, is_read in sent.items() if is_read and message not in longest]
+        # One was perhaps taken for a read that was cancelled, or whose process was killed.
+        assert len(unread) <= max(1, len(self.attempts[key])), f"nobody has read {unread} of {key}"
 
     def ended(self, key: str, how: str) -> None:
         self.ends[key].add(how)
@@ -68,15 +97,21 @@ async def node(sim: Simulation, truth: Truth, *, odd: bool) -> None:
         for number, item in enumerate(run.items, 1):
             truth.read(run.key, number, tuple(item))
 
-    @server.on("answer", keep=Keep(KEPT, attempts=ATTEMPTS, on_end=on_end, scope=lambda peer, count: "all"))
+    @server.on("answer", keep=Keep(KEPT, attempts=ATTEMPTS, on_end=on_end, scope=lambda peer, count: "all", inbox=str))
     async def answer(ctx: Context, count: int) -> AsyncIterator[Item]:
         key, (items, complete) = str(ctx.key), await ctx.earlier()
         truth.attempts[key].append(ctx.attempt)
+        truth.got[key].append(got := [])
         assert ctx.attempt <= ATTEMPTS and complete, f"{key}: attempt {ctx.attempt}, {complete=}"
         assert not ctx.peer.connected
         for number in range(len(items) + 1, count + 1):
             yield ctx.attempt, number
             await asyncio.sleep(sim.random.choice([0.0, 0.1, 1.0]))
+            with suppress(TimeoutError, StoreFull):  # an odd store is full, it says
+                async with asyncio.timeout(sim.random.choice([0.0, 0.0, 0.01, 1.0])):
+                    message = await anext(ctx.inbox(str))
+                    got.append(message.value)
+                    truth.check_messages(key)
 
     try:
         async with server.listen(port=80):
@@ -122,6 +157,27 @@ async def page(sim: Simulation, truth: Truth, *, odd: bool) -> None:
                 sim.note(f"reads {key} again after {exc!r}")
                 await asyncio.sleep(0.2)
 
+    async def send(key: str) -> None:
+        """Send a message, again until its sender knows whether it was read."""
+        sent, message = truth.sent[key], f"m{sum(map(len, truth.sent.values()))}"
+        sent[message] = None
+        while sim.random.random() < 0.9:
+            try:
+                await client.stream("answer", ITEMS, key=key).send(
+                    message, id=message, timeout=sim.random.choice([None, 1.0])
+                )
+                sent[message] = True
+                break
+            except NotRead:
+                sent[message] = False
+                break
+            except ItemsGone:  # it has not begun, or has not gone on
+                break
+            except WsrpcError as exc:
+                sim.note(f"sends {message} to {key} again after {exc!r}")
+                await asyncio.sleep(sim.random.choice([0.0, 1.0, 7.0]))
+        truth.check_messages(key)
+
     while True:
         with suppress(ConnectFailed):
             async with client, asyncio.TaskGroup() as group:
@@ -129,6 +185,8 @@ async def page(sim: Simulation, truth: Truth, *, odd: bool) -> None:
                     key = f"key-{sim.random.randrange(KEYS)}"
                     truth.begun.setdefault(key, sim.now)
                     group.create_task(read(key))
+                    for _ in range(sim.random.randrange(3)):
+                        group.create_task(send(key))
                     await asyncio.sleep(sim.random.choice([0.0, 0.5, 6.0]))
             async with asyncio.timeout(KEPT):
                 while any(not truth.ends[key] for key in [*truth.attempts]):  # noqa: ASYNC110 - in virtual time

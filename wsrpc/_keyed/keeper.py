@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
@@ -21,6 +22,7 @@ from .._core.channels.source import close_source
 from .._core.handlers.compiled import Handler
 from .._core.handlers.introspection import Kind
 from .._core.handlers.invocation import CURRENT, Call, Invocation, KeyedRun
+from .._core.handlers.lifecycle import attempted
 from .._core.handlers.method import Keep
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
@@ -30,10 +32,11 @@ from .._log.contract import LogState, NewLog, Store
 from .._log.kept import encoder_of, hash_of, read_kept
 from .._log.link import StoreLink
 from .._log.position import RunPosition
-from ..errors import BadArguments, ItemsGone, KeyReused, made_here
+from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .adopter import Adopter, plain_principal
 from .performing import HandlerPerformer
 from .run import CountedRuns, End, Run
+from .run_inbox import inbox_of
 from .runs import ITEMS_LOST, Runs, missing_items
 
 
@@ -187,6 +190,8 @@ class Keeper:
         handler, after = invocation.handler, context.after
         assert handler is not None and handler.keep is not None and context.key is not UNSET
         assert handler.arguments_of is not None
+        if context.message is not UNSET:
+            return await self._send(invocation, kept, a, context.key, context.message)
         channel, adopter = kept.channel, kept.adopter
         keep, streams = handler.keep, handler.facts.kind is Kind.STREAM or after is not UNSET
         announces = context_of(invocation.inbound) is context
@@ -223,7 +228,8 @@ class Keeper:
                 memory=own.memory,
                 payload=b"" if attempt is None else self._encode(attempt.call),
             )
-            run = Run(self.runs.link, key, new, performer, keyed, kept.counted, keep.unread)
+            inbox = inbox_of(self.runs.link, self._encode, handler, new.id, payer)
+            run = Run(self.runs.link, key, new, performer, keyed, kept.counted, keep.unread, inbox)
             if attempt is not None and adopter is not None:
                 adopter.prepare(run, attempt)
             state, skipped = await self.runs.start(run, within, invocation.peer), 0
@@ -233,6 +239,33 @@ class Keeper:
         if not streams:
             return (await self.runs.end_of(key, state, moves=adopter is not None)).result()
         return self._items(invocation, key, state, skipped, announces=announces)
+
+    async def _send(self, invocation: Invocation, kept: KeptHandler, a: list[Any], key: str, id: str) -> str:
+        """Send a message, which is the last argument, to the run with a key. Return when the handler has read it.
+
+        Raises:
+            RemoteError: the message cannot be sent, or is not read.
+        """
+        handler, peer, message = invocation.handler, invocation.peer, a[-1] if len(a) > 1 else None
+        assert handler is not None and handler.keep is not None and handler.arguments_of is not None
+        keep, convert, rest = handler.keep, handler.to_message, a[:-1] or a
+        if convert is None:
+            raise made_here(BadArguments(f"the handler of {invocation.full_event!r} gets no messages"))
+        try:
+            converted = convert(message)
+        except msgspec.ValidationError as exc:
+            raise made_here(BadArguments(f"the message does not fit {invocation.full_event!r}: {exc}")) from None
+        if keep.may_send is not None and not await attempted(keep.may_send, peer, converted):
+            raise made_here(RemoteError("this message is not allowed", "forbidden"))
+        passed = [] if keep.scope is None else handler.arguments_of(invocation, list(rest))
+        own = self._key(keep, peer, a[0], passed, kept.channel, key)
+        if (state := await self.runs.find(own)) is None:
+            raise made_here(ItemsGone("nothing is kept under this key"))
+        inbox = inbox_of(self.runs.link, self._encode, handler, state.id, self._owners.payer_of(peer))
+        assert inbox is not None
+        is_over = partial(self.runs.is_over, own, state.id, moves=keep.moves)
+        await inbox.send(id, plain_principal(peer.principal), message, is_over)
+        return "read"
 
     async def _find(self, handler: Handler, key: str, arguments: str | None, after: int | str) -> tuple[LogState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.
@@ -321,4 +354,5 @@ def _in_last_argument(context: CallContext | None, a: list[Any]) -> tuple[CallCo
     if not (isinstance(last, dict) and last.keys() == {"wsrpc"}):
         return context, a
     passed = read_call_context(last["wsrpc"])
-    return replace(context or CallContext(), key=passed.key, after=passed.after), a[:-1]
+    own = replace(context or CallContext(), key=passed.key, after=passed.after, message=passed.message)
+    return own, a[:-1]

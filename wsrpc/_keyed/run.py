@@ -22,6 +22,7 @@ from .._log.link import StoreLink, insist
 from .._log.writer import ENTRY, LogWriter, Unstored
 from ..errors import Draining, RemoteError, RpcError, RunLost, made_here
 from ..stats import RunStats
+from .run_inbox import RunInbox
 from .run_readers import AHEAD, RunReaders
 
 
@@ -93,6 +94,7 @@ class Run:
         keyed: what the handler sees of it.
         counted: counts it.
         unread: seconds without a reader after which the handler is stopped. None for no limit.
+        inbox: the messages for the handler. None: there are none.
 
     Attributes:
         owner: the name of the writer that adds the items.
@@ -111,6 +113,7 @@ class Run:
         keyed: KeyedRun,
         counted: CountedRuns,
         unread: float | None = None,
+        inbox: RunInbox | None = None,
     ) -> None:
         self._store = link.store
         self.key = key
@@ -118,6 +121,7 @@ class Run:
         self.performer = performer
         self._keyed = keyed
         self._unread = unread
+        self._inbox = keyed.inbox = inbox
         self._link = link
         self.owner = new.id
         self.counted = counted
@@ -157,13 +161,18 @@ class Run:
         counted, time = self.counted, asyncio.get_running_loop().time
         counted.running += 1
         began = time()
+        holding = None if self._inbox is None else self._link.spawn(self._inbox.hold())
         try:
             end = await self._run_handler()
             self._task, self._exited = None, True
             await self.writer.wait_stored()
             if end is not None:
                 await self._store_end(end)
+            if self._inbox is not None and self.ended.done():
+                await self._inbox.close()
         finally:
+            if holding is not None:
+                holding.cancel()
             counted.running -= 1
             counted.ended[self._outcome()] += 1
             counted.seconds += time() - began

@@ -18,7 +18,7 @@ from .._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLo
 from .._log.kept import read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, insist_on, unanswered
 from .._log.position import LAST, Position
-from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RunLost, made_here
+from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RpcError, RunLost, made_here
 from .run import STOPPED, CountedRuns, End, Run, failed
 
 NOTHING_KEPT = "nothing is kept of this call any more"
@@ -294,6 +294,19 @@ class Runs:
                 self._read_here[id] -= 1
                 if not self._read_here[id]:
                     del self._read_here[id]
+
+    async def is_over(self, key: str, id: str, *, moves: bool) -> bool:
+        """Return whether a run has ended. End one that its process has lost, unless another one goes on with it.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        state = await self.find(key)
+        if state is not None and state.id == id and state.lost and not moves:
+            with suppress(TimeoutError, RpcError):
+                await asyncio.wait_for(self.end_of(key, state), self._store.lease)
+            state = await self.find(key)
+        return state is None or state.id != id or state.end is not None
 
     async def end_lost(self, key: str, id: str, end: bytes, *, free: bool = False) -> None:
         """End a log unless somebody may continue it."""

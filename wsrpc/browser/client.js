@@ -128,7 +128,7 @@ function count(control, field) {
 }
 
 // src/call_context.ts
-function contextOf({ metadata = {}, key, after, kind }, ms = Infinity, isTime = true) {
+function contextOf({ metadata = {}, key, message, after, kind }, ms = Infinity, isTime = true) {
   const texts = Object.entries(metadata);
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string");
   if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
@@ -142,6 +142,7 @@ function contextOf({ metadata = {}, key, after, kind }, ms = Infinity, isTime = 
   return {
     metadata: texts.length ? metadata : void 0,
     key: key ?? void 0,
+    message,
     after: after ?? void 0,
     upload,
     get remaining_ms() {
@@ -554,6 +555,7 @@ var Stream = class {
   /** Opens the channel when the first item is read. Undefined when the loop has exited. */
   #open;
   #started;
+  #sendMessage;
   #onLast;
   #options;
   /** The run that a stream with a key reads: its id, and how many of its items are skipped. */
@@ -572,10 +574,12 @@ var Stream = class {
   #waiting = [];
   /**
    * @param open opens the channel of the stream
+   * @param sendMessage sends a message to the handler
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open, onLast, options = {}) {
+  constructor(open, onLast, options = {}, sendMessage) {
     this.#open = open;
+    this.#sendMessage = sendMessage;
     this.#onLast = onLast;
     this.#options = options;
   }
@@ -596,6 +600,10 @@ var Stream = class {
     } catch (error) {
       if (!this.#isOver || !this.#open) throw error;
     }
+  }
+  async send(message, options) {
+    if (this.#options.key == null || !this.#sendMessage) throw new TypeError("only a stream with a key gets messages");
+    await this.#sendMessage(message, options);
   }
   async next() {
     await (this.#started ??= this.#start());
@@ -1318,7 +1326,7 @@ var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
 var MAX_REASON = 123;
 var MISMATCH = "the counts differ";
-var random = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("");
+var randomText = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("");
 var Session = class {
   state = 0 /* New */;
   #owner;
@@ -1330,7 +1338,7 @@ var Session = class {
   /** Undefined if the server answers no probes. */
   #heartbeat;
   /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
-  #named = { sid: random(), token: random() };
+  #named = { sid: randomText(), token: randomText() };
   #isWelcome = false;
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 3e4;
@@ -2106,6 +2114,9 @@ var Following = class {
   stop() {
     return this.#reading.stop();
   }
+  send(message, options) {
+    return this.#reading.send(message, options);
+  }
   return() {
     return this.#reading.return();
   }
@@ -2366,7 +2377,11 @@ var Caller = class _Caller {
   }
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
-    return new Stream(async () => this.#leave("stream", event, args), void 0, this.#options);
+    const sendMessage = (message, { id = randomText() ?? `${Math.random()}`, ...options } = {}) => {
+      const own = { timeout: 0, ...options, message: id, after: null, retry: "idempotent" };
+      return this.with(own).#leave("request", event, [...args, message]);
+    };
+    return new Stream(async () => this.#leave("stream", event, args), void 0, this.#options, sendMessage);
   }
   /**
    * Returns the items of a stream with a key, which continues in each new session, until the client is closed:

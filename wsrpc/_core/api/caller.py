@@ -262,7 +262,8 @@ class Caller(OnChannel):
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNTYPED else sender.converter(returns)
         open = partial(calls.open_stream, sender, (channel, event, args), chosen)
-        return Stream(event, convert, open=open, context=chosen.context)
+        send_message = partial(calls.send_message, sender, (channel, event, args), chosen)
+        return Stream(event, convert, open=open, context=chosen.context, send_message=send_message)
 
     def proxy(self, contract: TypeForm[T], /) -> T:
         """Return an object with the methods of a contract. Each method sends a request for the event of the same name.

@@ -5,6 +5,7 @@ No call has more time than its handler has. The functions of `use_outgoing` run 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from ..._base.misuse import refused
-from ..._base.names import ChannelRef
+from ..._base.names import ChannelRef, check_timeout
+from ..._base.retry import Retry
 from ..channels.channel_core import ChannelCore
 from ..channels.source import close_source
 from ..handlers.invocation import CURRENT
@@ -102,6 +104,17 @@ def _open_channel(sender: Sender, message: Message, options: RequestOptions) -> 
 request = partial(_in_time, _request)
 open_stream = partial(_in_time, _open_stream)
 open_channel = partial(_in_time, _open_channel)
+
+
+def send_message(
+    sender: Sender, call: Message, options: RequestOptions, message: Any, id: str | None, timeout: float | None
+) -> Coroutine[Any, Any, None]:
+    """Send a message to the run of a call with a key; see `Stream.send`."""
+    channel, event, args = call
+    context = changed_context(options.context, {"message": secrets.token_hex(8) if id is None else id, "after": None})
+    check_timeout(timeout)
+    own = RequestOptions(context=context, timeout=timeout, retry=Retry(), idempotent=True)
+    return request(sender, (channel, event, (*args, message)), own)
 
 
 # ---------------------------------------------------------------- events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from ..._base.names import UNTYPED
 from ..._base.state import PeerState
+from ...errors import BadArguments, made_here
 from ..handlers.introspection import Injection, injections
-from ..handlers.invocation import CURRENT, Earlier, Invocation
+from ..handlers.invocation import CURRENT, Earlier, InboxMessage, Invocation
 from ..handlers.observation import Message
 from ..wire.messages import context_of
 from .caller import AnonymousChannel, user_channel_of
 from .peer import Peer, core_of
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm, TypeVar
+
     from .annotations import Server
+
+    T = TypeVar("T", default=Any)
 
 
 @Invocation.shows
@@ -130,6 +136,29 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         if keyed is None or keyed.read_earlier is None:
             return Earlier([], complete=True)
         return await keyed.read_earlier()
+
+    def inbox(self, kind: TypeForm[T] = UNTYPED) -> AsyncIterator[InboxMessage[T]]:
+        """Return the messages that `Stream.send` sends to this run, from the first one in each attempt.
+
+        Each message is there once, in the order of arrival, and counts as read when the iterator returns it. There is
+        one iterator for each attempt: another call of this method continues it. It never ends; cancelling a read is
+        safe, and no message is lost.
+
+        Args:
+            kind: ``inbox`` of `Keep`, for type checkers.
+
+        Raises:
+            BadArguments: the call has no key.
+            TypeError: the handler does not declare messages of this type.
+        """
+        invocation = self._invocation
+        keep = None if invocation.handler is None else invocation.handler.keep
+        if keep is None or keep.inbox is None or (kind is not UNTYPED and kind != keep.inbox):
+            declared = "none" if keep is None else keep.inbox
+            raise TypeError(f"the handler has messages as keep=Keep(inbox=) says, which is {declared!r}")
+        if invocation.keyed is None or invocation.keyed.inbox is None:
+            raise made_here(BadArguments(f"{self.event!r} needs a key, because its handler gets messages"))
+        return invocation.keyed.inbox
 
     @property
     def readers(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ...errors import ConnectionLost
 from .stream import Stream, is_closed
@@ -36,6 +36,10 @@ class Following(Generic[T]):
     async def stop(self) -> None:
         """Stop the handler, for all its readers; see `Stream.stop`."""
         await self._reading().stop()
+
+    async def send(self, message: Any, *, id: str | None = None, timeout: float | None = None) -> None:
+        """Send a message to the handler; see `Stream.send`."""
+        await self._reading().send(message, id=id, timeout=timeout)
 
     async def aclose(self) -> None:
         """Stop reading. Cancelling is safe, and a second call has no effect."""

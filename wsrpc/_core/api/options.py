@@ -69,6 +69,7 @@ check_key = partial(check_field, "key", "a text of 1 to 128 characters, without 
 _CONTEXT: dict[str, Callable[[Any], Any]] = {
     "metadata": check_metadata,
     "key": check_key,
+    "message": partial(check_field, "message", "a text of 1 to 64 characters", option="id"),
     "after": partial(check_field, "after", "the position of a stream, or the number of items to skip"),
 }
 """For each option that travels, the function that checks it, and returns it as it travels."""

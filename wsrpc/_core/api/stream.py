@@ -74,6 +74,7 @@ class Stream(Generic[T_co]):
         "_parameter",
         "_reading",
         "_run",
+        "_send_message",
         "_state",
     )
 
@@ -87,6 +88,7 @@ class Stream(Generic[T_co]):
         parameter: str | None = None,
         member: str | None = None,
         context: CallContext | None = None,
+        send_message: Callable[[Any, str | None, float | None], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._label = label
         self._convert = convert
@@ -103,6 +105,8 @@ class Stream(Generic[T_co]):
         """The member of a contract that was called, for errors."""
         self._run = None if context is None or context.key is UNSET else _Run(context)
         """The run of the handler that the stream reads, if the call has a key."""
+        self._send_message = send_message
+        """Sends a message to this run."""
 
     if not TYPE_CHECKING:
         __iter__ = refusing("the items of a stream arrive over time: use `async for`")
@@ -218,6 +222,27 @@ class Stream(Generic[T_co]):
             if not channel.over or not (reason is None or is_stopped(reason)):
                 raise
             # Otherwise the end of the handler was on its way.
+
+    async def send(self, message: Any, *, id: str | None = None, timeout: float | None = None) -> None:
+        """Send a message to the handler of a call with a key, and wait until it has read it: see `Context.inbox`.
+
+        The stream need not be open, and the message waits as long as the handler runs. It is sent again after a lost
+        connection, and arrives once. Cancelling is safe: the handler may still read the message.
+
+        Args:
+            id: names the message, if you may send it again: of this user, the same id is the same message.
+            timeout: seconds after which you wait no longer. None for no limit.
+
+        Raises:
+            NotRead: the handler has ended, and has not read it.
+            ItemsGone: there is no handler with the key, or too many messages.
+            BadArguments: the handler gets no messages, or others.
+            ValueError: the call has no ``key``.
+            WsrpcError: as for `Peer.request`.
+        """
+        if self._run is None or self._send_message is None:
+            raise ValueError(f"{self._label!r} has no key, so messages cannot be sent to its handler")
+        await self._send_message(message, id, timeout)
 
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.pop_error()

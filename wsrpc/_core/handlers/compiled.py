@@ -270,6 +270,7 @@ class Handler:
         "rate",
         "thread",
         "timeout",
+        "to_message",
     )
 
     def __init__(
@@ -329,6 +330,12 @@ class Handler:
         self.arguments_of = None if options.keep is None else _compile_arguments(facts, declared, dec_hook)
         """As ``call``, but it returns the caller's arguments as ``function`` gets them, with the defaults of those that
         are left out. None without ``keep``."""
+        inbox = None if options.keep is None else options.keep.inbox
+        try:
+            self.to_message = None if inbox is None else converter(inbox, dec_hook=dec_hook)
+        except TypeError as exc:
+            raise facts.refusal(None, f"inbox= is the type of a message, got {inbox!r}: {exc}") from exc
+        """Converts a message for a run. None: there are none."""
         self.is_method = instance is not None
         """Whether ``function`` is a method of a `Service`."""
         self.member = member

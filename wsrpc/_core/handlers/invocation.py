@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 from weakref import ref
 
 import msgspec
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .compiled import Handler
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 BYTES_PER_CALL = 4 * 1024
 """Approximate bytes that a running handler, an open channel or a pending request takes, without its message."""
@@ -85,6 +86,20 @@ class Earlier(NamedTuple):
     complete: bool
 
 
+class InboxMessage(NamedTuple, Generic[T]):
+    """A message for a run.
+
+    Attributes:
+        value: what `Stream.send` has sent, as the handler declares it.
+        id: the id that the sender has given it, or a random one.
+        principal: `Peer.principal` of the sender, if it is a string or an integer. Otherwise None.
+    """
+
+    value: T
+    id: str
+    principal: str | int | None
+
+
 class KeyedRun(msgspec.Struct, eq=False):
     """What the handler of a call with a key knows of its run."""
 
@@ -92,6 +107,8 @@ class KeyedRun(msgspec.Struct, eq=False):
     attempt: int = 1
     read_earlier: Callable[[], Awaitable[Earlier]] | None = None
     """Reads what the attempts before have yielded. None for the first attempt."""
+    inbox: AsyncIterator[InboxMessage[Any]] | None = None
+    """The messages for the run, if the handler declares them."""
     readers: int = 1
     """The number of readers in all processes, as far as this process knows."""
 

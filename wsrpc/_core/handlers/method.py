@@ -35,6 +35,10 @@ class Keep(Struct, frozen=True):
         on_end: a function that gets each run that has ended, as an `EndedRun`: at least once, in one of the processes
             that have the handler, also if the last attempt was lost. If it raises an error, it is called again, as long
             as the run is kept.
+        inbox: the type of messages for the handler while it runs, which `Stream.send` sends; see `Context.inbox`. None:
+            there are none.
+        may_send: a function ``may_send(peer, message)`` that returns whether a peer may send a message, or raises an
+            `RpcError`. None: who has the key may.
         last_argument: whether peers that speak plain ws-wrapper can pass a key and a position: as one more argument
             after the others, ``{"wsrpc": {"key": "answer-42", "after": 17}}``.
 
@@ -47,12 +51,17 @@ class Keep(Struct, frozen=True):
     unread: float | None = None
     attempts: int = 1
     on_end: Callable[[Any], Any] | None = None
+    inbox: Any = None
+    may_send: Callable[[Any, Any], bool] | None = None
     last_argument: bool = False
 
     def __post_init__(self) -> None:
         check_number("keep= is a number of seconds, 1 or more", self.seconds, 1)
         check_function("scope", self.scope)
         check_function("on_end", self.on_end)
+        check_function("may_send", self.may_send)
+        if self.may_send is not None and self.inbox is None:
+            raise TypeError("may_send= is about the messages of inbox=: give their type, too")
         if isinstance(self.attempts, float):
             raise TypeError(f"attempts= is a whole number, got {self.attempts!r}")
         check_number("attempts= is a whole number, 1 or more", self.attempts, 1)

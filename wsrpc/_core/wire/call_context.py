@@ -27,6 +27,7 @@ MAX_REMAINING = MAX_MS / 1000
 Metadata = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], str], Meta(max_length=MAX_ENTRIES)]
 Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Position = Annotated[int, Meta(ge=0, le=2**53 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
+MessageId = Annotated[str, Meta(min_length=1, max_length=64)]
 At = tuple[Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)], Annotated[str, Meta(max_length=64)]]
 
 _is_name = re.compile(r"[!-~]+").fullmatch
@@ -38,6 +39,7 @@ class CallContext(Struct):
     Attributes:
         metadata: the caller's names and values.
         key: the key of the call: it runs once, and other calls with this key get its result or its items.
+        message: the id of a message for the run with this key. The message is the last argument.
         after: the position after which the items begin: the number of items to skip, or `Stream.position`.
         remaining_ms: the time that was left to the caller when the message was encoded, in milliseconds. Relative,
             because the clocks of the two sides may differ.
@@ -49,6 +51,7 @@ class CallContext(Struct):
 
     metadata: Metadata | UnsetType = UNSET
     key: Key | UnsetType = UNSET
+    message: MessageId | UnsetType = UNSET
     after: Position | UnsetType = UNSET
     remaining_ms: Annotated[int, Meta(ge=0, le=MAX_MS)] | UnsetType = UNSET
     at: At | UnsetType = UNSET
@@ -76,6 +79,8 @@ def read_call_context(value: Any, size: int = 0) -> CallContext:
             _check(context.metadata, size)
         if context.after is not UNSET and context.key is UNSET:
             raise ValidationError("`after` without a key")
+        if context.message is not UNSET and context.key is UNSET:
+            raise ValidationError("`message` without a key")
     except ValidationError as exc:
         raise made_here(BadArguments(f"its context is not valid: {exc}")) from None
     return context
@@ -106,8 +111,8 @@ def check_metadata(metadata: Any) -> dict[str, str]:
     return checked
 
 
-def check_field(name: str, what: str, value: Any) -> Any:
-    """Return the value of a field that a caller has passed. ``what`` says what the field is.
+def check_field(name: str, what: str, value: Any, *, option: str = "") -> Any:
+    """Return the value of a field that a caller has passed, perhaps as another ``option``. ``what`` says what it is.
 
     Raises:
         TypeError, ValueError: it is not valid.
@@ -116,7 +121,7 @@ def check_field(name: str, what: str, value: Any) -> Any:
         return getattr(convert({name: value}, CallContext), name)
     except ValidationError as exc:
         wrong = TypeError if ", got `" in str(exc) else ValueError  # msgspec tells a wrong type, or a limit
-        raise wrong(f"{name}= is {what}, got {short(value)}") from None
+        raise wrong(f"{option or name}= is {what}, got {short(value)}") from None
 
 
 def _check(metadata: dict[str, str], at_most: int) -> None:

@@ -19,6 +19,7 @@ from ...errors import (
     HandlerTimeout,
     ItemsGone,
     KeyReused,
+    NotRead,
     Overloaded,
     RemoteError,
     RpcError,
@@ -39,6 +40,7 @@ _CLASSES: dict[Any, type[RemoteError]] = {
         HandlerFailed,
         HandlerTimeout,
         KeyReused,
+        NotRead,
         ItemsGone,
         RunLost,
     )

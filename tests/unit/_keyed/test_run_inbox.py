@@ -1,0 +1,206 @@
+"""Messages for a run: `Keep` with ``inbox=``, `Stream.send` and `Context.inbox`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from leftovers import nothing_left as nothing_left
+from waiting import settled
+
+from wsrpc import Client, Context, Keep, Peer, Server
+from wsrpc.errors import BadArguments, ItemsGone, NotRead, RemoteError, RequestTimeout, RpcError
+from wsrpc.store import LEASE, MemoryStore
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Say(msgspec.Struct):
+    text: str
+    n: int = 0
+
+
+class Process:
+    """A process, whose handler yields each message that it reads. "pause" lets it wait, and "end" ends it."""
+
+    def __init__(self, store: MemoryStore, **keep: Any) -> None:
+        self.server = Server(store=store)
+        self.goes_on = asyncio.Event()
+        self.server.on("ask", self.ask, keep=Keep(60, attempts=3, inbox=Say, **keep))
+
+    async def ask(self, ctx: Context, topic: str = "") -> AsyncIterator[tuple[int, str, Any]]:
+        async for message in ctx.inbox(Say):
+            if message.value.text == "end":
+                return
+            yield ctx.attempt, message.value.text, message.principal
+            if message.value.text == "pause":
+                await self.goes_on.wait()
+
+
+@asynccontextmanager
+async def processes(**keep: Any) -> AsyncGenerator[tuple[Process, Process, Client, Client]]:
+    """Two processes with a common store, and a client of each."""
+    store = MemoryStore()
+    one, two = Process(store, **keep), Process(store, **keep)
+    try:
+        async with connect(one.server, principal="ann") as ours, connect(two.server, principal="ann") as theirs:
+            yield one, two, ours, theirs
+    finally:
+        for process in (one, two):
+            await process.server.close()
+
+
+async def test_messages_from_any_process_are_read_once_and_in_order() -> None:
+    async with processes() as (_, _, ours, theirs), ours.follow("ask", key="k") as items:
+        asked = asyncio.ensure_future(anext(items))
+        await settled()
+        away = theirs.stream("ask", key="k")
+        for id in (None, "one", "one", "two"):
+            await away.send(Say(f"{id}"), id=id)
+        await items.send({"text": "near", "n": 1})
+        texts = [(await asked)[1], *[(await anext(items))[1] for _ in range(3)]]
+        assert texts == ["None", "one", "two", "near"]
+        await away.send(Say("end"))
+        with pytest.raises(StopAsyncIteration):
+            await anext(items)
+        with pytest.raises(NotRead):
+            await away.send(Say("late"))
+
+
+async def test_who_sends_learns_that_nobody_reads_the_message_any_more() -> None:
+    async with processes() as (_, _, ours, theirs), ours.stream("ask", key="k") as items:
+        await items.send(Say("pause"))
+        waiting = [asyncio.ensure_future(caller.stream("ask", key="k").send(Say("more"))) for caller in (ours, theirs)]
+        await settled(100 * LEASE)
+        assert not any(each.done() for each in waiting), "they wait as long as the handler runs"
+        with pytest.raises(RequestTimeout):
+            await items.send(Say("and more"), timeout=1.0)
+        await items.stop()
+        for each in waiting:
+            with pytest.raises(NotRead):
+                await each
+
+
+async def test_another_attempt_reads_all_messages_from_the_first() -> None:
+    async with processes() as (one, two, ours, theirs):
+        sent = ours.stream("ask", key="k")
+        async with ours.stream("ask", key="k") as items:
+            for text in ("a", "pause"):
+                await sent.send(Say(text), id=text)
+                await anext(items)
+        later = asyncio.ensure_future(theirs.stream("ask", key="k").send(Say("b"), id="b"))
+        await settled()
+        two.goes_on.set()
+        await one.server.close()  # hands the run over
+        async with theirs.stream("ask", key="k", after=2) as items:
+            assert [await anext(items) for _ in range(3)] == [[1, "a", "ann"], [1, "pause", "ann"], [1, "b", "ann"]]
+            await later
+            await items.send(Say("a"), id="a")
+            await items.send(Say("end"))
+            assert [item async for item in items] == [], "the id of a message that was sent before"
+
+
+async def test_a_read_that_was_cancelled_loses_no_message() -> None:
+    read: list[str] = []
+    server = Server()
+
+    @server.on("ask", keep=Keep(60, inbox=str))
+    async def ask(ctx: Context) -> list[str]:
+        while len(read) < 4:
+            try:
+                async with asyncio.timeout(0.1):
+                    async for message in ctx.inbox(str):
+                        read.append(message.value)
+                        break
+            except TimeoutError:
+                read.append("nothing")
+        return read
+
+    async with connect(server, principal="ann") as client:
+        result = asyncio.ensure_future(client.request("ask", key="k"))
+        await settled(0.15)
+        asking = client.stream("ask", key="k")
+        await asyncio.gather(asking.send("a"), asking.send("b"))
+        assert await result == ["nothing", "a", "b", "nothing"]
+    await server.close()
+
+
+async def test_messages_wait_longer_than_the_run_is_kept() -> None:
+    async with processes() as (_, _, ours, theirs), ours.stream("ask", key="k") as items:
+        await settled(3600)
+        await theirs.stream("ask", key="k").send(Say("an hour later"))
+        assert (await anext(items))[1] == "an hour later"
+
+
+def allowed(peer: Peer, message: Say) -> bool:
+    if message.n > 9:
+        raise RpcError("9 at most", "too_many")
+    return message.n < 5
+
+
+@pytest.mark.parametrize(
+    ("event", "message", "options", "error", "text"),
+    [
+        ("ask", 7, {}, BadArguments, "Expected `object`, got `int`"),
+        ("ask", Say("x"), {"id": ""}, ValueError, "id= is a text"),
+        ("ask", Say("x"), {"id": 7}, TypeError, "id= is a text"),
+        ("ask", Say("x"), {"timeout": -1}, ValueError, "timeout"),
+        ("ask", Say("x", 6), {}, RemoteError, "not allowed"),
+        ("ask", Say("x", 10), {}, RpcError, "9 at most"),
+        ("plain", Say("x"), {}, BadArguments, "gets no messages"),
+    ],
+)
+async def test_a_message_that_cannot_be_sent(
+    event: str, message: Any, options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    async with processes(may_send=allowed) as (one, _, ours, _):
+        one.server.on("plain", one.ask, keep=60)
+        async with ours.stream("ask", key="k") as items:
+            with pytest.raises(error, match=text):
+                await ours.stream(event, key="k").send(message, **options)
+            await items.send(Say("fits"))
+            assert (await anext(items))[1] == "fits"
+
+
+async def test_who_may_not_read_may_not_send() -> None:
+    async with processes() as (one, _, ours, _), ours.stream("ask", key="k") as items:
+        async with connect(one.server, principal="eve") as eve:
+            with pytest.raises(ItemsGone):
+                await eve.stream("ask", key="k").send(Say("x"))
+            with pytest.raises(ValueError, match="no key"):
+                await eve.stream("ask").send(Say("x"))
+            with pytest.raises(RemoteError, match="needs a key"):
+                await anext(eve.stream("ask"))
+        await items.send(Say("mine"))
+
+
+async def test_a_run_that_others_share_has_one_inbox() -> None:
+    async with processes(scope=lambda peer, topic: topic) as (one, _, ours, _):
+        async with connect(one.server, principal=7) as other, ours.stream("ask", "tea", key="k") as items:
+            await items.send(Say("a"), id="1")
+            await other.stream("ask", "tea", key="k").send(Say("b"), id="1")
+            assert [await anext(items), await anext(items)] == [[1, "a", "ann"], [1, "b", 7]], "ids are of a user"
+            with pytest.raises(ItemsGone):
+                await other.stream("ask", "coffee", key="k").send(Say("c"))
+
+
+def test_a_handler_declares_what_it_reads() -> None:
+    server = Server()
+    with pytest.raises(TypeError, match="inbox= is the type"):
+        server.on("a", test_who_may_not_read_may_not_send, keep=Keep(60, inbox=7))
+    with pytest.raises(TypeError, match="may_send= is about"):
+        Keep(60, may_send=allowed)
+
+
+async def test_a_full_store_refuses_messages_and_not_the_run() -> None:
+    store = MemoryStore(payer_logs=1)
+    process = Process(store)
+    async with connect(process.server, principal="ann") as client, client.stream("ask", key="k") as items:
+        await items.send(Say("takes no second place"))
+        assert (await anext(items))[1] == "takes no second place"
+    await process.server.close()
