@@ -109,8 +109,17 @@ export interface Progress {
   readonly bytes: number
 }
 
+/** In the shape of a server, the items of a stream whose handler gets messages. */
+export interface WithMessages<T, M> {
+  readonly $items: T
+  readonly $messages: M
+}
+
+/** The items of a stream, and the messages that it takes, as the shape of a server declares them. */
+export type ItemsOf<R> = R extends WithMessages<infer T, infer M> ? Items<T, M> : Items<R>
+
 /** The items of a stream, for one reader. The stream ends when the reader's loop exits. */
-export interface Items<T> extends AsyncIterableIterator<T, undefined> {
+export interface Items<T, M = any> extends AsyncIterableIterator<T, undefined> {
   /**
    * The position of the last item that was read, for the option `after`. Until the stream has opened, it is the
    * position that was passed as `after`. Undefined without a key.
@@ -130,7 +139,7 @@ export interface Items<T> extends AsyncIterableIterator<T, undefined> {
    * @throws RemoteError with the code "wsrpc.not_read" if the handler has ended before
    * @throws TypeError if the stream has no key
    */
-  send(message: unknown, options?: MessageOptions): Promise<void>
+  send(message: M, options?: MessageOptions): Promise<void>
   return(): Promise<IteratorResult<T, undefined>>
 }
 

@@ -7,6 +7,7 @@ import type {
   Group,
   Handles,
   Items,
+  ItemsOf,
   KeyOptions,
   MessageOptions,
   Of,
@@ -186,12 +187,12 @@ class Caller<A extends Shape = any> {
   stream<K extends keyof Group<A, "streams"> & string>(
     event: K,
     ...args: Args<Of<A, "streams", K>>
-  ): Items<Result<Of<A, "streams", K>>> {
+  ): ItemsOf<Result<Of<A, "streams", K>>> {
     const sendMessage = (message: unknown, { id = randomText() ?? `${Math.random()}`, ...options }: MessageOptions = {}) => {
       const own = { timeout: 0, ...options, message: id, after: null, retry: "idempotent" } as const
       return this.with(own).#leave("request", event, [...args, message])
     }
-    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options, sendMessage)
+    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options, sendMessage) as any
   }
 
   /**
@@ -201,8 +202,8 @@ class Caller<A extends Shape = any> {
   follow<K extends keyof Group<A, "streams"> & string>(
     event: K,
     ...args: Args<Of<A, "streams", K>>
-  ): Items<Result<Of<A, "streams", K>>> {
-    return new Following<any>((after) => this.with({ after }).stream(event, ...args), this.#options)
+  ): ItemsOf<Result<Of<A, "streams", K>>> {
+    return new Following<any>((after) => this.with({ after }).stream(event, ...args), this.#options) as any
   }
 
   /**
@@ -321,7 +322,8 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 }
 
-export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, MessageOptions, Metadata, OutgoingCall }
+export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, ItemsOf, MessageOptions, Metadata }
+export type { OutgoingCall, WithMessages } from "./api.js"
 export type { OutgoingMiddleware, Present, Progress, Room, RoomOptions, Shape, Source, State, Subscriber, Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

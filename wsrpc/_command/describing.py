@@ -72,7 +72,8 @@ def signatures(description: Description, channel: str | None = None) -> Iterator
 
 def _event(event: EventSchema, names: Names, *, answered: bool) -> Iterator[str]:
     parts = [_parameter(each, names) for each in event.parameters]
-    if event.sends is not None:
+    gets_messages = event.sends is not None and event.kind in ("value", "stream")
+    if event.sends is not None and not gets_messages:
         parts.append(f"upload of {type_of(event.sends, names)}")
     text = f"{one_line(event.event)}({', '.join(parts)})"
     if event.kind in ("stream", "exchange"):
@@ -82,6 +83,8 @@ def _event(event: EventSchema, names: Names, *, answered: bool) -> Iterator[str]
     elif answered:
         text += f" -> {type_of(event.result, names)}"
     yield from _block(text)
+    if gets_messages:
+        yield f"      messages while it runs: {type_of(event.sends, names)}"
     if event.deprecated:
         yield f"      deprecated: {one_line(event.deprecated)}"
     for line in event.doc.splitlines():

@@ -35,6 +35,7 @@ STATUS_OF_CLASS: dict[type[errors.WsrpcError], int] = {
     errors.UnknownEvent: 404,
     errors.ItemsGone: 410,
     errors.KeyReused: 422,
+    errors.NotRead: 409,
     errors.Overloaded: 503,
     errors.Draining: 503,
     errors.HandlerTimeout: 504,

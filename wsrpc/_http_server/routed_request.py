@@ -54,6 +54,9 @@ class RoutedRequest:
         self._handler = handler_of(server, self._channel, self.event)
         self._key = key
         self.args: list[Any] = []
+        self.message: Any = None
+        """The message for a run, and its id."""
+        self.message_id: str | None = None
         self.posted = request.method == "POST"
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the client has left while a stream is sent."""
@@ -68,22 +71,26 @@ class RoutedRequest:
             HandshakeRejected: the request is not valid.
         """
         self._read_options()
-        body: bytes | bytearray = self.query.get("args", "").encode()
-        if self.posted:
-            body = bytearray()
+        body, has_message = bytearray(), self._request.method == "PATCH"
+        if self.posted or has_message:
             await read_body(self._request, body.extend, self._handshake.limits.message_bytes)
             kind = self._handshake.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind in FORM_TYPES or (body and kind != "application/json"):
                 raise HandshakeRejected(415, f"arguments are application/json\ngot {kind or 'no content-type'}")
-        if body:
-            if (why := CODEC.objection(body, self._handshake.limits.values)) is not None:
-                raise HandshakeRejected(400, f"the arguments have {why}")
-            try:
-                found: Any = msgspec.json.decode(body)
-            except (ValueError, RecursionError) as exc:
-                raise HandshakeRejected(400, f"the arguments are not JSON\n{exc}") from None
+        if has_message:
+            self.message = self._decoded(body)
+        if arguments := body if self.posted else self.query.get("args", "").encode():
+            found = self._decoded(arguments)
             is_list = found.__class__ is list
             self.args = found if is_list else self._by_name(found) if found.__class__ is dict else [found]
+
+    def _decoded(self, body: bytes | bytearray) -> Any:
+        if (why := CODEC.objection(body, self._handshake.limits.values)) is not None:
+            raise HandshakeRejected(400, f"the arguments have {why}")
+        try:
+            return msgspec.json.decode(body)
+        except (ValueError, RecursionError) as exc:
+            raise HandshakeRejected(400, f"the arguments are not JSON\n{exc}") from None
 
     def _by_name(self, found: dict[str, Any]) -> list[Any]:
         try:
@@ -95,9 +102,12 @@ class RoutedRequest:
         if keys := self._handshake.headers.get_all(KEY):
             if len(keys) > 1:
                 raise HandshakeRejected(400, f"the header {KEY} is repeated")
-            if self._key:
+            if self._request.method == "PATCH":
+                self.message_id = unquoted(self.header(KEY))
+            elif self._key:
                 raise HandshakeRejected(400, "the key of a run is in its URL")
-            self._key = unquoted(self.header(KEY))
+            else:
+                self._key = unquoted(self.header(KEY))
         if self._key:
             self.options["key"] = self._key
         keep = self._handler.keep if self._handler is not None and self._key else None

@@ -9,6 +9,7 @@ method   path                    effect
 POST     ``call/EVENT``          makes a request. The body has its arguments
 POST     ``runs/EVENT/KEY``      starts the run with this key, or joins it, and responds with its items
 GET      ``runs/EVENT/KEY``      responds with the items of the run, also if it goes on
+PATCH    ``runs/EVENT/KEY``      sends the run a message, which is the body
 DELETE   ``runs/EVENT/KEY``      stops the run, for all its readers
 GET      ``rooms/NAME``          responds with the events of a room
 =======  ======================  ==========================================================================
@@ -32,13 +33,13 @@ from .answers import CUT, EVENT_STREAM, failure, json_refusal, reason
 from .requests import HttpRequest, HttpResponse, answered, check_coding, until_left
 from .rooms import read_room
 from .routed_request import RoutedRequest
-from .runs import call, read_run, start_run, stop_run
+from .runs import call, read_run, send_to_run, start_run, stop_run
 
 Respond = Callable[[RoutedRequest], Coroutine[Any, Any, HttpResponse]]
 
 ROUTES: dict[str, dict[str, Respond]] = {
     "call": {"POST": call},
-    "runs": {"GET": read_run, "POST": start_run, "DELETE": stop_run},
+    "runs": {"GET": read_run, "POST": start_run, "PATCH": send_to_run, "DELETE": stop_run},
     "rooms": {"GET": read_room},
 }
 """For the first part of a path, and for each method, what responds."""
@@ -66,7 +67,7 @@ class HttpRoutes:
 
     async def _respond(self, request: HttpRequest, path: str) -> HttpResponse:
         if request.method == "OPTIONS":  # the origin is checked with the request itself
-            allowed = [("access-control-allow-methods", "GET, POST, DELETE"), ("access-control-max-age", "600")]
+            allowed = [("access-control-allow-methods", "GET, POST, PATCH, DELETE"), ("access-control-max-age", "600")]
             headers = request.header("access-control-request-headers")
             return HttpResponse(204, [*allowed, ("access-control-allow-headers", headers)])
         handshake = request.handshake(self.server)

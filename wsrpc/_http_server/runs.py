@@ -178,6 +178,15 @@ async def read_durable(request: RoutedRequest) -> HttpResponse:
     return json_response(200, found.items, headers)
 
 
+async def send_to_run(request: RoutedRequest) -> HttpResponse:
+    """Respond when the handler has read the message."""
+    timeout = request.options.pop("timeout", None)
+    async with request.connect() as client:
+        with not_sendable():
+            await stream(request, client, None).send(request.message, id=request.message_id, timeout=timeout)
+    return HttpResponse(204, [])
+
+
 async def stop_run(request: RoutedRequest) -> HttpResponse:
     async with request.connect() as client:
         try:

@@ -77,8 +77,8 @@ SHARED_MESSAGES: Messages = {
 """The messages that do not depend on the event."""
 
 SENT: dict[Kind, str] = {
-    "value": "request cancellation",
-    "stream": "request cancellation start accepted rejection abort",
+    "value": "request cancellation sends",
+    "stream": "request cancellation start accepted rejection sends abort",
     "upload": "request cancellation sends end abort",
     "exchange": "request cancellation start stop accepted rejection sends end abort",
     "conversation": "request cancellation sends message answer rejection abort",
@@ -187,7 +187,11 @@ def _messages(event: EventSchema, action: Action) -> Messages:
         found["result"] = _message("The result.", "i d" if action == "receive" else "i", i=MESSAGE_ID, d=event.result)
     if event.items is not None:
         found["items"] = _items("An item, or several.", event.items)
-    if event.sends is not None:
+    if event.sends is not None and event.kind in ("value", "stream"):
+        a = {"type": "array", "prefixItems": [{"const": event.event}], "contains": event.sends}
+        text = "A message for the handler that runs with the key: the last argument. `ctx` has the key and an id."
+        found["sends"] = _message(text, "i a ctx", i=ID, **named, a=a, ctx=CONTEXT)
+    elif event.sends is not None:
         found["sends"] = _items("An item, or several, from the caller.", event.sends)
     for role, inner in (("sends", event.events), ("items", event.emits)):
         if inner:

@@ -125,6 +125,8 @@ class _Comparison:
                 yield from self.events(old, new, f"{inside}{text}.", handler)
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
+                if name == "sends" and (before is None) != (after is None):
+                    yield change_at("messages-added" if before is None else "messages-removed", place)
                 if before is not None and after is not None:
                     at = Place(f"{place.text}.{name}", handler, handler if name == "sends" else OTHER_SIDE[handler])
                     self._compared.clear()

@@ -63,7 +63,8 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
         channel: the name of the channel. None for the main channel.
         doc: the docstring of the handler, or of the contract's method.
         parameters: the parameters, in order.
-        sends: the JSON Schema of the items that the caller sends.
+        sends: the JSON Schema of the items that the caller sends. With the kind ``"value"`` or ``"stream"``, that of
+            the messages that callers with the key send while the handler runs.
         items: the JSON Schema of the items that the caller gets.
         result: the JSON Schema of the result.
         notes: which types have no schema, and why.
@@ -294,6 +295,8 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     for parameter in handler.facts.parameters:
         if parameter.source == "stream":
             others["sends"] = parameter.type, "sent"
+    if handler.keep is not None and handler.keep.inbox is not None:
+        others["sends"] = handler.keep.inbox, "sent"
     if kind != "conversation":
         others["items" if kind in ("stream", "exchange") else "result"] = given.type, "given"
     deprecated, keep = handler.deprecated or "", 0 if handler.keep is None else handler.keep.seconds

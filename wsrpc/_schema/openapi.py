@@ -48,6 +48,7 @@ def _parameter(place: str, name: str, text: str, schema: Schema = STRING) -> dic
 
 PARAMETERS = {
     "once": _parameter("header", "Idempotency-Key", "The handler runs once for all requests with this key."),
+    "id": _parameter("header", "Idempotency-Key", "The id of the message: the same one is the same message."),
     "timeout": _parameter("header", "Wsrpc-Timeout", "Seconds until the response.", NUMBER),
     "key": _parameter("path", "key", "The key of the run."),
     "args": _parameter("query", "args", "The arguments, as JSON, if the key has a scope that depends on them."),
@@ -198,7 +199,12 @@ def _run(event: EventSchema, name: str, so_far: Schema, body: dict[str, Any]) ->
     started = "key after last_id wait timeout"
     stopped = {"204": {"description": "It stops."}}
     start = {"summary": f"Start {name}, or join its run.", **about(event), **body}
+    message = _json("A message for the handler.", event.sends or {})
+    told = {"204": {"description": "The handler has read it."}}
+    more = {"summary": "Send the run a message.", "requestBody": {"required": True, **message}}
+    sent = {"patch": _operation(f"send_{name}", "runs", "key args id timeout", told, **more)}
     return {
+        **(sent if event.sends is not None else {}),
         "post": _operation(f"start_{name}", "runs", started, {**responses, **running}, **start),
         "get": _operation(f"read_{name}", "runs", f"{started} args", responses, summary="Read the run."),
         "delete": _operation(f"stop_{name}", "runs", "key args", stopped, summary="Stop the run."),

@@ -200,7 +200,7 @@ def _called(event: EventSchema, names: Names, indent: str) -> str:
         case "value" | "upload":
             return result
         case "stream":
-            return items
+            return items if event.sends is None else f"{{ $items: {items}; $messages: {sends} }}"
         case "exchange":
             return EXCHANGE.replace("\n", f"\n{indent}") % (sends, in_parentheses(items))
         case "conversation":
