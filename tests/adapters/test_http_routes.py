@@ -59,7 +59,7 @@ SERVED: dict[str, Any] = {
         "table",
         "rated",
     ],
-    "runs": ["rated", "count", "count/s", "charge", "shared", "forever", "tables"],
+    "runs": ["rated", "count", "count/s", "charge", "shared", "forever", "tables", "ask"],
     "rooms": ["lobby", "public-*", "cards"],
 }
 
@@ -88,6 +88,7 @@ class Application:
         server.of("files").on("size", len)
         for kept in (self.charge, self.count, self.forever, self.tables):
             server.on(kept.__name__, kept, keep=600)
+        server.on("ask", self.ask, keep=Keep(600, inbox=dict[str, int], scope=lambda peer, topic: topic))
         server.on("rated", self.rated, rate=0.001, keep=600)
         server.on("count/s", self.below, keep=600)
         server.on("shared", self.shared, keep=Keep(600, scope=lambda peer, name: name))
@@ -109,6 +110,13 @@ class Application:
             handshake.reject(403, "<p>", {"Content-Type": "text/html"})
         if handshake.bearer_token == "soon":
             handshake.expires = time.time() + 0.1
+
+    async def ask(self, ctx: Context, topic: str) -> AsyncIterator[Any]:
+        async for message in ctx.inbox(dict[str, int]):
+            yield [message.value, message.principal]
+            await self.released.wait()
+            if "end" in message.value:
+                return
 
     def add(self, a: int, b: int = 1) -> int:
         return a + b
@@ -719,6 +727,32 @@ async def test_a_run_is_read_through_a_reload(host: str) -> None:
         after_last = {**ADA, "Last-Event-ID": rest[-2]["id"]}
         async with browser.events(run, after_last) as events:
             assert [event["event"] async for event in events] == ["end"]
+
+
+@hosts
+async def test_a_message_reaches_the_handler_of_a_run(host: str) -> None:
+    async with serving(host) as (app, browser):
+        run = "/runs/ask/k?args=[%22tea%22]"
+
+        async def send(body: Any, url: str = run, **headers: str) -> Any:
+            answer = await browser.ask("PATCH", url, body, {**ADA, **headers})
+            return answer.status if answer.status == 204 else (answer.status, answer.json["error"]["code"])
+
+        assert await send({"a": 1}) == (404, "wsrpc.items_gone")
+        started = asyncio.ensure_future(browser.ask("POST", "/runs/ask/k?wait=1", ["tea"], ADA))
+        while (sent := await send({"a": 1}, **{"Idempotency-Key": "1"})) != 204:
+            assert sent == (404, "wsrpc.items_gone")  # it has not begun
+        assert await send({"a": 1}, **{"Idempotency-Key": '"1"'}) == 204
+        assert await send({"a": 2}, **{"Wsrpc-Timeout": "0.1"}) == (504, "wsrpc.request_timeout")
+        assert await send({"a": "x"}) == (400, "wsrpc.bad_arguments")
+        assert await send(None) == (400, "wsrpc.bad_arguments")
+        assert await send({"a": 1}, "/runs/count/k") == (400, "wsrpc.bad_arguments")
+        app.released.set()
+        assert await send({"end": 3}) == 204
+        assert await send({"a": 4}) == (409, "wsrpc.not_read")
+        await started
+        answer = await browser.ask("GET", f"{run}&wait=9", None, ADA)
+        assert answer.json["items"] == [[{"a": 1}, "ada"], [{"a": 2}, "ada"], [{"end": 3}, "ada"]]
 
 
 async def test_a_value_is_the_only_item() -> None:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from two_versions import Version as V
 
+from wsrpc import Keep
+
 __all__ = ["CASES", "DEPRECATED", "HINTS", "UNCHECKED", "Case"]
 
 UNCHECKED = "constraint-unchecked"
@@ -222,6 +224,11 @@ def events() -> Iterator[Case]:
     short: Any = {**kept, "options": {"keep": 30}}
     yield Case("keep-extended", V(**short, again=20), V(**kept, again=50))
     yield Case("keep-shortened", V(**kept, again=50), V(**short, again=20))
+    steered: Any = {**kept, "kind": "messages", "options": {"keep": Keep(60, inbox=int)}}
+    yield Case("messages-added", V(**kept), V(**steered))
+    yield Case("messages-removed", V(**steered), V(**kept))
+    text: Any = {**steered, "options": {"keep": Keep(60, inbox=str)}, "sends": "str", "items": "'a'"}
+    yield Case("type-changed", V(**steered), V(**text))
     says = "class Says(Protocol):\n    async def say(self, text: str) -> None: ..."
     yield Case("", V(kind="conversation"), V(kind="conversation", talks="handles=Says", types=says))
     yield Case("event-deprecated", V(), V(deprecated="use 'g'"))

@@ -24,7 +24,7 @@ from generated import loaded
 from msgspec import inspect as mi
 
 import wsrpc
-from wsrpc import BadArguments, Client, Server, WsrpcError
+from wsrpc import BadArguments, Client, Context, Server, WsrpcError
 from wsrpc._core.handlers.arguments import placed
 from wsrpc._core.handlers.contract import Member as ContractMember
 from wsrpc._core.handlers.contract import read_contract
@@ -50,7 +50,19 @@ MODULES = {
     typing: "Annotated Any Literal NamedTuple Optional Protocol",
     wsrpc: "AnonymousChannel Conversation older_names",
 }
+
+
+async def first_message(ctx: Context) -> list[Any]:
+    """Return the first message for a handler, if there is one soon."""
+    try:
+        async with asyncio.timeout(1):
+            return [(await anext(ctx.inbox())).value]
+    except TimeoutError:
+        return []
+
+
 NAMES: dict[str, Any] = {
+    "first_message": first_message,
     "__name__": __name__,
     "enum": enum,
     "dataclass": dataclass,
@@ -69,11 +81,18 @@ FORMS = {
         "async def f(items: AsyncIterator[{sends}], {takes}) -> AsyncIterator[{returns}]:",
         "got['items'] = [each async for each in items]; yield {gives}",
     ),
+    "messages": (
+        "async def f(ctx: wsrpc.Context, {takes}) -> AsyncIterator[{returns}]:",
+        "got['items'] = await first_message(ctx); yield {gives}",
+    ),
     "conversation": (
         "async def f(channel: Annotated[AnonymousChannel, Conversation({talks})], {takes}) -> None:",
         "pass",
     ),
 }
+
+
+SENDING, STREAMS = ("upload", "exchange", "messages"), ("stream", "exchange", "messages")
 
 
 @dataclass
@@ -86,8 +105,8 @@ class Version:
     returns: str = "None"
     gives: str = "None"
     types: str = ""
-    kind: Literal["value", "stream", "upload", "exchange", "conversation", ""] = "value"
-    """"" if the program does not know the event."""
+    kind: Literal["value", "stream", "upload", "exchange", "messages", "conversation", ""] = "value"
+    """"" if the program does not know the event. "messages": a stream whose handler gets a message of the caller."""
     sends: str = "int"
     items: str = "7"
     emits: Literal["", "event", "request"] = ""
@@ -111,7 +130,7 @@ class Version:
         # Each class is made anew, as in another program.
         source = f"""{self.types}
 {head}
-    got = dict(locals()); got.pop("items", None), got.pop("channel", None), seen.append(got)
+    got = dict(locals()); [got.pop(each, None) for each in ("items", "channel", "ctx")], seen.append(got)
     {body}
 def bound({{takes}}): return dict(locals())
 class Contract(Protocol):
@@ -138,14 +157,16 @@ class Contract(Protocol):
 
     def with_oldest_names(self, arguments: dict[str, Any]) -> dict[str, Any]:
         oldest = {
-            each.name: [each.name, *older_names_of(each.type)][-1] for each in introspect(self.names["f"]).parameters
+            each.name: [each.name, *older_names_of(each.type)][-1]
+            for each in introspect(self.names["f"]).parameters
+            if each.source in ("wire", "rest")
         }
         return {oldest.get(name, name): value for name, value in arguments.items()}
 
     def sent(self) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
         """Return the arguments of the call, all of them by name with defaults, and the uploaded items."""
         args: tuple[Any, ...] = self.value(f"(lambda *args: args)({self.call})")
-        return args, self.names["bound"](*args), [self.value(self.items)] if self.kind in ("upload", "exchange") else []
+        return args, self.names["bound"](*args), [self.value(self.items)] if self.kind in SENDING else []
 
 
 async def played_by_url(caller: Version, handler: Version) -> Outcome:
@@ -171,10 +192,10 @@ async def played(caller: Version, handler: Version, *, by_url: bool = False) -> 
     async with connect(server, client=client, principal="ada"):
         if caller.emits:
             return await _outcome(caller, handler, _from_server(server, client, caller))
-        more: dict[str, Any] = {"send": _each(items)} if items else {}
+        more: dict[str, Any] = {"send": _each(items)} if items and caller.kind != "messages" else {}
         if caller.kind == "conversation":
             return await _outcome(caller, handler, client.open_channel("f", *args))
-        if caller.kind in ("stream", "exchange"):
+        if caller.kind in STREAMS:
             if caller.again:
                 async with client.stream("f", *args, key=caller.key) as stream:
                     assert [each async for each in stream]
@@ -212,8 +233,10 @@ async def _outcome(
     """
     got: list[Any] = []
     try:
-        if caller.kind in ("stream", "exchange"):
+        if caller.kind in STREAMS:
             async with answer as stream:
+                if caller.kind == "messages":
+                    await stream.send(caller.value(caller.items))
                 got = [each async for each in stream]
         elif caller.kind == "conversation":
             async with await answer:

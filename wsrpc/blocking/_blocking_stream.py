@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from .._core.api.stream import Stream as AsyncStream
 from .._core.api.stream import is_over, position_of, read_arrived
@@ -92,6 +92,10 @@ class Stream(Iterator[T_co]):
     def stop(self) -> None:
         """Stop the handler of a call with a key, for all its readers; see `wsrpc.Stream.stop`."""
         self._bridge.run(self._inner.stop)
+
+    def send(self, message: Any, *, id: str | None = None, timeout: float | None = None) -> None:
+        """Send a message to the handler of a call with a key; see `wsrpc.Stream.send`."""
+        self._bridge.run(partial(self._inner.send, message, id=id, timeout=timeout))
 
     def close(self) -> None:
         """Stop the producer, and drop the items that have not been read. Calling `close` again has no effect."""

@@ -278,6 +278,7 @@ def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOpti
         open=lambda: _named(calls.open_stream(sender, (channel, event, args), opening), options.member),
         member=options.member,
         context=options.context,
+        send_message=partial(calls.send_message, sender, (channel, event, args), options),
     )
 
 
