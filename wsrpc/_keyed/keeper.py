@@ -257,7 +257,7 @@ class Keeper:
             raise made_here(BadArguments(f"the message does not fit {invocation.full_event!r}: {exc}")) from None
         if keep.may_send is not None and not await attempted(keep.may_send, peer, converted):
             raise made_here(RemoteError("this message is not allowed", "forbidden"))
-        passed = [] if keep.scope is None else handler.arguments_of(invocation, list(rest))
+        passed: list[Any] = [] if keep.scope is None else handler.arguments_of(invocation, list(rest))
         own = self._key(keep, peer, a[0], passed, kept.channel, key)
         if (state := await self.runs.find(own)) is None:
             raise made_here(ItemsGone("nothing is kept under this key"))

@@ -190,7 +190,7 @@ def _messages(event: EventSchema, action: Action) -> Messages:
     if event.sends is not None and event.kind in ("value", "stream"):
         a = {"type": "array", "prefixItems": [{"const": event.event}], "contains": event.sends}
         text = "A message for the handler that runs with the key: the last argument. `ctx` has the key and an id."
-        found["sends"] = _message(text, "i a ctx", i=ID, **named, a=a, ctx=CONTEXT)
+        found["sends"] = _message(text, "i a ctx", i=MESSAGE_ID, **named, a=a, ctx=CONTEXT)
     elif event.sends is not None:
         found["sends"] = _items("An item, or several, from the caller.", event.sends)
     for role, inner in (("sends", event.events), ("items", event.emits)):
