@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from task_factories import FACTORIES
+from tenacity import wait_fixed
 from waiting import settled, until
 
 from wsrpc import (
@@ -929,7 +930,7 @@ async def test_calls_with_keys_start_in_order_and_wait_for_others_if_their_handl
 async def test_runs_of_an_ordered_handler_never_overlap_although_their_callers_leave(ends: str) -> None:
     server, running, ran = Server(detached_timeout=0.001), set[int](), list[int]()
     line = Line(server)
-    device = Client("ws://line", dial=line.dial, reconnect=Reconnect(initial=0.1, max=0.1))
+    device = Client("ws://line", dial=line.dial, reconnect=Reconnect(wait=wait_fixed(0.1)))
 
     @device.on("turn", keep=60, ordered=True)
     async def turn(number: int) -> int:
