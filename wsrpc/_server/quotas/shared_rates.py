@@ -52,7 +52,10 @@ class SharedRates:
         now, nodes, spent = self._clock.time(), self._cluster.size, list[Spent]()
         labels = {handler: label for label, handler in self._rated().items()}
         seconds, self._notified_at = now - self._notified_at, now
-        for subject in self._quotas.subjects:  # 10,000 subjects that do nothing take 1 ms
+        for subject in self._quotas.subjects:  # 10,000 subjects that do nothing take 2 ms
+            if not (subject.connections or subject.was_connected):
+                continue
+            subject.was_connected = subject.connections > 0
             for label, bucket in subject.buckets_by_label(labels) if subject.buckets else subject.own.items():
                 if bucket.spent > bucket.notified and (amount := bucket.untold(seconds, nodes)):
                     spent.append((*subject.key, label, amount))

@@ -40,6 +40,7 @@ class Subject:
         "key",
         "own",
         "text",
+        "was_connected",
     )
 
     def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
@@ -48,6 +49,8 @@ class Subject:
         self.text = ""
         """The name that the `Quotas` give to it. Empty until it connects to this process."""
         self.connections = 0
+        self.was_connected = False
+        """Whether it was connected when `SharedRates` looked at it last, and so may have spent something since."""
         self._quiet_until: dict[str, float] = {}
         """When the log may name it again, by what was exceeded."""
         self.count = 0
@@ -114,6 +117,8 @@ class Subject:
         """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
         if now < self._quiet_until.get(by, -inf):
             return False
+        self.was_connected = False
+        """Whether it was connected when `SharedRates` looked at it last, and so may have spent something since."""
         self._quiet_until[by] = now + LOG_INTERVAL
         return True
 
