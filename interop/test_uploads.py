@@ -309,6 +309,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...], list[bytes] | None, str]] = {
     "not bytes": (APPEND, (f"{ZEROS}-5", 0), [1], "wsrpc.bad_item"),  # type: ignore[list-item]
     "a file that is not there": ("read", (f"{ZEROS}-5",), None, "no_file"),
     "a path, to read": ("read", ("../../file",), None, "no_file"),
+    "a line end, to read": ("read", (f"{ZEROS}-5\n",), None, "no_file"),
     "the folder": ("read", (".",), None, "no_file"),
     "an incomplete file": ("read", (f"{ZEROS}-6",), None, "no_file"),
     "an incomplete file, by its name": ("read", (f"{ZEROS}-6.part",), None, "no_file"),

@@ -49,7 +49,8 @@ PAUSE = 0.5, 2.0
 MiB = 1024**2
 HASH = "?" * 64
 """Pattern of the names of files with a hash. Other files in the folder are not ours."""
-ID = r"^[0-9a-f]{64}-(0|[1-9][0-9]{0,14})\Z"
+ID = r"^[0-9a-f]{64}-(0|[1-9][0-9]{0,14})$(?!\n)"
+"""Means the same in JavaScript, because it is in the contract."""
 
 Id = Annotated[str, Meta(pattern=ID)]
 Offset = Annotated[int, Meta(ge=0)]
@@ -245,7 +246,7 @@ async def upload(
         timeout: maximum number of seconds for everything. None: no limit.
 
     Raises:
-        ConnectionLost: the client is closed.
+        ConnectionLost, ConnectFailed: the client is closed, or has given up.
         RemoteError: the server refuses the file. The code is one of `Uploads`, or ``"incomplete"`` if the file has
             changed meanwhile.
         TimeoutError: the time is over.
