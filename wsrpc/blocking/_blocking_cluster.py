@@ -19,10 +19,10 @@ from .._server.skipping import readable_again
 from .._values.convert import DecHook
 from ..cluster._away.submitted_call import SubmittedCall, WaitingCall, WaitingCalls
 from ..cluster._cluster import ClusterClient as AsyncClusterClient
-from ..cluster._cluster import ClusterRoom as AsyncClusterRoom
-from ..cluster._cluster import ClusterRoomChannel as AsyncClusterRoomChannel
 from ..cluster._cluster_peer import ClusterPeer as AsyncClusterPeer
 from ..cluster._cluster_peer import ClusterPeerChannel as AsyncClusterPeerChannel
+from ..cluster._cluster_room import ClusterRoom as AsyncClusterRoom
+from ..cluster._cluster_room import ClusterRoomChannel as AsyncClusterRoomChannel
 from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
