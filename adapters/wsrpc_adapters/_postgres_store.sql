@@ -29,7 +29,7 @@ length(entry) + length(id) + 40
 id, arguments, first, last, ending,
     (SELECT coalesce(sum(count), 0) FROM reader WHERE reader.key = log.key AND until > {now}),
     {runs} AND lapses <= {now}, false,
-    CASE WHEN topic <> '' AND {runs} THEN greatest(0, lapses - {now}) ELSE 0 END, attempt
+    CASE WHEN topic <> '' AND {runs} THEN greatest(0, lapses - {now}) ELSE 0 END, attempt, moves
 
 -- name: version
 SELECT pg_advisory_xact_lock(0, hashtext('{schema}'));  -- processes that start together make the tables one by one

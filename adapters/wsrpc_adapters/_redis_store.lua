@@ -101,7 +101,8 @@ local function state(log, gone)
     if tonumber(ends or 0) > now then readers = readers + count end
   end
   return {log.id, log.arguments, log.first, log.last, log.ending, readers, (gone or is_lost(log)) and 1 or 0, gone and 1 or 0,
-    log.topic ~= '' and runs(log) and math.max(0, log.lapses - now) or 0, log.attempt}
+    log.topic ~= '' and runs(log) and math.max(0, log.lapses - now) or 0, log.attempt,
+    can_move(log) and 1 or 0}
 end
 
 local function outlive(key, ms)

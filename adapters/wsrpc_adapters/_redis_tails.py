@@ -385,9 +385,9 @@ class Tails:
 
 
 def state_of(*fields: Any) -> LogState:
-    id, arguments, first, last, end, readers, lost, owner_ended, known_in, attempt, *behind = fields
+    id, arguments, first, last, end, readers, lost, owner_ended, known_in, attempt, can_move, *behind = fields
     known = text_of(id), text_of(arguments), first, last, end, readers, bool(lost), bool(owner_ended)
-    return LogState(*known, known_in / 1000, attempt, *map(text_of, behind))
+    return LogState(*known, known_in / 1000, attempt, bool(can_move), *map(text_of, behind))
 
 
 def text_of(stored: bytes) -> str:
@@ -397,10 +397,10 @@ def text_of(stored: bytes) -> str:
 def _published(message: bytes) -> Page | None:
     """Return the entries that were added to a log. None if they were too many to be published."""
     try:
-        number, before, id, arguments, first, last, end, *more, ended = islice(texts := _texts(message), 13)
-        readers, lost, gone, known_in, attempt = map(int, more)
+        number, before, id, arguments, first, last, end, *more, ended = islice(texts := _texts(message), 14)
+        readers, *flags = map(int, more)
         entries = int(first), int(last), end if ended == b"1" else None
-        state, added = state_of(id, arguments, *entries, readers, lost, gone, known_in, attempt), [*texts]
+        state, added = state_of(id, arguments, *entries, readers, *flags), [*texts]
     except ValueError:  # also of a message of another program
         return None
     return Page(state, int(number), text_of(before), added[1::2], [*map(text_of, added[::2])])

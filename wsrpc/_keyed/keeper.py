@@ -237,7 +237,7 @@ class Keeper:
             performer.drop()
             state, skipped = await self._find(handler, key, arguments, after)
         if not streams:
-            return (await self.runs.end_of(key, state, moves=adopter is not None)).result()
+            return (await self.runs.end_of(key, state)).result()
         return self._items(invocation, key, state, skipped, announces=announces)
 
     async def _send(self, invocation: Invocation, kept: KeptHandler, a: list[Any], key: str, id: str) -> str:
@@ -263,7 +263,7 @@ class Keeper:
             raise made_here(ItemsGone("nothing is kept under this key"))
         inbox = inbox_of(self.runs.link, self._encode, handler, state.id, self._owners.payer_of(peer))
         assert inbox is not None
-        is_over = partial(self.runs.is_over, own, state.id, moves=keep.moves)
+        is_over = partial(self.runs.is_over, own, state.id)
         await inbox.send(id, plain_principal(peer.principal), message, is_over)
         return "read"
 
@@ -309,8 +309,7 @@ class Keeper:
         if announces:
             channel = invocation.make_channel()
             channel.owner.sender.send_event_nowait(channel.id, "run", (state.id, skipped))
-        keep = None if invocation.handler is None else invocation.handler.keep
-        pages = self.runs.read(key, state, skipped, moves=keep is not None and keep.moves)
+        pages = self.runs.read(key, state, skipped)
         try:
             async for page in pages:
                 state = page.state

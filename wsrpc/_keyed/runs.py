@@ -233,11 +233,8 @@ class Runs:
 
     # ------------------------------------------------------------ reading
 
-    async def read(self, key: str, state: LogState, after: int, *, moves: bool = False) -> AsyncGenerator[Unread]:
+    async def read(self, key: str, state: LogState, after: int) -> AsyncGenerator[Unread]:
         """Yield the items of a run after a number, some at a time. The last ones come with the end of the run.
-
-        Args:
-            moves: whether another process goes on with the run if its process has lost it.
 
         Raises:
             ItemsGone: some of these items are no longer kept.
@@ -274,7 +271,7 @@ class Runs:
                     if not state.lost:
                         lost_since = None
                         continue
-                    if moves:
+                    if state.can_move:
                         await asyncio.sleep(RETRY)
                         continue
                     if lost_since is None:
@@ -295,14 +292,14 @@ class Runs:
                 if not self._read_here[id]:
                     del self._read_here[id]
 
-    async def is_over(self, key: str, id: str, *, moves: bool) -> bool:
+    async def is_over(self, key: str, id: str) -> bool:
         """Return whether a run has ended. End one that its process has lost, unless another one goes on with it.
 
         Raises:
             Overloaded: the store does not answer.
         """
         state = await self.find(key)
-        if state is not None and state.id == id and state.lost and not moves:
+        if state is not None and state.id == id and state.lost and not state.can_move:
             with suppress(TimeoutError, RpcError):
                 await asyncio.wait_for(self.end_of(key, state), self._store.lease)
             state = await self.find(key)
@@ -312,7 +309,7 @@ class Runs:
         """End a log unless somebody may continue it."""
         await self._store.append(key, id, OTHER, 1, [], end=end, free=free, only_if_lost=True)
 
-    async def end_of(self, key: str, state: LogState, *, moves: bool = False) -> End:
+    async def end_of(self, key: str, state: LogState) -> End:
         """Wait for the end of a run, and return it. See `read`.
 
         Raises:
@@ -329,7 +326,7 @@ class Runs:
             end = run.ended.result() if run.ended.done() else None
         if end is None:  # else the run may expire before it is read
             try:
-                async for page in self.read(key, state, 0, moves=moves):
+                async for page in self.read(key, state, 0):
                     end = page.state.end
                     while page.items:
                         page.pop()

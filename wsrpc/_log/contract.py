@@ -77,6 +77,7 @@ class LogState(Struct, frozen=True):
         owner_ended: whether the log has not ended, and the store knows that its owner has. Then nobody waits for it.
         known_in: for a log of a list that has not ended, seconds until it is lost, unless its lease is renewed.
         attempt: how many owners `Store.adopt` has given to a log of a list, and how many have lost another log.
+        can_move: whether another process can adopt the log when it is lost, without a list.
         behind: the id of the log before it in its list, which has not ended. `Store.open` says so. Empty: there is
             none.
     """
@@ -91,6 +92,7 @@ class LogState(Struct, frozen=True):
     owner_ended: bool = False
     known_in: float = 0.0
     attempt: int = 0
+    can_move: bool = False
     behind: str = ""
 
 

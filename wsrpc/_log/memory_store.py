@@ -174,7 +174,7 @@ class StoredLog(Struct, eq=False):
         readers = sum(count for count, until in self.readers.values() if until > now)
         known = self.new.id, self.new.arguments, self.first, self.last, self.end, readers, self.is_lost(now)
         left = max(0.0, self.lapses - now) if self.new.topic and self.runs else 0.0
-        return LogState(*known, known_in=left, attempt=self.attempt, behind=behind)
+        return LogState(*known, known_in=left, attempt=self.attempt, can_move=self.can_move, behind=behind)
 
     def page(self, after: int, now: float) -> Page:
         number = min(max(after + 1, self.first), self.last + 1)
