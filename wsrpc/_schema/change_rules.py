@@ -47,7 +47,7 @@ def _read(table: str) -> dict[str, Rule]:
     return {name: msgspec.convert(others, Rule) for name, *others in rows}
 
 
-RULES = _read(files("wsrpc._schema").joinpath("change_rules.txt").read_text("utf-8"))
+RULES = _read(files(__package__).joinpath("change_rules.txt").read_text("utf-8"))
 """The rules by name, from ``change_rules.txt``."""
 
 
