@@ -47,7 +47,7 @@ def _read(table: str) -> dict[str, Rule]:
     return {name: msgspec.convert(others, Rule) for name, *others in rows}
 
 
-RULES = _read(files(__package__).joinpath("change_rules.txt").read_text("utf-8"))
+RULES = _read(files(__name__.rpartition(".")[0]).joinpath("change_rules.txt").read_text("utf-8"))
 """The rules by name, from ``change_rules.txt``."""
 
 

@@ -37,7 +37,9 @@ HEAD = """\
 """
 
 _, *_parts = re.split(
-    r"^// part (\w+)\n", files(__package__).joinpath("_ws_wrapper.ts").read_text("utf-8"), flags=re.MULTILINE
+    r"^// part (\w+)\n",
+    files(__name__.rpartition(".")[0]).joinpath("_ws_wrapper.ts").read_text("utf-8"),
+    flags=re.MULTILINE,
 )
 WS_WRAPPER_TYPES = {name: f"{text.rstrip()}\n" for name, text in zip(_parts[::2], _parts[1::2], strict=True)}
 """The types in ``_ws_wrapper.ts``, by their names."""
