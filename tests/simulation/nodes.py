@@ -11,12 +11,13 @@ from math import inf
 from typing import Any
 
 from calls import CALLS, Caller, serve
-from stores import BROKEN, OddStore
+from stores import OddStore
 from truth import BUSY, DETACHED, NODES, Emission, Truth, check_counts
 
 from wsrpc import CloseInfo, Context, Handshake, Limits, Overloaded, Peer, Quotas, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound, WsrpcError
+from wsrpc.store import StoreFull, StoreLost
 from wsrpc.testing import Simulation
 
 __all__ = ["KEPT", "RINGING", "STAFF", "node"]
@@ -144,7 +145,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
         try:
             await asyncio.gather(*map(emit, texts))
-        except (Overloaded, *BROKEN) as exc:
+        except (Overloaded, StoreLost, StoreFull) as exc:
             raise RpcError(f"perhaps not said: {exc}") from None
         return number
 
@@ -240,7 +241,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         truth.begins(number)
         if cluster is None:
             return number
-        with suppress(WsrpcError, *BROKEN):
+        with suppress(WsrpcError):
             for each in range(count):
                 sender = truth.calls[number].name
                 command = sender, each

@@ -12,10 +12,7 @@ from wsrpc.errors import WsrpcError
 from wsrpc.store import StoreFull, StoreLost
 from wsrpc.testing import Simulation
 
-__all__ = ["BROKEN", "OddStore", "expecting_odd_errors"]
-
-BROKEN = OSError, StoreFull
-"""What handlers get of such a store that call it, such as by `Room.emit`."""
+__all__ = ["OddStore", "expecting_odd_errors"]
 
 
 class DiskFull(StoreLost):
@@ -44,7 +41,8 @@ class OddStore:
 
     async def _ask(self, name: str, method: Any, *args: Any, **options: Any) -> Any:
         is_odd = any(begin <= self._sim.now < end for begin, end in self._times) and self._random.random() < 0.5
-        kinds: list[type[Exception]] = [OSError, DiskFull, *[StoreFull] * (name in ("open", "append"))]
+        may_be_full = name == "open" or (name == "append" and args[4])
+        kinds: list[type[Exception]] = [OSError, DiskFull, *[StoreFull] * bool(may_be_full)]
         error = self._random.choice(kinds)("odd")
         if is_odd and self._random.random() < 0.5:
             raise error

@@ -27,7 +27,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import WireMessage, context_of
 from .._log.contract import ListedLog, LogGone, NewLog, StoreLost, is_rest
 from .._log.kept import UNREADABLE, Encode, read_kept
-from .._log.link import RELEASE_TIMEOUT, insist_on
+from .._log.link import RELEASE_TIMEOUT, insist
 from .._log.position import LAST
 from ..errors import RpcError, RunLost
 from .performing import HandlerPerformer
@@ -205,7 +205,7 @@ class Adopter:
         now = asyncio.get_running_loop().time()
         pause, after, is_last, adopted, seen = LOOK, 0, False, 0, dict[tuple[str, int], float]()
         while not is_last:
-            page = await insist_on(partial(self._store.pending, "", after))
+            page = await insist(partial(self._store.pending, "", after))
             if self._runs.link.failures != failures:
                 return LOOK
             for log in random.sample(page, len(page)):
@@ -241,7 +241,7 @@ class Adopter:
         owner = f"{secrets.token_hex(8)}-{log.attempt}"
         self._runs.link.lease.hold(log.key, owner, lambda state: None, inf)  # first, so that a close releases it
         try:
-            state = await insist_on(partial(self._store.adopt, log.key, log.id, owner))
+            state = await insist(partial(self._store.adopt, log.key, log.id, owner))
         except LogGone:
             self._runs.link.lease.release(owner)
             return False
@@ -281,14 +281,14 @@ class Adopter:
             await self._report_end(run.key, run.new.id, run.owner, run.end, attempt)
         elif run.is_handed_over:
             with suppress(StoreLost):  # then it is lost when its lease has lapsed
-                await insist_on(partial(self._store.release, {run.key: run.owner}), patience=RELEASE_TIMEOUT)
+                await insist(partial(self._store.release, {run.key: run.owner}), patience=RELEASE_TIMEOUT)
 
     async def _report_end(self, key: str, id: str, owner: str, end: bytes, attempt: Attempt) -> None:
         """Call ``on_end``, if this process has the run, and note that this is done."""
         on_end = attempt.keep.on_end
         try:
             if on_end is not None:
-                await insist_on(partial(self._store.adopt, key, id, owner))
+                await insist(partial(self._store.adopt, key, id, owner))
                 ended = await self._ended(key, id, end, attempt)
                 try:
                     await attempted(on_end, ended)
@@ -296,7 +296,7 @@ class Adopter:
                     text = "on_end=%s failed for the run %s; as long as the run is kept, it is called again"
                     logger.exception(text, name_of(on_end), id)
                     return
-            await insist_on(partial(self._store.append, key, id, owner, AFTER_ALL, [], end=b""))
+            await insist(partial(self._store.append, key, id, owner, AFTER_ALL, [], end=b""))
         except LogGone:  # another process has it, or nothing is kept of it
             pass
         finally:
@@ -333,7 +333,7 @@ class Adopter:
         """Return the items of a run that are kept, up to a number."""
         found, after, complete = list[Any](), 0, True
         while after < last:
-            page = await insist_on(partial(self._store.read, key, after))
+            page = await insist(partial(self._store.read, key, after))
             if page is None or page.state.id != id:
                 return Earlier(found, complete=False)
             entries = page.entries[: max(0, last + 1 - page.number)]

@@ -21,16 +21,11 @@ from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import InboxMessage
 from .._log.contract import Appended, NewLog, StoreFull
 from .._log.kept import Encode, hash_of, read_kept
-from .._log.link import StoreLink, insist_on
+from .._log.link import StoreLink, insist
 from ..errors import ItemsGone, NotRead, Overloaded, made_here
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Calls the store, again if it does not answer."""
-
-
-async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Call the store until it answers, or is full."""
-    return await insist_on(call, StoreFull)
 
 
 class Entry(Struct, array_like=True, omit_defaults=True):

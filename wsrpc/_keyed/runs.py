@@ -16,7 +16,7 @@ from msgspec import Struct
 from .._base.scheduler import spawn_later
 from .._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
 from .._log.kept import read_kept
-from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, insist_on, unanswered
+from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
 from ..errors import Draining, ItemsGone, KeyReused, Overloaded, RpcError, RunLost, made_here
 from .run import STOPPED, CountedRuns, End, Run, failed
@@ -145,7 +145,7 @@ class Runs:
     async def _offer(self, run: Run) -> bool:
         """Let other processes adopt a run from now on. Return False if one has adopted or ended it."""
         try:
-            await insist_on(partial(self._store.adopt, run.key, run.new.id, run.owner))
+            await insist(partial(self._store.adopt, run.key, run.new.id, run.owner))
         except LogGone:
             return False
         return True
@@ -165,14 +165,14 @@ class Runs:
         with suppress(LogGone):
             # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
             # attempt is short: this has to end before a reader ends a run whose lease has lapsed.
-            again = partial(insist_on, lambda: self._store.open(key, new), StoreFull, patience=4 * RETRY)
+            again = partial(insist, lambda: self._store.open(key, new), patience=4 * RETRY)
             with suppress(StoreFull):  # an earlier step has perhaps begun it nevertheless
                 while (state := await insist(again)).id != new.id:
                     if state.end is not None or left < 0:
                         return  # no such step begins a run, because the key stays with the other one
                     await asyncio.sleep(patience)  # until the caller of the other one may have given up
                     left -= patience
-            await insist_on(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
+            await insist(partial(self._store.append, key, new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
     def has(self, id: str) -> bool:
         """Return whether the handler of a run is here."""

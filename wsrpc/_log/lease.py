@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from .._base.logs import logger
 from .contract import LogState, Store, StoreLost
 
 Learn = Callable[[LogState | None], None]
@@ -89,12 +88,8 @@ class ProcessLease:
             begun, self._new = self._new, set[str]()
             if is_due := loop.time() >= due:
                 renewed = loop.time()
-            try:
+            with suppress(StoreLost):
                 await self._hold(dict(self._held) if is_due else {}, [*self._readers] if is_due else [*begun])
-            except StoreLost:
-                pass
-            except Exception:  # of a store of the user's own
-                logger.exception("the leases of this process could not be renewed")
 
     async def _hold(self, held: dict[str, Held], read: list[str]) -> None:
         """Renew the leases of some logs, and tell how many read some."""

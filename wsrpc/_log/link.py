@@ -56,26 +56,8 @@ async def insist(call: Callable[[], Awaitable[T]], patience: float | None = None
         raise StoreLost(f"the store has not answered within {patience:g} s") from None
 
 
-async def insist_on(call: Callable[[], Awaitable[T]], *answers: type[Exception], patience: float | None = None) -> T:
-    """Do what `insist` does, also with a store of the user's own that raises what the contract does not have.
-
-    Args:
-        answers: errors, beside `LogGone`, that it raises as an answer.
-    """
-
-    async def ask() -> T:
-        try:
-            return await call()
-        except Exception as exc:
-            if isinstance(exc, (LogGone, StoreLost, *answers)):
-                raise
-            raise StoreLost(str(exc)) from exc
-
-    return await insist(ask, patience)
-
-
 class WatchedStore:
-    """A store whose failures are reported.
+    """A store whose failures are reported. What the contract does not have, a user's own store may raise: `StoreLost`.
 
     Args:
         failed: gets each exception of the store.
@@ -102,7 +84,9 @@ class WatchedStore:
             raise
         except Exception as exc:
             self._failed(exc)
-            raise
+            if isinstance(exc, (*ANSWERS, StoreLost)):
+                raise
+            raise StoreLost(str(exc)) from exc
 
 
 class StoreLink:

@@ -32,7 +32,7 @@ from wsrpc.errors import (
     RunLost,
     WsrpcError,
 )
-from wsrpc.store import LEASE, Appended, ListedLog, LogState, MemoryStore, StoreFull, StoreLost
+from wsrpc.store import LEASE, Appended, ListedLog, LogState, MemoryStore, StoreLost
 from wsrpc.testing import Line, connect
 
 
@@ -546,9 +546,7 @@ class Raises(MemoryStore):
         return state
 
 
-@pytest.mark.parametrize(
-    "error", [OSError("of a user's store"), StoreFull("out of place"), WsrpcError("odd")], ids=repr
-)
+@pytest.mark.parametrize("error", [OSError("of a user's store"), WsrpcError("odd")], ids=repr)
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_call_is_made_though_a_store_raises_an_error_as_it_is_handed_over(late: bool, error: Exception) -> None:
     """It failed, as did one that its caller had submitted."""

@@ -19,7 +19,7 @@ from ..._keyed.run import End, failed
 from ..._keyed.runs import NOTHING_KEPT, Runs
 from ..._log.contract import ListedLog, LogGone, LogState, NewLog, is_rest
 from ..._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
-from ..._log.link import insist_on
+from ..._log.link import insist
 from ...errors import (
     ConnectionLost,
     KeyReused,
@@ -263,8 +263,8 @@ class AwayCalls:
             if state.lost:
                 end, wait = failed(error_to_node(lost_call(address, call, state.attempt))), 0.0
                 with suppress(LogGone):
-                    await insist_on(partial(self._runs.end_lost, key, state.id, end, free=free))
-            page = await insist_on(partial(self.link.store.read, key, 0, wait=wait))
+                    await insist(partial(self._runs.end_lost, key, state.id, end, free=free))
+            page = await insist(partial(self.link.store.read, key, 0, wait=wait))
             if page is None or page.state.id != state.id:
                 raise made_here(RunLost(NOTHING_KEPT))
             state = page.state

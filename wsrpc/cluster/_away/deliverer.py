@@ -30,7 +30,7 @@ from ..._core.wire.nodes import error_to_node
 from ..._keyed.run import TOO_BIG, End, failed
 from ..._log.contract import MOST_TOPICS, OTHER, ListedLog, LogGone, LogState, StoreFull, Topic, is_rest
 from ..._log.kept import UNREADABLE, Encode, read_kept
-from ..._log.link import StoreLink, insist_on
+from ..._log.link import StoreLink, insist
 from ...errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
 from .._addresses import Addresses
 
@@ -237,7 +237,7 @@ class Deliverer:
         pending: Callable[[], Awaitable[Sequence[ListedLog]]]
         pending = partial(self._link.store.pending, self._address, self._last_listed)
         try:
-            found = await insist_on(pending)
+            found = await insist(pending)
         except BaseException:
             self.is_complete = False
             raise
@@ -257,7 +257,7 @@ class Deliverer:
     async def _adopt(self, delivery: Delivery) -> None:
         owner = f"{_PROCESS}-{next(_owners)}"
         try:
-            state = await insist_on(partial(self._link.store.adopt, delivery.key, delivery.id, owner))
+            state = await insist(partial(self._link.store.adopt, delivery.key, delivery.id, owner))
         except LogGone:  # it was withdrawn, or has ended, or its time is over
             await self._expire(delivery)
             self.drop(delivery.id)
@@ -336,9 +336,9 @@ class Deliverer:
         ended: bytes | None = None
         with suppress(LogGone):  # it has ended, or another process hands it over
             try:
-                ended = (await insist_on(partial(append, end=end, free=free), StoreFull)).state.end
+                ended = (await insist(partial(append, end=end, free=free))).state.end
             except StoreFull:
-                ended = (await insist_on(partial(append, end=TOO_BIG))).state.end
+                ended = (await insist(partial(append, end=TOO_BIG))).state.end
         self.drop(delivery.id, ended)
 
     def _learn(self, delivery: Delivery, state: LogState | None) -> None:
@@ -405,7 +405,7 @@ class Deliverers:
         """
         end = failed(error_to_node(failure))
         append = partial(self.link.store.append, key, id, OTHER, 1, [], end=end, free=not call.submitted)
-        state = (await insist_on(partial(append, only_if_lost=True))).state
+        state = (await insist(partial(append, only_if_lost=True))).state
         if state.end == end:
             self.counts["expired"] += isinstance(failure, PeerNotFound)
             self.failed(address, call, failure)
@@ -426,7 +426,7 @@ class Deliverers:
         """End the calls to an address whose time is over. Its peer may never connect again."""
         after, is_last = 0, False
         while not is_last:
-            page: Sequence[ListedLog] = await insist_on(partial(self.link.store.pending, address, after))
+            page: Sequence[ListedLog] = await insist(partial(self.link.store.pending, address, after))
             is_last = is_rest(page)
             for log in page:
                 after = log.number
@@ -444,7 +444,7 @@ class Deliverers:
         while True:
             await asyncio.sleep(self.link.store.lease)
             counts, oldest, left = dict[str, int](), 0.0, EXPIRED_AT_ONCE
-            async for each in topics(lambda after: insist_on(partial(self.link.store.topics, after))):
+            async for each in topics(lambda after: insist(partial(self.link.store.topics, after))):
                 counts[each.name], oldest = each.count, max(oldest, each.age)
                 if (deliverer := self._found.get(each.name)) is not None:
                     if not deliverer.knows(each.newest):
