@@ -395,12 +395,16 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
 
         proxy.drop()
         await page.notes.until("detached", 2)
+        assert await page.run(waits)
+        await page.run("client.wake()")
+        await page.notes.until("open", 3)
         await page.do("close")
+        await page.run("client.wake()")
         assert await page.run("return client.error.message") == "the client is closed"
         assert await page.run("client.connect(); client.connect(); return client.status.get()") == "connecting"
-        await page.notes.until("open", 3)
+        await page.notes.until("open", 4)
         assert await page.do("ask", name="sync") == "synced"
-        assert statuses(page) == "open detached open detached closed connecting open"
+        assert statuses(page) == "open detached open detached open closed connecting open"
 
 
 WRONG_TOKEN = "a token has letters, digits and _!#$%&'*+.^`|~-"

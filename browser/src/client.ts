@@ -311,6 +311,14 @@ export class Client<A extends Shape = any> extends Caller<A> {
     this.core.connect()
   }
 
+  /**
+   * Looks whether the connection is alive, and dials another one at once. Call it when the program goes on after a
+   * suspend, and has no page that says so: in React Native, Electron or a worker. It has no effect on a closed client.
+   */
+  wake(): void {
+    this.core.wake()
+  }
+
   /** The numbers of ignored messages, by kind. */
   get ignored(): Readonly<Record<string, number>> {
     return this.core.ignored

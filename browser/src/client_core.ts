@@ -96,6 +96,11 @@ export class ClientCore implements Holder, PeerOwner {
     }
   }
 
+  wake(): void {
+    if (this.#peer) this.#peer.wake()
+    else if (this.state === "connecting") this.#dial()
+  }
+
   /** Aborted when the client is closed. */
   get ended(): AbortSignal {
     return this.#listening.signal

@@ -100,6 +100,10 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#session.retry()
   }
 
+  wake(): void {
+    this.#session.wake(true)
+  }
+
   /** Closes the connection. Calls fail with `sessionOver`, when the server has closed its side, too. */
   close(code: number, reason: string): void {
     this.#session.close(code, reason)

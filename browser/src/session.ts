@@ -92,7 +92,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#buffer = options.buffer ?? 2 ** 24
     this.dialing = new Dialing(target, options, this)
     this.dialing.dial()
-    onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal)
+    onWake((probablyLost) => this.wake(probablyLost), this.#listening.signal)
     onStop((mayWake) => (mayWake ? this.#park() : this.close()), this.#listening.signal)
   }
 
@@ -303,7 +303,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
    *
    * @param probablyLost whether the connection has probably ended
    */
-  #wake(probablyLost: boolean): void {
+  wake(probablyLost: boolean): void {
     if (this.#isConnected) this.#heartbeat?.wake(probablyLost)
     const isTrying = this.state === SessionState.Asking || this.dialing.isDialing
     if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, SILENT)

@@ -1360,7 +1360,7 @@ var Session = class {
     this.#buffer = options.buffer ?? 2 ** 24;
     this.dialing = new Dialing(target, options, this);
     this.dialing.dial();
-    onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
+    onWake((probablyLost) => this.wake(probablyLost), this.#listening.signal);
     onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
   }
   #move(happened) {
@@ -1545,7 +1545,7 @@ var Session = class {
    *
    * @param probablyLost whether the connection has probably ended
    */
-  #wake(probablyLost) {
+  wake(probablyLost) {
     if (this.#isConnected) this.#heartbeat?.wake(probablyLost);
     const isTrying = this.state === 5 /* Asking */ || this.dialing.isDialing;
     if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, SILENT);
@@ -1622,6 +1622,9 @@ var PeerCore = class {
   /** Connects now if the session waits for its next attempt. */
   retry() {
     this.#session.retry();
+  }
+  wake() {
+    this.#session.wake(true);
   }
   /** Closes the connection. Calls fail with `sessionOver`, when the server has closed its side, too. */
   close(code, reason) {
@@ -1926,6 +1929,10 @@ var ClientCore = class {
       this.#start();
       this.#enter("connecting");
     }
+  }
+  wake() {
+    if (this.#peer) this.#peer.wake();
+    else if (this.state === "connecting") this.#dial();
   }
   /** Aborted when the client is closed. */
   get ended() {
@@ -2475,6 +2482,13 @@ var Client = class extends Caller {
   /** Connects now, if the client waits for its next attempt, or is `closed`. Otherwise it has no effect. */
   connect() {
     this.core.connect();
+  }
+  /**
+   * Looks whether the connection is alive, and dials another one at once. Call it when the program goes on after a
+   * suspend, and has no page that says so: in React Native, Electron or a worker. It has no effect on a closed client.
+   */
+  wake() {
+    this.core.wake();
   }
   /** The numbers of ignored messages, by kind. */
   get ignored() {
