@@ -804,9 +804,15 @@ async def test_the_rate_of_a_user_holds_for_all_processes_together(at: str) -> N
             assert [await cleo[0].request("other") for _ in range(9)] == [2] * 9
 
 
-async def test_a_user_that_goes_to_another_process_has_no_full_bucket_there() -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("before", [0.0, 0.25])
+async def test_a_user_that_goes_to_another_process_has_no_full_bucket_there(before: float, leaves: bool) -> None:
     async with sharing() as (_, overheard, join):
-        assert await pass_time(0.05, await join("ada", "0"), 30) == [20]
+        ada = await join("ada", "0")
+        await pass_time(before, [], 0)
+        assert await pass_time(0.05, ada, 30) == [20]
+        if leaves:  # before its process tells the others what it has spent
+            await ada[0].close()
         await pass_time(0.3, [], 0)
         # Each of the three processes keeps a third for itself, and what is new since then comes on top of it.
         assert await pass_time(0.05, await join("ada", "1"), 30) == [9]

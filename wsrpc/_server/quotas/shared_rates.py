@@ -53,7 +53,7 @@ class SharedRates:
         labels = {handler: label for label, handler in self._rated().items()}
         seconds, self._notified_at = now - self._notified_at, now
         for subject in self._quotas.subjects:  # 10,000 subjects that do nothing take 2 ms
-            if not (subject.connections or subject.was_connected):
+            if not subject.was_connected:
                 continue
             subject.was_connected = subject.connections > 0
             for label, bucket in subject.buckets_by_label(labels) if subject.buckets else subject.own.items():

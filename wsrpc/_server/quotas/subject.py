@@ -50,7 +50,7 @@ class Subject:
         """The name that the `Quotas` give to it. Empty until it connects to this process."""
         self.connections = 0
         self.was_connected = False
-        """Whether it was connected when `SharedRates` looked at it last, and so may have spent something since."""
+        """Whether it had a connection since `SharedRates` looked at it last, and so may have spent something."""
         self._quiet_until: dict[str, float] = {}
         """When the log may name it again, by what was exceeded."""
         self.count = 0
@@ -117,8 +117,6 @@ class Subject:
         """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
         if now < self._quiet_until.get(by, -inf):
             return False
-        self.was_connected = False
-        """Whether it was connected when `SharedRates` looked at it last, and so may have spent something since."""
         self._quiet_until[by] = now + LOG_INTERVAL
         return True
 
@@ -131,6 +129,7 @@ class Subject:
         if self.most is not None and self.connections >= self.most:
             raise QuotaExceeded(self)
         self.connections += 1
+        self.was_connected = True
 
 
 class QuotaExceeded(Exception):
