@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
-from language_model import Part, UseTool, messages_of, reply
+from language_model import Part, Words, messages_of, reply
 from msgspec import Meta, Struct
 
 # ---------------------------------------------------------------- what a run gets
@@ -112,7 +112,7 @@ class RunFinished(Event):
     run_id: str
 
 
-async def events(run: RunAgentInput, earlier: list[dict[str, Any]], use_tool: UseTool) -> AsyncGenerator[Event]:
+async def events(run: RunAgentInput, earlier: list[dict[str, Any]], words: Words) -> AsyncGenerator[Event]:
     """Answer the last message, or go on with these events."""
     parts, answer, before = parts_of(earlier)
     if not earlier:
@@ -121,7 +121,7 @@ async def events(run: RunAgentInput, earlier: list[dict[str, Any]], use_tool: Us
         return
     tools = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in run.tools]
     messages = [*map(for_model, run.messages), *messages_of(parts)]
-    async with aclosing(reply(messages, tools, use_tool)) as new:
+    async with aclosing(reply(messages, tools, words)) as new:
         async for part in new:
             if "text" in part:
                 if not answer:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
-from contextlib import aclosing, suppress
-from functools import partial
+from contextlib import aclosing, closing, suppress
 from http.cookies import SimpleCookie
 from typing import Any
 
 from conversations import Conversations
-from language_model import Message, Part, messages_of, reply
+from language_model import Message, Part, Word, Words, messages_of, reply
 
-from wsrpc import ChannelClosed, Context, Handshake, Keep, Peer, Room, RpcError, Server, WsrpcError, local_client
+from wsrpc import ChannelClosed, Context, Handshake, Keep, Peer, Room, RpcError, Server, local_client
 from wsrpc.cluster import Cluster
 from wsrpc.types import EndedRun, RoomState
 from wsrpc_adapters.redis import RedisEngine, RedisStore
@@ -53,22 +51,11 @@ def chat_of(conversation: str) -> Room:
     return server.room(f"chat {conversation}", keep=3600, state=state_for, presence=10)
 
 
-def tabs_of(conversation: str) -> Room:
-    """Return the room of the owner's tabs, which the model asks."""
-    return server.room(f"tabs {conversation}")
-
-
 def state_for(peer: Peer) -> RoomState:
     """Return what a page shows first. Without a position: a message may come twice."""
     conversation: str = peer.state["conversation"]
     messages, staff = chats.messages(conversation), chats.staff(conversation)
     return RoomState({"messages": messages, "staff": staff, "me": peer.principal, "may_take": is_staff(peer.principal)})
-
-
-@server.on("open")
-def enter(peer: Peer) -> None:
-    if peer.principal == chats.owner(peer.state["conversation"]):
-        tabs_of(peer.state["conversation"]).add(peer)
 
 
 @server.on_join
@@ -117,6 +104,11 @@ def may_see(peer: Peer, conversation: str, *_: object) -> str:
     return conversation
 
 
+def may_send(peer: Peer, word: Word) -> bool:
+    """The model asks the user, and not the staff."""
+    return peer.principal == chats.owner(peer.state["conversation"])
+
+
 async def store_end(run: EndedRun) -> None:
     """Store an answer that has ended, and emit it. If Redis is away, this is called again."""
     conversation, id, round = run.args
@@ -124,17 +116,26 @@ async def store_end(run: EndedRun) -> None:
     await tell(conversation, chats.end(conversation, id, round, run.outcome, text))
 
 
-# It is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
-@server.on("answer", keep=Keep(600, unread=60, scope=may_see, attempts=3, on_end=store_end))
+QUESTION = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]}
+ASK_USER = {"name": "ask_user", "description": "Ask the user to allow something: yes or no", "parameters": QUESTION}
+TOOLS = [{"type": "function", "function": ASK_USER}]
+
+# It is kept for 10 minutes after its end. A question that no page has shown for a day is not asked any more.
+KEEP = Keep(600, unread=86400, scope=may_see, attempts=3, on_end=store_end, inbox=Word, may_send=may_send)
+
+
+@server.on("answer", keep=KEEP)
 async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncGenerator[Part]:
     """Answer a message. Another attempt goes on with what those before it have written."""
     messages = chats.messages(conversation)
     if not any((each["id"], each["round"], each["state"]) == (id, round, "asked") for each in messages):
         return  # it was stopped before it has begun
-    asked = history(messages, id) + messages_of(await items_before(ctx))
-    async with aclosing(reply(asked, TOOLS, partial(ask, conversation, f"{id} {round}"))) as parts:
-        async for part in parts:
-            yield part
+    earlier = await items_before(ctx)
+    asked = history(messages, id) + messages_of(earlier)
+    with closing(Words(ctx.inbox(Word), earlier)) as words:
+        async with aclosing(reply(asked, TOOLS, words)) as parts:
+            async for part in parts:
+                yield part
 
 
 async def items_before(ctx: Context) -> list[Any]:
@@ -155,36 +156,6 @@ def history(messages: list[dict[str, Any]], id: str) -> list[Message]:
         if each["answer"]:
             found.append({"role": "assistant", "content": each["answer"]})
     return found
-
-
-# ---------------------------------------------------------------- questions of the model
-
-QUESTION = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]}
-ASK_USER = {"name": "ask_user", "description": "Ask the user to allow something: yes or no", "parameters": QUESTION}
-TOOLS = [{"type": "function", "function": ASK_USER}]
-
-
-async def ask(conversation: str, id: str, call: Message) -> str:
-    """Ask all tabs, once, and return the first answer."""
-    question = f"{id} {call['id']}"
-    if (chosen := chats.chosen(conversation, question)) is not None:
-        return chosen
-    try:
-        name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"] or "{}")
-        tools = tabs_of(conversation).of("tools")
-        result = await tools.request(name, arguments, question, within=600, returns=str)
-        return chats.choose(conversation, question, result)
-    except (ValueError, WsrpcError) as error:
-        return f"The tool has failed: {error}"  # for the model
-
-
-@server.on("choose")
-def choose(peer: Peer, question: str, answer: str) -> str:
-    """Store the user's answer. Return the first one. A page may repeat this."""
-    conversation = peer.state["conversation"]
-    if peer.principal != chats.owner(conversation):
-        raise RpcError("only the user is asked", code="forbidden")
-    return chats.choose(conversation, question, answer)
 
 
 # ---------------------------------------------------------------- stop, and take over

@@ -47,12 +47,8 @@ async def chunks(asked: Chat, earlier: list[dict[str, str]]) -> AsyncGenerator[d
     if {"type": "finish"} in earlier:
         return
     if {"type": "text-end", "id": "text"} not in earlier:
-        async with aclosing(language_model.reply(messages, [], no_tools)) as parts:
+        async with aclosing(language_model.think(messages, [])) as parts:
             async for part in parts:
-                yield {"type": "text-delta", "id": "text", "delta": part["text"]}
+                yield {"type": "text-delta", "id": "text", "delta": str(part)}
         yield {"type": "text-end", "id": "text"}
     yield {"type": "finish"}
-
-
-async def no_tools(call: language_model.Message) -> str:
-    raise AssertionError

@@ -19,9 +19,6 @@ CREATE TABLE IF NOT EXISTS message (
     round INTEGER NOT NULL DEFAULT 1,  -- one more for each Retry
     UNIQUE (conversation, id)
 );
-CREATE TABLE IF NOT EXISTS choice (
-    conversation TEXT, question TEXT, answer TEXT NOT NULL, PRIMARY KEY (conversation, question)
-);
 """
 
 
@@ -58,17 +55,6 @@ class Conversations:
         insert = "INSERT OR IGNORE INTO message (conversation, id, author, text, state) VALUES (?, ?, ?, ?, ?)"
         self._db.execute(insert, [conversation, id, author, text, state])
         return self.messages(conversation, id)[0]
-
-    def chosen(self, conversation: str, question: str) -> str | None:
-        """Return what the user has answered to a question of the model."""
-        select = "SELECT answer FROM choice WHERE conversation = ? AND question = ?"
-        row = self._db.execute(select, [conversation, question]).fetchone()
-        return row and str(row["answer"])
-
-    def choose(self, conversation: str, question: str, answer: str) -> str:
-        """Store an answer. Return the first one."""
-        self._db.execute("INSERT OR IGNORE INTO choice VALUES (?, ?, ?)", [conversation, question, answer])
-        return self.chosen(conversation, question) or answer
 
     def again(self, conversation: str, id: str, round: int) -> dict[str, Any]:
         """Let the model answer a message again, unless that was done or the answer is whole."""

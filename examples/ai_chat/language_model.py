@@ -1,8 +1,8 @@
 """The language model: a simulated one or, if OPENAI_API_KEY is set, a real one.
 
 `think(messages, tools)` yields pieces of text, and calls of tools, whose ids are the same when it is asked again.
-`reply(messages, tools, use_tool)` lets it use them. Messages and tools have the form of OpenAI's chat completions.
-If the last message is of the assistant, both go on with it.
+`reply(messages, tools, words)` lets the user answer the calls, and say more. Messages and tools have the form of
+OpenAI's chat completions. If the last message is of the assistant, both go on with it.
 """
 
 from __future__ import annotations
@@ -10,35 +10,89 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
+
+from msgspec import Struct
+
+from wsrpc.types import InboxMessage
 
 Message = dict[str, Any]
 Part = dict[str, Any]
-"""``{"text": piece}``, ``{"tool": call}`` before a tool runs, and ``{"result": text, "of": call["id"]}`` after it."""
-UseTool = Callable[[Message], Awaitable[str]]
+"""``{"text": piece}``, ``{"tool": call}``, which the user has to answer, and ``{"result": text, "of": call["id"]}``.
+
+What the user says meanwhile is a piece with ``"said"`` and the ``"id"`` of its message.
+"""
 
 
-async def reply(messages: list[Message], tools: list[Message], use_tool: UseTool) -> AsyncGenerator[Part]:
+class Word(Struct):
+    """What the user says while the model answers: the result of the call ``of``, or something more."""
+
+    text: str
+    of: str = ""
+
+
+class Words:
+    """Listens to what the user says while the model answers, in the inbox of a run.
+
+    Args:
+        earlier: what the attempts before have yielded. An inbox begins with the first message in each attempt.
+    """
+
+    def __init__(self, inbox: AsyncIterator[InboxMessage[Word]], earlier: list[Part]) -> None:
+        self.more: list[Part] = []
+        """What the model does not know yet."""
+        self._known = {part["id"] for part in earlier if "said" in part}
+        self._results = defaultdict[str, asyncio.Future[str]](asyncio.Future)
+        self._listening = asyncio.ensure_future(self._listen(inbox))
+
+    async def _listen(self, inbox: AsyncIterator[InboxMessage[Word]]) -> str:
+        async for message in inbox:
+            text, of = message.value.text, message.value.of
+            if not of and message.id not in self._known:
+                self.more.append({"text": f"\n\n> {text}\n\n", "said": text, "id": message.id})
+            elif of and not self._results[of].done():
+                self._results[of].set_result(text)
+        raise AssertionError
+
+    async def result_of(self, call: str) -> str:
+        """Wait until the user has answered a call. Return the first answer."""
+        result = self._results[call]
+        await asyncio.wait((result, self._listening), return_when=asyncio.FIRST_COMPLETED)
+        return await (result if result.done() else self._listening)  # which has failed
+
+    def close(self) -> None:
+        self._listening.cancel()
+
+
+async def reply(messages: list[Message], tools: list[Message], words: Words) -> AsyncGenerator[Part]:
     """Answer the last message, or go on with the answer that it has begun."""
     calls: list[Message] = messages[-1].get("tool_calls", [])
     while True:
         for call in calls:
             yield {"tool": call}
-            result = await use_tool(call)
+            result = await words.result_of(call["id"])
             yield {"result": result, "of": call["id"]}
             messages.append({"role": "tool", "content": result, "tool_call_id": call["id"]})
+        while words.more:
+            yield (said := words.more.pop(0))
+            messages.append({"role": "user", "content": said["said"]})
         answer: Message = {"role": "assistant", "content": ""}
         calls = []
-        async for part in think(messages, tools):
-            if isinstance(part, str):
-                answer["content"] += part
-                yield {"text": part}
-            else:
-                calls.append(part)
-        if not calls:
+        async with aclosing(think(messages, tools)) as parts:
+            async for part in parts:
+                if isinstance(part, str):
+                    answer["content"] += part
+                    yield {"text": part}
+                else:
+                    calls.append(part)
+                if words.more:  # it learns this at once
+                    break
+        if not calls and not words.more:
             return
-        messages.append(answer | {"tool_calls": calls})
+        messages.append(answer | ({"tool_calls": calls} if calls else {}))
 
 
 def messages_of(parts: list[Part]) -> list[Message]:
@@ -48,7 +102,10 @@ def messages_of(parts: list[Part]) -> list[Message]:
         if "of" in part:
             found.append({"role": "tool", "content": part["result"], "tool_call_id": part["of"]})
             continue
-        if not found or found[-1]["role"] == "tool":
+        if "said" in part:
+            found.append({"role": "user", "content": part["said"]})
+            continue
+        if not found or found[-1]["role"] != "assistant":
             found.append({"role": "assistant", "content": ""})
         if "text" in part:
             found[-1]["content"] += part["text"]
@@ -67,16 +124,16 @@ def number_of(messages: list[Message]) -> int:
 ADVICE = """\
 I am a simulated model, and I write slowly, so that you can try things. Reload this page now: I go on writing \
 meanwhile, and the page shows all of it. Open the address of this page in a second tab: it shows this answer \
-from its first word, and stays in step. Press Stop in either of them, and I stop in both. Close both, and I stop after \
-a minute, because nobody reads. When you write about an email, I ask you something, in all your tabs: answer in one of \
-them, and the other one asks no more. You may reload the page also while it asks. And if you kill the worker that I \
-run in, another one goes on with this answer, within a second or so."""
+from its first word, and stays in step. Press Stop in either of them, and I stop in both. Close both, and I go on, \
+although nobody reads. Ask me for something shorter, and I break off. When you write about an email, I ask you \
+something, in all your tabs: answer in one of them, now or tomorrow, and the other one asks no more. And if you kill \
+the worker that I run in, another one goes on with this answer, within a second or so."""
 
 WORDS = {"email": "ask_user", "color": "pick_color"}
 """Which word of a message lets the simulated model use which tool, if it has it."""
 
 
-async def simulated(messages: list[Message], tools: list[Message]) -> AsyncIterator[str | Message]:
+async def simulated(messages: list[Message], tools: list[Message]) -> AsyncGenerator[str | Message]:
     last, written = messages[-1], 0
     if last["role"] == "assistant":
         last, written = messages[-2:][0], len(last["content"])
@@ -84,8 +141,9 @@ async def simulated(messages: list[Message], tools: list[Message]) -> AsyncItera
         text = f"You said: {last['content']}. Thank you!"
     else:
         there = [tool["function"]["name"] for tool in tools]
-        used = [tool for word, tool in WORDS.items() if word in last["content"].lower() and tool in there]
-        text = "Let me ask you." if used else ADVICE
+        asked = last["content"].lower()
+        used = [tool for word, tool in WORDS.items() if word in asked and tool in there]
+        text = "Let me ask you." if used else "In short: I go on." if "short" in asked else ADVICE
         for name in used:
             function = {"name": name, "arguments": json.dumps({"question": last["content"]})}
             yield {"id": f"call-{number_of(messages)}", "type": "function", "function": function}
@@ -97,7 +155,7 @@ async def simulated(messages: list[Message], tools: list[Message]) -> AsyncItera
 # ---------------------------------------------------------------- a real one
 
 
-async def real(messages: list[Message], tools: list[Message]) -> AsyncIterator[str | Message]:
+async def real(messages: list[Message], tools: list[Message]) -> AsyncGenerator[str | Message]:
     """Ask OpenAI, or the server that OPENAI_BASE_URL names."""
     from openai import AsyncOpenAI
 

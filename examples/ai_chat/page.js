@@ -45,14 +45,14 @@ function show(message) {
   if (age(message) < age(shown)) return
   messages.set(message.id, Object.assign(shown, message))
   if (shown.state === "asked") follow(shown)
-  else closeQuestions(`${shown.id} `)
   draw(shown)
 }
 
 function draw({ section, id, author, text, answer, state, round, run }) {
   const line = (className, textContent) => (textContent ? [make("p", { className, textContent })] : [])
   const note = state === "asked" ? run.note : state === "done" ? "" : `(${state})`
-  section.replaceChildren(...line(author, text), ...line("answer", answer || run?.streamed), ...line("note", note))
+  const open = state === "asked" ? run.questions.values() : []
+  section.replaceChildren(...line(author, text), ...line("answer", answer || run?.streamed), ...open, ...line("note", note))
   const retry = make("button", { className: "retry", textContent: "Retry", onclick: () => send("again", id, round) })
   if (state !== "asked" && state !== "done") section.append(retry)
   find("#stop").disabled = asked().length === 0
@@ -65,11 +65,13 @@ const asked = () => [...messages.values()].filter(({ state }) => state === "aske
 async function follow(message, after) {
   const { id, round } = message
   if (!after && message.run?.round === round) return
-  const run = (message.run = { round, streamed: after ? "… " : "", note: "" })
+  const items = client.with({ key: `${id}.${round}`, after }).follow("answer", conversation, id, round)
+  const run = (message.run = { round, items, streamed: after ? "… " : "", questions: new Map(), note: "" })
   try {
-    for await (const part of client.with({ key: `${id}.${round}`, after }).follow("answer", conversation, id, round)) {
-      run.streamed += part.text ?? ""
-      if (part.of) closeQuestions(`${id} ${round} ${part.of} `) // a tab has answered
+    for await (const { text, tool, of } of items) {
+      run.streamed += text ?? ""
+      if (tool && !run.questions.has(tool.id)) run.questions.set(tool.id, question(items, tool))
+      run.questions.delete(of) // a tab has answered
       draw(message)
     }
   } catch (error) {
@@ -83,28 +85,13 @@ async function follow(message, after) {
 find("#stop").onclick = () => asked().forEach(({ id, round }) => send("stop", id, round))
 find("#take").onclick = () => send("take_over", find("#take").textContent === "Take over")
 
-// ---------------------------------------------------------------- questions of the model: one form for each
-
-const questions = new Map() // id and text → { form, answer }
-
-// The answer is also one that was given while nobody asked.
-client.of("tools").on("ask_user", ({ question }, id) => questions.get(`${id} ${question}`)?.answer ?? ask(id, question))
-
-function ask(id, question) {
-  closeQuestions(`${id} `) // which another attempt asks no more
-  const form = find("#questions").appendChild(make("div", { className: "question", textContent: question }))
-  const answer = new Promise((resolve) => {
-    for (const text of ["Yes", "No"]) {
-      // The first answer counts, perhaps that of another tab.
-      const onclick = () => surely.request("choose", id, text.toLowerCase()).then(resolve, console.warn)
-      form.append(make("button", { textContent: text, onclick }))
-    }
-  })
-  questions.set(`${id} ${question}`, { form, answer })
-  return answer
+/** Returns a form. The first answer counts, perhaps that of another tab: both have the same id. */
+function question(items, { id, function: { arguments: json } }) {
+  const form = make("div", { className: "question", textContent: JSON.parse(json).question })
+  const onclick = ({ target }) => items.send({ text: target.value, of: id }, { id }).catch(console.warn)
+  form.append(...["Yes", "No"].map((text) => make("button", { textContent: text, value: text.toLowerCase(), onclick })))
+  return form
 }
-
-const closeQuestions = (prefix) => questions.forEach(({ form }, key) => key.startsWith(prefix) && form.remove())
 
 // ---------------------------------------------------------------- what the user says
 
@@ -116,7 +103,7 @@ find("#say").onsubmit = async (event) => {
   if (last.text !== input.value) last = { id: crypto.randomUUID(), text: input.value }
   button.disabled = true
   try {
-    await surely.request("say", last.id, last.text)
+    await tell(last)
     last.text = input.value = "" // what is not stored stays in the input
     input.oninput()
     find("output").textContent = client.status.get()
@@ -124,6 +111,13 @@ find("#say").onsubmit = async (event) => {
     find("output").textContent = `not sent: ${error.message}`
   }
   button.disabled = false
+}
+
+/** While the model writes, what the user says is for this answer. If it ends before, it is a message of its own. */
+async function tell({ id, text }) {
+  const run = find("#take").hidden && asked().at(-1)?.run
+  const ended = (error) => /not_read|items_gone/.test(error.code) || Promise.reject(error)
+  if (!run || (await run.items.send({ text }, { id }).catch(ended))) await surely.request("say", id, text)
 }
 
 let typing = false

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from functools import partial
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Annotated
 
 import agui
 import aisdk
-from ai_chat import ask, items_before, may_see, server
+from ai_chat import items_before, may_see, may_send, server
 from fastapi import Cookie, FastAPI, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from language_model import Word, Words
 
 from wsrpc import Context, Keep, Peer
 from wsrpc_adapters.asgi import lifespan, routes, serve_websocket
@@ -61,13 +61,14 @@ def may_generate(peer: Peer, run: agui.RunAgentInput) -> str:
     return may_see(peer, run.thread_id)
 
 
-@server.on("generate", keep=Keep(600, unread=60, attempts=3, scope=may_generate))
+@server.on("generate", keep=Keep(600, unread=60, attempts=3, scope=may_generate, inbox=Word, may_send=may_send))
 async def generate(ctx: Context, run: agui.RunAgentInput) -> AsyncGenerator[agui.Event]:
     """Answer a client of AG-UI, whose tools are its own."""
-    use_tool = partial(ask, run.thread_id, run.run_id)
-    async with aclosing(agui.events(run, await items_before(ctx), use_tool)) as events:
-        async for event in events:
-            yield event
+    earlier = await items_before(ctx)
+    with closing(Words(ctx.inbox(Word), [])) as words:
+        async with aclosing(agui.events(run, earlier, words)) as events:
+            async for event in events:
+                yield event
 
 
 @server.on("chat", keep=Keep(600, unread=60, attempts=3))
@@ -78,4 +79,4 @@ async def chat(ctx: Context, asked: aisdk.Chat) -> AsyncGenerator[dict[str, str]
             yield chunk
 
 
-app.mount("/http", routes(server, runs=["chat"]))  # for the AI SDK
+app.mount("/http", routes(server, runs=["answer", "chat"]))  # for curl, and the AI SDK

@@ -15,11 +15,11 @@ class WithCookie extends WebSocket {
 
 const threadId = randomUUID()
 const client = new Client(`${url}/ws?conversation=${threadId}`, { WebSocket: WithCookie })
-client.of("tools").on("pick_color", () => "#ff8800")
+const handlers = { pick_color: () => "#ff8800" }
 const tools = [{ name: "pick_color", description: "Let the user pick a color", parameters: { type: "object" } }]
 
 for (const content of ["Which color?", "Stop!", "Good morning!"]) {
-  const agent = new WsrpcAgent(client, { threadId })
+  const agent = new WsrpcAgent(client, { threadId, handlers })
   agent.addMessage({ id: randomUUID(), role: "user", content })
   const types = []
   const onEvent = ({ event }) => {

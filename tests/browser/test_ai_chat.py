@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -140,7 +141,7 @@ WATCH = """() => {
   window.questionClosed = new Promise((resolve) => {
     const look = () => document.querySelector(".question") ||
       resolve(document.querySelector("#stop").disabled ? "at its end" : "while the answer goes on")
-    new MutationObserver(look).observe(document.querySelector("#questions"), { childList: true })
+    new MutationObserver(look).observe(document.querySelector("main"), { childList: true, subtree: true })
   })
 }"""
 """Notes when a question is closed."""
@@ -197,7 +198,8 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
         await expect(page.locator("#staff")).to_have_text("The model answers")
         await say(page, "An email, I said")
         await expect(page.locator(".question")).to_contain_text("I said")
-        await expect(staff.locator(".question")).to_have_count(0)  # the user is asked, not the staff
+        await expect(staff.locator(".question")).to_have_count(1)
+        await expect(staff.locator(".question")).to_be_hidden()  # the user is asked, not the staff
         await page.get_by_role("button", name="No").click()
         for tab in (page, staff):
             await expect(answers(tab).last).to_contain_text("You said: no. Thank you!")
@@ -322,6 +324,81 @@ async def test_an_answer_that_is_too_long_to_be_kept(happens: str, browser: Brow
             await expect(answers(tab)).not_to_contain_text("simulated model")
 
 
+async def run_of_latest(chat: Chat, folder: Path, url: str) -> str:
+    """Return the URL of the latest answer of a conversation."""
+    conversation = url.partition("#")[2]
+    select = "SELECT id, round FROM message ORDER BY number DESC"
+    id, round = sqlite3.connect(folder / "chat.sqlite").execute(select).fetchone()
+    args = quote(json.dumps([conversation, id, round]))
+    return f"{chat.url}/http/runs/answer/{id}.{round}?conversation={conversation}&args={args}"
+
+
+async def curl(user: str, *args: str) -> Any:
+    return json.loads(await printed_by(await start("curl", "-s", "-b", f"user={user}", *args)) or "null")
+
+
+async def test_a_question_waits_for_curl_while_all_tabs_are_closed_and_workers_killed(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as (page, worker, second, other):
+        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
+        url, context = page.url, page.context
+        [user] = [cookie.get("value", "") for cookie in await context.cookies()]
+        await page.close()
+        await second.close()
+        os.kill(worker, signal.SIGKILL)
+        await chat.logged(ATTEMPT)
+        run = await run_of_latest(chat, tmp_path, url)
+        items = (await curl(user, f"{run}&wait=0"))["items"]
+        call = next(item["tool"]["id"] for item in items if "tool" in item)
+        patch = ("-X", "PATCH", "--json", json.dumps({"text": "yes", "of": call}), run)
+        assert (await curl("staff-sue", *patch))["error"]["code"] == "forbidden"
+        assert await curl(user, *patch) is None
+        whole = await curl(user, f"{run}&wait=20")
+        assert (whole["state"], whole["items"][-1]) == ("ended", {"text": "you! "})
+        page = await opened(context, url)
+        await expect(answers(page)).to_have_text("Let me ask you. You said: yes. Thank you! ")
+
+
+async def test_what_the_user_says_meanwhile_is_for_this_answer_also_of_another_worker(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as (page, worker, second, other):
+        await say_at(page, "Good morning!", other, answers(page))
+        await expect(answers(second)).to_contain_text("Reload this page")
+        await say(second, "And tell me more")
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text(re.compile("> And tell me more.*simulated model", re.DOTALL))
+        os.kill(worker, signal.SIGKILL)
+        await chat.logged(ATTEMPT)
+        await expect(answers(page)).to_contain_text(re.compile("> And tell me more.*in a second tab", re.DOTALL))
+        await say(page, "But shorter, please")
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text(
+                re.compile("> But shorter, please.*In short: I go on.", re.DOTALL)
+            )
+            await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+        await second.reload()
+        text = await answers(second).text_content() or ""
+        assert text == await answers(page).text_content()
+        assert [text.count(words) for words in ("> And", "> But", "simulated model", "a second or so.")] == [1, 1, 2, 0]
+        await expect(page.get_by_label("Message")).to_have_value("")
+
+
+async def test_what_the_user_says_after_an_answer_has_ended_gets_its_own(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as (page, worker, second, _):
+        await say_at(second, "Good morning!", worker, answers(second))
+        await expect(answers(page)).to_contain_text("simulated model")
+        with stopped({worker}):  # its page does not learn of the end
+            await say(page, "Shorter, please")
+            await expect(answers(second)).to_contain_text("a second or so.", timeout=20_000)
+            await expect(second.get_by_role("button", name="Stop")).to_be_disabled()
+        for tab in (page, second):
+            await expect(tab.locator("p.user")).to_have_text(["Good morning!", "Shorter, please"])
+            await expect(answers(tab).last).to_have_text("In short: I go on. ")
+            await expect(answers(tab).first).to_contain_text("a second or so.")
+
+
 async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
@@ -367,10 +444,12 @@ async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: P
         await expect(page.get_by_role("button", name="Send")).to_be_disabled()
         await expect(page.get_by_label("Message")).to_have_value("An email, please")
         chat.redis.thaw()
-        await page.get_by_role("button", name="Yes").click()
-        await expect(answers(page).last).to_contain_text("You said: yes. Thank you!")
         await expect(page.get_by_label("Message")).to_have_value("")
-        await expect(answers(page).first).to_contain_text("a second or so.", timeout=20_000)
+        await expect(page.locator(".question")).to_be_visible()
+        chat.redis.freeze()
+        await page.get_by_role("button", name="Yes").click()
+        chat.redis.thaw()
+        await expect(answers(page)).to_contain_text("You said: yes. Thank you!")
 
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
@@ -408,7 +487,7 @@ def copy_with_modules(name: str, folder: Path) -> None:
 
 async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
     lines = [line for name in ("agui.py", "agui.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
-    assert len(lines) <= 205
+    assert len(lines) <= 214
     copy_with_modules("agui", tmp_path)
     client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
     async with serving_chat(tmp_path) as chat:

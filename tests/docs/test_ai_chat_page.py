@@ -34,8 +34,13 @@ async def no_time(seconds: float) -> None:
     """Take the place of `asyncio.sleep`."""
 
 
-async def pick_color(call: dict[str, Any]) -> str:
-    return "red"
+class Words:
+    """Takes the place of the user."""
+
+    more = ()
+
+    async def result_of(self, call: str) -> str:
+        return "red"
 
 
 COLOR = {"name": "pick_color", "description": "Let the user pick a color", "parameters": {}}
@@ -65,7 +70,7 @@ async def test_an_attempt_goes_on_wherever_the_one_before_was_cut(
     async def after(earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if protocol == "agui":
             asked = msgspec.convert(ASKED[protocol], module.RunAgentInput)
-            return [msgspec.to_builtins(event) async for event in module.events(asked, earlier, pick_color)]
+            return [msgspec.to_builtins(event) async for event in module.events(asked, earlier, Words())]
         return [chunk async for chunk in module.chunks(msgspec.convert(ASKED[protocol], module.Chat), earlier)]
 
     def without_new_ids(items: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
