@@ -116,11 +116,7 @@ async def store_end(run: EndedRun) -> None:
     await tell(conversation, chats.end(conversation, id, round, run.outcome, text))
 
 
-QUESTION = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]}
-ASK_USER = {"name": "ask_user", "description": "Ask the user to allow something: yes or no", "parameters": QUESTION}
-TOOLS = [{"type": "function", "function": ASK_USER}]
-
-# It is kept for 10 minutes after its end. A question that no page has shown for a day is not asked any more.
+# It is kept for 10 minutes after its end, and stopped if no page has read it for a day.
 KEEP = Keep(600, unread=86400, scope=may_see, attempts=3, on_end=store_end, inbox=Word, may_send=may_send)
 
 
@@ -156,6 +152,11 @@ def history(messages: list[dict[str, Any]], id: str) -> list[Message]:
         if each["answer"]:
             found.append({"role": "assistant", "content": each["answer"]})
     return found
+
+
+QUESTION = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]}
+ASK_USER = {"name": "ask_user", "description": "Ask the user to allow something: yes or no", "parameters": QUESTION}
+TOOLS = [{"type": "function", "function": ASK_USER}]
 
 
 # ---------------------------------------------------------------- stop, and take over
