@@ -333,10 +333,6 @@ async def run_of_latest(chat: Chat, folder: Path, url: str) -> str:
     return f"{chat.url}/http/runs/answer/{id}.{round}?conversation={conversation}&args={args}"
 
 
-async def curl(user: str, *args: str) -> Any:
-    return json.loads(await printed_by(await start("curl", "-s", "-b", f"user={user}", *args)) or "null")
-
-
 async def test_a_question_waits_for_curl_while_all_tabs_are_closed_and_workers_killed(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -349,13 +345,15 @@ async def test_a_question_waits_for_curl_while_all_tabs_are_closed_and_workers_k
         os.kill(worker, signal.SIGKILL)
         await chat.logged(ATTEMPT)
         run = await run_of_latest(chat, tmp_path, url)
-        items = (await curl(user, f"{run}&wait=0"))["items"]
-        call = next(item["tool"]["id"] for item in items if "tool" in item)
-        patch = ("-X", "PATCH", "--json", json.dumps({"text": "yes", "of": call}), run)
-        assert (await curl("staff-sue", *patch))["error"]["code"] == "forbidden"
-        assert await curl(user, *patch) is None
-        whole = await curl(user, f"{run}&wait=20")
-        assert (whole["state"], whole["items"][-1]) == ("ended", {"text": "you! "})
+        reading = Screen(await start("curl", "-sN", "-b", f"user={user}", run))
+        while '"tool"' not in (line := await reading.line()):
+            pass
+        word = {"text": "yes", "of": json.loads(line.removeprefix("data: "))["tool"]["id"]}
+        patch = ("curl", "-s", "-X", "PATCH", "--json", json.dumps(word), run)
+        assert '"forbidden"' in await printed_by(await start(*patch, "-b", "user=staff-sue"))
+        assert await printed_by(await start(*patch, "-b", f"user={user}")) == ""
+        while "event: end" not in await reading.line():
+            pass
         page = await opened(context, url)
         await expect(answers(page)).to_have_text("Let me ask you. You said: yes. Thank you! ")
 
