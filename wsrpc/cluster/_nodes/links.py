@@ -1,4 +1,4 @@
-"""`NodeLinks`: one session with each other node, over the engine.
+"""`NodeLinks`: a `NodeLink` with each other node, which has one session at a time, over the engine.
 
 When messages were lost, or the engine was lost for a moment, a session resumes on another connection and resends the
 lost messages; see `_core.session`. So higher layers need not handle lost messages. A session is over when the other
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +18,6 @@ from ..._base.closing import CloseCode, CloseInfo, sendable
 from ..._base.logs import logger
 from ..._base.scheduler import Tasks
 from ..._client.client import Client
-from ..._client.reconnect_hooks import ReconnectInfo
 from ..._client.reconnect_policy import Reconnect
 from ..._core.api.peer import Peer, current_of
 from ..._core.api.registration import registry_of
@@ -36,8 +35,6 @@ from .node import Node
 MiB = 1024 * 1024
 EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 """Close codes of a session with a node that leaves the cluster. All messages of the node have arrived before."""
-IN_SESSION = {"opening", "connected", "detached", "resuming"}
-"""States of a client that has a session."""
 AT_ONCE = Reconnect(initial=0.01, max=0.05, retry=lambda error: True)  # until the node has ended
 NODE_ENDED = "node {} is gone: its process has ended, or cannot reach the engine"
 """Why a call to a peer of another node fails."""
@@ -72,8 +69,37 @@ def link_limits(limits: Limits, largest: int) -> Limits:
     )
 
 
+class NodeLink:
+    """The sessions with one node, one after another, until the node has ended.
+
+    Args:
+        client: dials the node. None if the node dials.
+    """
+
+    def __init__(self, client: Client | None) -> None:
+        self.client = client
+        self.peer = None if client is None else client.peer
+        """The peer of the node. None before the node has dialed, and between two sessions."""
+        self.dialed = asyncio.Event()
+        """Set while there is a peer, and when callers need not wait for one any longer."""
+
+    @property
+    def in_session(self) -> bool:
+        return self.peer is not None and current_of(self.peer).session.state.lives
+
+    def end(self) -> Client | Peer | None:
+        """Return what is to be closed. Callers that wait for the node to dial get an error."""
+        end, self.peer = self.client or self.peer, None
+        self.dialed.set()
+        return end
+
+
+def _node_of(peer: Peer) -> str:
+    return peer.info.path.removeprefix("/")
+
+
 class NodeLinks:
-    """The sessions with the other nodes, each as a `Peer`.
+    """The links to the other nodes.
 
     Of two nodes, the node with the lower name dials.
 
@@ -92,16 +118,13 @@ class NodeLinks:
         self.gaps = 0
         """How many times messages of a node may have been lost."""
         self._server = Server(limits=limits, profile=NODE, detached_timeout=NODE_TIMEOUT, **options)
-        self._clients: dict[str, Client] = {}
-        self._peers: dict[str, Peer] = {}
-        """The peers of nodes that have dialed, by node."""
-        self._dialed: dict[str, asyncio.Event] = {}
-        """Events for callers that wait until a node has dialed."""
+        self._links: dict[str, NodeLink] = {}
+        """Of the known nodes, by name."""
         self.broken: dict[str, None] = {}
         """Nodes that may have missed messages, for example because a session broke. The oldest is first."""
         self._closed_for_good = False
         self._tasks = Tasks()
-        self._server.on("close", self._closed)
+        self.on("close", self._closed)
         self.on(LOST, self._lost_received)
 
     def on(self, event: str, handler: Callable[..., Any]) -> None:
@@ -121,8 +144,8 @@ class NodeLinks:
 
     def peer(self, node: str) -> Peer | None:
         """Return the peer of another node. None if there is no session with the node."""
-        client = self._clients.get(node)
-        return self._peers.get(node) if client is None else client.peer
+        link = self._links.get(node)
+        return None if link is None else link.peer
 
     def at_once(self, node: str) -> Peer:
         """Return the peer of another node if a message can be sent now, or can wait in the present session.
@@ -145,19 +168,16 @@ class NodeLinks:
         Raises:
             ConnectionLost: ``"not_sent"``: the node has ended, or did not dial in time.
         """
-        if (peer := self.peer(node)) is None and node != self._node.id:
-            if node not in self._node.directory.nodes:
-                raise ConnectionLost(1006, NODE_ENDED.format(node), "not_sent")
-            dialed = self._dialed.get(node)
-            if dialed is None:
-                dialed = self._dialed[node] = asyncio.Event()
+        link = self._links.get(node)
+        if link is None:
+            raise ConnectionLost(1006, NODE_ENDED.format(node), "not_sent")
+        if link.peer is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(RESPONSE_TIMEOUT):
-                    await dialed.wait()
-            peer = self.peer(node)
-        if peer is None:
+                    await link.dialed.wait()
+        if link.peer is None:
             raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
-        return peer
+        return link.peer
 
     async def ask_all(self, nodes: Sequence[str], event: str, asked: str, returns: Any) -> list[Any]:
         """Make a request to several nodes. Return the answers: None for a node that does not answer in time."""
@@ -175,30 +195,35 @@ class NodeLinks:
 
     def node_joined(self, node: str) -> None:
         """Dial a new node if this node has the lower name."""
-        if self._node.id < node and not self._closed_for_good:
-            client = self._clients[node] = Client(
-                f"ws://{node}/",
-                dial=self._dial,
-                limits=self._limits,
-                reconnect=AT_ONCE,
-                connect_timeout=None,
-                profile=NODE,
-                **self._options,
-            )
-            for event, handler in self._handlers.items():
-                client.on(event, handler)
-            if self._fallback is not None:
-                registry_of(client).fall_back_to(self._fallback)
-            client.on("open", partial(self._report_lost, node))
-            client.on("close", partial(self._client_closed, node))
-            client.on_reconnect(partial(self._client_reconnected, node))
+        if self._closed_for_good:
+            return
+        client = self._client_for(node) if self._node.id < node else None
+        self._links[node] = NodeLink(client)
+        if client is not None:
             self._tasks.spawn(self._connect(client))
+
+    def _client_for(self, node: str) -> Client:
+        client = Client(
+            f"ws://{node}/",
+            dial=self._dial,
+            limits=self._limits,
+            reconnect=AT_ONCE,
+            connect_timeout=None,
+            profile=NODE,
+            **self._options,
+        )
+        for event, handler in self._handlers.items():
+            client.on(event, handler)
+        if self._fallback is not None:
+            registry_of(client).fall_back_to(self._fallback)
+        client.on("open", self._report_lost)
+        client.on_reconnect(lambda _: self._report_lost(client.peer))
+        return client
 
     def node_ended(self, node: str, silent: bool) -> None:
         """End the session with a node that has ended. A ``silent`` node may still run."""
-        self._wake(node)  # callers need not wait any longer
-        client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
-        in_session = peer is not None or (client is not None and client.state in IN_SESSION)
+        link = self._links.pop(node, None)
+        in_session = link is not None and link.in_session
         if silent and (in_session or node in self.broken):
             self.gaps += 1  # `Node` has logged it
         elif node in self.broken:
@@ -207,21 +232,14 @@ class NodeLinks:
             self._mark_broken(node)
         elif not silent:
             self.broken.pop(node, None)
-        for end in (client, peer):
-            if end is not None:
-                self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, NODE_ENDED.format(node))))
+        if link is not None and (end := link.end()) is not None:
+            self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, NODE_ENDED.format(node))))
 
     def missed(self, node: str) -> None:
         """Record that a message could not be sent to a node. Notify the node when it has a connection."""
         self._mark_broken(node)
-        peer = self.peer(node)
-        if peer is not None and peer.connected:
-            self._tasks.spawn(self._report_missed(node, peer))
-
-    async def _report_missed(self, node: str, peer: Peer) -> None:
-        with suppress(WsrpcError):  # the node is notified on the next connection
-            await peer.emit(LOST)
-            self.broken.pop(node, None)
+        if (peer := self.peer(node)) is not None and peer.connected:
+            self._report_lost(peer)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Start or resume the session with a node that has dialed."""
@@ -230,11 +248,9 @@ class NodeLinks:
     async def close(self) -> None:
         """End all sessions. Callers that wait for a session get an error."""
         self._closed_for_good = True
-        for node in tuple(self._dialed):
-            self._wake(node)
-        clients = [*self._clients.values()]
-        self._clients.clear()
-        await asyncio.gather(*(client.close() for client in clients), self._server.close())
+        ends = [link.end() for link in self._links.values()]
+        self._links.clear()
+        await asyncio.gather(*(end.close() for end in ends if isinstance(end, Client)), self._server.close())
         await self._tasks.cancel()
 
     # ------------------------------------------------------------ sessions
@@ -250,18 +266,13 @@ class NodeLinks:
         handshake = Handshake("/", headers, secure=False, limits=self._limits, compression=False)
         with suppress(ConnectionLost):  # the connection has ended already
             peer = await accept_of(self._server)(transport, handshake)
-            if isinstance(peer, Peer) and peer.connected:
-                node = transport.node
-                if self._peers.get(node, peer) is not peer:  # the node has given up the session before
-                    self._mark_broken(node)
-                self._report_lost(node, peer)
-                self._peers[node] = peer
-                self._wake(node)
-
-    def _wake(self, node: str) -> None:
-        """Wake the callers that wait until a node has dialed."""
-        if (dialed := self._dialed.pop(node, None)) is not None:
-            dialed.set()
+            link = self._links.get(transport.node)
+            if link is not None and link.client is None and isinstance(peer, Peer) and peer.connected:
+                if link.peer is not None and link.peer is not peer:  # the node has given up the session before
+                    self._mark_broken(transport.node)
+                self._report_lost(peer)
+                link.peer = peer
+                link.dialed.set()
 
     def _lost(self, node: str) -> None:
         """Record that messages of a node may be lost.
@@ -273,14 +284,17 @@ class NodeLinks:
             logger.warning("messages of node %s to rooms may be missing here", self._node.directory.shown(node))
 
     def _lost_received(self, peer: Peer) -> None:
-        self._lost(peer.info.path.removeprefix("/"))
+        self._lost(_node_of(peer))
 
-    def _report_lost(self, node: str, peer: Peer) -> None:
-        """Notify a node of missing messages, before any other message of a new session."""
-        if node in self.broken:
-            with suppress(WsrpcError):  # the new session broke, too
-                peer.emit_nowait(LOST)
-                self.broken.pop(node, None)
+    def _report_lost(self, peer: Peer) -> None:
+        if _node_of(peer) in self.broken:
+            self._tasks.spawn(self._emit_lost(peer))
+
+    async def _emit_lost(self, peer: Peer) -> None:
+        """Notify a node that it may have missed messages."""
+        with suppress(WsrpcError):  # the connection broke, too: the node is notified on the next one
+            await peer.emit(LOST)
+            self.broken.pop(_node_of(peer), None)
 
     def _mark_broken(self, node: str) -> None:
         self.broken[node] = None
@@ -288,22 +302,16 @@ class NodeLinks:
             del self.broken[next(iter(self.broken))]
 
     def _closed(self, peer: Peer, info: CloseInfo) -> None:
-        for node in [node for node, other in self._peers.items() if other is peer]:
-            del self._peers[node]
-            self._check_broken(node, info)
-            for left in self._server.peers:  # another program may have dialed in the name of the node
-                if left.connected and left.info.path == f"/{node}":
-                    self._peers[node] = left
-
-    def _client_reconnected(self, node: str, _: ReconnectInfo) -> None:
-        if (client := self._clients.get(node)) is not None:
-            self._report_lost(node, client.peer)
-
-    def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
         current_of(peer).drop_waiting(info)  # what has waited for a session that is over must not come much later
-        if node in self._clients:
-            self._check_broken(node, info)
-
-    def _check_broken(self, node: str, info: CloseInfo) -> None:
+        node = _node_of(peer)
+        link = self._links.get(node)
+        if link is None or link.peer is not peer:
+            return
         if info.code not in EXPECTED_ENDS:
             self._mark_broken(node)
+        if link.client is None:
+            # Another program may have dialed in the name of the node.
+            others = (other for other in self._server.peers if other.connected and _node_of(other) == node)
+            link.peer = next(others, None)
+            if link.peer is None:
+                link.dialed.clear()
