@@ -17,12 +17,11 @@ from wsrpc import Server
 from wsrpc._command import generating  # noqa: F401  # what the command would import
 from wsrpc._command.main_command import main as command
 from wsrpc.schema import describe
-from wsrpc.store import MemoryStore
 from wsrpc_adapters.asgi import routes
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-MADE = {"chat/handlers.py": "make_server(MemoryStore())"}
+MADE = {"chat/handlers.py": "make_server(Store(folder))"}
 """How to get the server of an example that has no variable for it."""
 PROGRAMS = {"conformance/under_test.py", "todo/test_todo.py"}
 """Those whose server is in a function that also runs it, so that no command can load it."""
@@ -46,7 +45,7 @@ def write(file: Path, expression: str, output: str) -> None:
     Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]  # as the command loads a module
     sys.path.insert(0, str(file.parent))
     loaded = importlib.import_module(file.stem)
-    server = eval(expression, {**vars(loaded), "Path": Path, "MemoryStore": MemoryStore, "os": os})
+    server = eval(expression, {**vars(loaded), "folder": Path(output)})
     names = [":".join(filter(None, (event.channel, event.event))) for event in describe(server).events]
     loaded.document_server = server  # type: ignore[attr-defined]
     loaded.document_api = routes(server, calls=names, runs=names, rooms=["lobby", "public-*"])  # type: ignore[attr-defined]
