@@ -189,7 +189,7 @@ class Caller<A extends Shape = any> {
     ...args: Args<Of<A, "streams", K>>
   ): ItemsOf<Result<Of<A, "streams", K>>> {
     const sendMessage = (message: unknown, { id = randomText() ?? `${Math.random()}`, ...options }: MessageOptions = {}) => {
-      const own = { timeout: 0, ...options, message: id, after: null, retry: "idempotent" } as const
+      const own = { timeout: 0, ...options, message: id, after: 0, retry: "idempotent" } as const
       return this.with(own).#leave("request", event, [...args, message])
     }
     return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options, sendMessage) as any

@@ -32,7 +32,7 @@ from .._log.position import LAST
 from ..errors import RpcError, RunLost
 from .performing import HandlerPerformer
 from .run import STOPPED, End, Performer, Run
-from .run_inbox import inbox_of
+from .run_inbox import InboxReader, inbox_of
 from .runs import Runs
 
 LOOK = 0.5
@@ -263,6 +263,8 @@ class Adopter:
         counted = self._runs.counted[own.full_event]
         new = NewLog(id=log.id, payer="", keep=0.0)
         inbox = inbox_of(self._runs.link, self._encode, attempt.handler, log.id, "")
+        if inbox is not None:
+            keyed.inbox = InboxReader(inbox, attempt.handler, log.id)
         run = Run(self._runs.link, log.key, new, performer, keyed, counted, keep.unread, inbox)
         run.go_on(owner, state.last)
         self.prepare(run, attempt)

@@ -36,7 +36,7 @@ from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .adopter import Adopter, plain_principal
 from .performing import HandlerPerformer
 from .run import CountedRuns, End, Run
-from .run_inbox import inbox_of
+from .run_inbox import Entry, InboxReader, inbox_of
 from .runs import ITEMS_LOST, Runs, missing_items
 
 
@@ -210,10 +210,7 @@ class Keeper:
         try:
             passed = handler.arguments_of(own, list(a))
             key = self._key(keep, invocation.peer, a[0], passed, channel, context.key)
-            try:
-                arguments = hash_of(passed)
-            except BadArguments:  # the handler has a type that cannot be encoded
-                arguments = hash_of(a[1:])
+            arguments = hash_of_arguments(passed, a)
         except BaseException:
             performer.drop()
             raise
@@ -229,6 +226,8 @@ class Keeper:
                 payload=b"" if attempt is None else self._encode(attempt.call),
             )
             inbox = inbox_of(self.runs.link, self._encode, handler, new.id, payer)
+            if inbox is not None:
+                keyed.inbox = InboxReader(inbox, handler, new.id)
             run = Run(self.runs.link, key, new, performer, keyed, kept.counted, keep.unread, inbox)
             if attempt is not None and adopter is not None:
                 adopter.prepare(run, attempt)
@@ -246,25 +245,31 @@ class Keeper:
         Raises:
             RemoteError: the message cannot be sent, or is not read.
         """
-        handler, peer, message = invocation.handler, invocation.peer, a[-1] if len(a) > 1 else None
+        handler, peer, (*call, message) = invocation.handler, invocation.peer, a
         assert handler is not None and handler.keep is not None and handler.arguments_of is not None
-        keep, convert, rest = handler.keep, handler.to_message, a[:-1] or a
-        if convert is None:
-            raise made_here(BadArguments(f"the handler of {invocation.full_event!r} gets no messages"))
+        keep, convert = handler.keep, handler.to_message
+        if convert is None or not call:
+            raise made_here(
+                BadArguments(f"{invocation.full_event!r} came with a message, which its handler does not get")
+            )
         try:
             converted = convert(message)
         except msgspec.ValidationError as exc:
             raise made_here(BadArguments(f"the message does not fit {invocation.full_event!r}: {exc}")) from None
         if keep.may_send is not None and not await attempted(keep.may_send, peer, converted):
             raise made_here(RemoteError("this message is not allowed", "forbidden"))
-        passed: list[Any] = [] if keep.scope is None else handler.arguments_of(invocation, list(rest))
-        own = self._key(keep, peer, a[0], passed, kept.channel, key)
-        if (state := await self.runs.find(own)) is None:
-            raise made_here(ItemsGone("nothing is kept under this key"))
+        passed, arguments = list[Any](), None
+        if keep.scope is not None or len(call) > 1:
+            passed = handler.arguments_of(invocation, list(call))
+            arguments = hash_of_arguments(passed, call)
+        own = self._key(keep, peer, call[0], passed, kept.channel, key)
+        state, _ = await self._find(handler, own, arguments, 0)
         inbox = inbox_of(self.runs.link, self._encode, handler, state.id, self._owners.payer_of(peer))
         assert inbox is not None
-        is_over = partial(self.runs.is_over, own, state.id)
-        await inbox.send(id, plain_principal(peer.principal), message, is_over)
+        # Users that have no text are told apart by their sessions, and those who have not logged in not at all.
+        sender = "" if peer.principal is None else principal_text(peer.principal) or f"session {peer.id}"
+        entry = Entry("message", 0, id, sender, plain_principal(peer.principal), message)
+        await inbox.send(entry, partial(self.runs.is_over, own, state.id), has_ended=state.end is not None)
         return "read"
 
     async def _find(self, handler: Handler, key: str, arguments: str | None, after: int | str) -> tuple[LogState, int]:
@@ -321,6 +326,14 @@ class Keeper:
         result = read_kept(state.end, End).result()
         if not (skipped or invocation.handler is None or invocation.handler.facts.kind is Kind.STREAM):
             yield result
+
+
+def hash_of_arguments(passed: list[Any], a: list[Any]) -> str:
+    """Return the text by which calls know whether they mean the same."""
+    try:
+        return hash_of(passed)
+    except BadArguments:  # the handler has a type that cannot be encoded
+        return hash_of(a[1:])
 
 
 def _new_call(

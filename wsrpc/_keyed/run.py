@@ -121,7 +121,7 @@ class Run:
         self.performer = performer
         self._keyed = keyed
         self._unread = unread
-        self._inbox = keyed.inbox = inbox
+        self._inbox = inbox
         self._link = link
         self.owner = new.id
         self.counted = counted

@@ -15,14 +15,20 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Self
 
+import msgspec
 from msgspec import Struct
 
+from .._base.logs import logger
 from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import InboxMessage
-from .._log.contract import Appended, NewLog, StoreFull
+from .._log.contract import NewLog, Page, StoreFull
 from .._log.kept import Encode, hash_of, read_kept
-from .._log.link import StoreLink, insist
-from ..errors import ItemsGone, NotRead, Overloaded, made_here
+from .._log.link import RETRY, StoreLink, insist
+from ..errors import NotRead, Overloaded, RunLost, made_here
+
+MOST_MESSAGES, MOST_BYTES = 500, 512 * 1024
+"""How many messages a run takes, and how large they are together. With what the store needs for each, these are less
+than the `log_bytes` of a store, so that an attempt can read all of them."""
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Calls the store, again if it does not answer."""
@@ -35,6 +41,8 @@ class Entry(Struct, array_like=True, omit_defaults=True):
     number: int = 0
     """For "read": the number of the message."""
     id: str = ""
+    sender: str = ""
+    """Within one sender, the same id is the same message."""
     principal: str | int | None = None
     value: Any = None
 
@@ -42,138 +50,165 @@ class Entry(Struct, array_like=True, omit_defaults=True):
 def inbox_of(link: StoreLink, encode: Encode, handler: Handler, id: str, payer: str) -> RunInbox | None:
     """Return the inbox of a run. None: its handler has none."""
     keep = handler.keep
-    if keep is None or handler.to_message is None:
-        return None
-    return RunInbox(link, encode, id, payer, keep.seconds, handler.to_message)
+    return None if keep is None or keep.inbox is None else RunInbox(link, encode, id, payer, keep.seconds)
 
 
 class RunInbox:
-    """The inbox of a run.
+    """The inbox of a run, in one process.
 
     Args:
         id: the id of the run.
         payer: pays for the log, if it begins now. It takes none of the places that the payer has for runs.
-        keep: seconds for which the log is kept, unless `hold` prolongs it.
-        convert: converts messages to the type that the handler declares.
+        keep: seconds for which the run is kept.
     """
 
-    def __init__(
-        self, link: StoreLink, encode: Encode, id: str, payer: str, keep: float, convert: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, link: StoreLink, encode: Encode, id: str, payer: str, keep: float) -> None:
         self._link = link
         self._encode = encode
-        self._log = NewLog(id=f"{id}inbox", payer=f"inboxes of {payer}", keep=keep)
-        self._convert = convert
-        self._lock = asyncio.Lock()
-        """One task reads at a time."""
-        self._writer = secrets.token_hex(8)
-        self._recorded = 0
-        """The number of messages of which this reader has noted that they are read."""
-        self._asked = 0
-        """The number of the last one."""
-        self._last = 0
-        """The number of the last entry that was read."""
-        self._page = deque[Entry]()
-        """Entries that were read from the store."""
-        self._unread: dict[int, Entry] = {}
-        """Messages of which the log does not say yet that they are read, by their numbers."""
-        self._known = set[tuple[str | int | None, str]]()
-        """The principals and ids of those that are read: who sends a message again may have added it twice."""
+        # It is kept longer than the run, also if nobody has prolonged it since the lease of the run has lapsed.
+        self._log = NewLog(id=f"{id}inbox", payer=f"inboxes of {payer}", keep=2 * keep + 10 * link.store.lease)
+        self._keep = keep
 
-    # ------------------------------------------------------------ the log
+    async def add(self, entry: Entry, *, ask: Ask = insist, writer: str = "", sequence: int = 1) -> None:
+        """Add an entry. A writer that repeats itself adds it once."""
+        entries = [self._encode(entry)]
+        step = partial(self._link.store.append, self._log.id, self._log, writer or secrets.token_hex(8))
+        await ask(partial(step, sequence, entries))
 
-    async def _add(self, ask: Ask, writer: str, *entries: Entry, sequence: int = 1) -> Appended:
-        encoded = [self._encode(entry) for entry in entries]
-        added: Appended = await ask(
-            partial(self._link.store.append, self._log.id, self._log, writer, sequence, encoded)
-        )
-        return added
-
-    async def _read(self, ask: Ask, after: int) -> list[Entry]:
-        """Return entries after a number. Without any, wait up to half a lease.
-
-        Raises:
-            ItemsGone: the store has dropped them.
-        """
+    async def read(self, after: int, *, ask: Ask = insist, waits: bool = True) -> Page | None:
+        """Return entries after a number. Without any, wait up to half a lease, unless this is not wanted."""
         store = self._link.store
-        page = await ask(partial(store.read, self._log.id, after, wait=store.lease / 2))
-        if page is None or page.number != after + 1:
-            raise made_here(ItemsGone("messages for this run are no longer kept: too many, or the store has lost them"))
-        return [read_kept(entry, Entry) for entry in page.entries]
+        page: Page | None = await ask(partial(store.read, self._log.id, after, wait=store.lease / 2 if waits else 0.0))
+        return page
+
+    async def prolong(self) -> None:
+        """Keep the log from now on, or begin it."""
+        with suppress(StoreFull):  # those who send are refused
+            await insist(partial(self._link.store.append, self._log.id, self._log, "", 0, []))
 
     async def hold(self) -> None:
         """Keep the log, until this is cancelled."""
         while True:
-            with suppress(StoreFull):  # those who send are refused
-                await self._add(insist, "", sequence=0)
-            await asyncio.sleep(self._log.keep / 3)
+            await self.prolong()
+            await asyncio.sleep(self._keep / 3)
 
     async def close(self, ask: Ask = insist) -> None:
         """Note that the run has ended. Messages of which the log does not say that they are read are not read."""
-        await self._add(ask, secrets.token_hex(8), Entry("closed"))
+        with suppress(StoreFull):  # those who wait note it themselves
+            await self.add(Entry("closed"), ask=ask)
 
-    # ------------------------------------------------------------ sending
-
-    async def send(
-        self, id: str, principal: str | int | None, value: Any, is_over: Callable[[], Awaitable[bool]]
-    ) -> None:
-        """Add a message, and wait until the handler has read it. The same id is the same message.
+    async def send(self, message: Entry, is_over: Callable[[], Awaitable[bool]], *, has_ended: bool) -> None:
+        """Add a message, unless it is there, and wait until the handler has read it.
 
         Args:
             is_over: returns whether the run has ended.
+            has_ended: whether it had ended before.
 
         Raises:
             NotRead: the run has ended before.
-            Overloaded: the store has no room, or does not answer.
+            Overloaded: there are too many messages, or the store has no room, or does not answer.
+            RunLost: the store has lost messages.
         """
-        ask, named = self._link.ask, (principal, id)
-        try:
-            await self._add(ask, hash_of(named)[:40], Entry("message", 0, id, principal, value))
-        except StoreFull:
-            raise made_here(Overloaded("the store is full, or has too many messages of this caller")) from None
-        numbers, last = set[int](), 0  # from the first entry, because it may be sent again long after it was read
+        ask, named = self._link.ask, (message.sender, message.id)
+        numbers, last, count, size = set[int](), 0, 0, len(self._encode(message))
         while True:
-            for entry in (entries := await self._read(ask, last)):
-                last += 1
-                if entry.kind == "message" and (entry.principal, entry.id) == named:
+            page = await self.read(last, ask=ask, waits=bool(numbers))
+            if page is None if numbers else page is not None and page.number != last + 1:
+                raise made_here(RunLost("the store has lost messages for this run"))
+            for kept in () if page is None else page.entries:
+                last, entry = last + 1, read_kept(kept, Entry)
+                count, size = count + (entry.kind == "message"), size + len(kept)
+                if entry.kind == "message" and (entry.sender, entry.id) == named:
                     numbers.add(last)
                 elif entry.kind == "read" and entry.number in numbers:
                     return
                 elif entry.kind == "closed" and numbers:
-                    raise made_here(NotRead("the handler has ended, and has not read this message"))
-            if not entries and await is_over():
-                await self.close(ask)
+                    raise not_read()
+            if page is not None and page.entries:
+                continue
+            if numbers:
+                if await is_over():
+                    await self.close(ask)
+                continue
+            if has_ended:
+                raise not_read()
+            if count >= MOST_MESSAGES or size > MOST_BYTES:
+                raise made_here(Overloaded("this run has too many messages"))
+            try:
+                await self.add(message, ask=ask, writer=hash_of(named)[:40])
+            except StoreFull:
+                raise made_here(Overloaded("the store has no room for a message")) from None
 
-    # ------------------------------------------------------------ reading
+
+def not_read() -> NotRead:
+    return made_here(NotRead("the handler has ended, and has not read this message"))
+
+
+class InboxReader:
+    """The messages for the handler of one attempt. Cancelling a read is safe.
+
+    Args:
+        handler: a handler with messages.
+        run: the id of the run, for log lines.
+    """
+
+    def __init__(self, inbox: RunInbox, handler: Handler, run: str) -> None:
+        assert handler.to_message is not None
+        self._inbox = inbox
+        self._convert = handler.to_message
+        self._run = run
+        self._writer = secrets.token_hex(8)
+        self._lock = asyncio.Lock()
+        """One task reads at a time."""
+        self._page = deque[Entry]()
+        """Entries that were read from the store."""
+        self._last = 0
+        """The number of the last entry before them."""
+        self._unread: dict[int, tuple[str, InboxMessage[Any]]] = {}
+        """Messages of which the log does not say yet that they are read, and their senders, by their numbers."""
+        self._known = set[tuple[str, str]]()
+        """The senders and ids of those that are read: who sends one again may have added it twice."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> InboxMessage[Any]:
-        """Return the next message. Cancelling is safe."""
         async with self._lock:
             while True:
                 while self._page:
-                    if (found := await self._next_in_page()) is not None:
-                        return InboxMessage(self._convert(found.value), found.id, found.principal)
-                if (oldest := next(iter(self._unread), 0)) > self._asked:
-                    await self._add(insist, self._writer, Entry("read", oldest), sequence=self._recorded + 1)
-                    self._recorded, self._asked = self._recorded + 1, oldest
-                elif not self._last:
-                    await self._add(insist, "", sequence=0)
-                self._page.extend(await self._read(insist, self._last))
+                    if self._page[0].kind == "closed":
+                        await asyncio.get_running_loop().create_future()  # the handler is being stopped
+                    if (found := self._take()) is not None:
+                        return found
+                if self._unread:
+                    oldest = next(iter(self._unread))
+                    await self._inbox.add(Entry("read", oldest), writer=self._writer, sequence=oldest)
+                await self._read_page()
 
-    async def _next_in_page(self) -> Entry | None:
-        """Return the message that the next entry says is read, if it is a new one."""
-        if self._page[0].kind == "closed":
-            await asyncio.get_running_loop().create_future()  # the handler is being stopped
+    async def _read_page(self) -> None:
+        if (page := await self._inbox.read(self._last)) is None:
+            await self._inbox.prolong()
+            if (page := await self._inbox.read(self._last)) is None:
+                return await asyncio.sleep(RETRY)  # the store is full
+        if page.number != self._last + 1:
+            logger.warning("the store has dropped messages for the run %s: there are too many", self._run)
+            self._last = page.number - 1
+        self._page.extend(read_kept(entry, Entry) for entry in page.entries)
+
+    def _take(self) -> InboxMessage[Any] | None:
+        """Take the next entry. Return the message that it says is read, if it is a new one."""
         entry = self._page.popleft()
         self._last += 1
         if entry.kind == "message":
-            self._unread[self._last] = entry
+            try:
+                message = InboxMessage(self._convert(entry.value), entry.id, entry.principal)
+                self._unread[self._last] = entry.sender, message
+            except msgspec.ValidationError as exc:  # of another version of the handler. Nobody reads it
+                logger.warning("a message for the run %s does not fit: %s", self._run, exc)
             return None
-        found = self._unread.pop(entry.number, None)
-        if found is None or (found.principal, found.id) in self._known:
+        if (found := self._unread.pop(entry.number, None)) is None:
             return None
-        self._known.add((found.principal, found.id))
-        return found
+        sender, message = found
+        is_new = (sender, message.id) not in self._known
+        self._known.add((sender, message.id))
+        return message if is_new else None

@@ -2385,7 +2385,7 @@ var Caller = class _Caller {
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
     const sendMessage = (message, { id = randomText() ?? `${Math.random()}`, ...options } = {}) => {
-      const own = { timeout: 0, ...options, message: id, after: null, retry: "idempotent" };
+      const own = { timeout: 0, ...options, message: id, after: 0, retry: "idempotent" };
       return this.with(own).#leave("request", event, [...args, message]);
     };
     return new Stream(async () => this.#leave("stream", event, args), void 0, this.#options, sendMessage);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -13,7 +13,18 @@ from leftovers import nothing_left as nothing_left
 from waiting import settled
 
 from wsrpc import Client, Context, Keep, Peer, Server
-from wsrpc.errors import BadArguments, ItemsGone, NotRead, RemoteError, RequestTimeout, RpcError
+from wsrpc.errors import (
+    BadArguments,
+    ConnectionLost,
+    ItemsGone,
+    KeyReused,
+    NotRead,
+    Overloaded,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    RunLost,
+)
 from wsrpc.store import LEASE, MemoryStore
 from wsrpc.testing import connect
 
@@ -31,7 +42,7 @@ class Process:
     def __init__(self, store: MemoryStore, **keep: Any) -> None:
         self.server = Server(store=store)
         self.goes_on = asyncio.Event()
-        self.server.on("ask", self.ask, keep=Keep(60, attempts=3, inbox=Say, **keep))
+        self.server.on("ask", self.ask, keep=Keep(60, **{"attempts": 3, "inbox": Say, **keep}))
 
     async def ask(self, ctx: Context, topic: str = "") -> AsyncIterator[tuple[int, str, Any]]:
         async for message in ctx.inbox(Say):
@@ -40,6 +51,10 @@ class Process:
             yield ctx.attempt, message.value.text, message.principal
             if message.value.text == "pause":
                 await self.goes_on.wait()
+
+    async def ask_for_numbers(self, ctx: Context, topic: str = "") -> AsyncIterator[int]:
+        async for message in ctx.inbox(int):
+            yield message.value
 
 
 @asynccontextmanager
@@ -152,7 +167,7 @@ def allowed(peer: Peer, message: Say) -> bool:
         ("ask", Say("x"), {"timeout": -1}, ValueError, "timeout"),
         ("ask", Say("x", 6), {}, RemoteError, "not allowed"),
         ("ask", Say("x", 10), {}, RpcError, "9 at most"),
-        ("plain", Say("x"), {}, BadArguments, "gets no messages"),
+        ("plain", Say("x"), {}, BadArguments, "its handler does not get"),
     ],
 )
 async def test_a_message_that_cannot_be_sent(
@@ -195,6 +210,66 @@ def test_a_handler_declares_what_it_reads() -> None:
         server.on("a", test_who_may_not_read_may_not_send, keep=Keep(60, inbox=7))
     with pytest.raises(TypeError, match="may_send= is about"):
         Keep(60, may_send=allowed)
+
+
+async def test_the_same_id_of_other_users_is_another_message() -> None:
+    async with processes(scope=lambda peer, topic: topic) as (one, _, _, _), AsyncExitStack() as stack:
+        users: list[Any] = [1, True, "1", {"id": 1}, {"id": 1}, None]
+        clients = [await stack.enter_async_context(connect(one.server, principal=user)) for user in users]
+        items = await stack.enter_async_context(clients[0].stream("ask", "tea", key="k"))
+        for _ in range(2):
+            for number, client in enumerate(clients):
+                await client.stream("ask", "tea", key="k").send(Say(f"{number}"), id="vote")
+        await items.send(Say("end"))
+        assert [item[1] async for item in items] == ["0", "1", "2", "3", "4", "5"]
+
+
+async def test_a_message_counts_as_read_also_long_after_its_run_was_lost() -> None:
+    async with processes(attempts=1) as (one, _, ours, theirs):
+        async with ours.stream("ask", key="k") as items:
+            await items.send(Say("approve"), id="m-1")
+            assert (await anext(items))[1] == "approve"
+        await one.server.close()
+        with pytest.raises(RunLost):
+            await anext(theirs.stream("ask", key="k", after=1))
+        await settled(50)
+        await theirs.stream("ask", key="k").send(Say("approve"), id="m-1")
+        with pytest.raises(NotRead):
+            await theirs.stream("ask", key="k").send(Say("approve"), id="m-2")
+
+
+async def test_a_later_version_does_not_read_what_does_not_fit() -> None:
+    async with processes() as (one, two, ours, theirs):
+        two.server.on("ask", two.ask_for_numbers, keep=Keep(60, attempts=3, inbox=int))
+        async with ours.stream("ask", key="k") as items:
+            await items.send(Say("pause"))
+        unread = asyncio.ensure_future(ours.stream("ask", key="k").send(Say("words")))
+        await settled()
+        await one.server.close()
+        async with theirs.stream("ask", key="k", after=1) as items:
+            await items.send(7)
+            assert await anext(items) == 7
+        with pytest.raises(ConnectionLost):
+            await unread
+
+
+@pytest.mark.parametrize(("text", "most"), [("", 500), ("x" * 60_000, 8)])
+async def test_a_run_has_a_limit_of_messages_and_who_reaches_it_harms_nobody(text: str, most: int) -> None:
+    async with processes() as (_, _, ours, theirs), ours.stream("ask", key="k") as items:
+        sending = theirs.stream("ask", key="k")
+        for number in range(most):
+            await sending.send(Say(text, number))
+        with pytest.raises(Overloaded, match="too many messages"):
+            await sending.send(Say(text))
+        assert (await anext(items))[1] == text
+        await items.stop()
+
+
+async def test_arguments_of_another_call_are_refused() -> None:
+    async with processes() as (_, _, ours, _), ours.stream("ask", "tea", key="k") as items:
+        with pytest.raises(KeyReused):
+            await ours.stream("ask", "coffee", key="k").send(Say("x"))
+        await items.send(Say("mine"))
 
 
 async def test_a_full_store_refuses_messages_and_not_the_run() -> None:

@@ -111,7 +111,8 @@ def send_message(
 ) -> Coroutine[Any, Any, None]:
     """Send a message to the run of a call with a key; see `Stream.send`."""
     channel, event, args = call
-    context = changed_context(options.context, {"message": secrets.token_hex(8) if id is None else id, "after": None})
+    # With a position, because a peer that knows no messages must not start the handler.
+    context = changed_context(options.context, {"message": secrets.token_hex(8) if id is None else id, "after": 0})
     check_timeout(timeout)
     own = RequestOptions(context=context, timeout=timeout, retry=Retry(), idempotent=True)
     return request(sender, (channel, event, (*args, message)), own)

@@ -154,8 +154,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         invocation = self._invocation
         keep = None if invocation.handler is None else invocation.handler.keep
         if keep is None or keep.inbox is None or (kind is not UNTYPED and kind != keep.inbox):
-            declared = "none" if keep is None else keep.inbox
-            raise TypeError(f"the handler has messages as keep=Keep(inbox=) says, which is {declared!r}")
+            declared = "no inbox=" if keep is None or keep.inbox is None else f"inbox={keep.inbox!r}"
+            raise TypeError(f"the handler gets messages as its Keep says, which has {declared}")
         if invocation.keyed is None or invocation.keyed.inbox is None:
             raise made_here(BadArguments(f"{self.event!r} needs a key, because its handler gets messages"))
         return invocation.keyed.inbox

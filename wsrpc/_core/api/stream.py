@@ -235,7 +235,8 @@ class Stream(Generic[T_co]):
 
         Raises:
             NotRead: the handler has ended, and has not read it.
-            ItemsGone: there is no handler with the key, or too many messages.
+            ItemsGone: there is no handler with the key.
+            Overloaded: the handler has got 500 messages or 512 KiB, or the store has no room, or does not answer.
             BadArguments: the handler gets no messages, or others.
             ValueError: the call has no ``key``.
             WsrpcError: as for `Peer.request`.
