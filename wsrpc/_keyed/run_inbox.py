@@ -178,7 +178,7 @@ class InboxReader:
                 while self._page:
                     if self._page[0].kind == "closed":
                         await asyncio.get_running_loop().create_future()  # the handler is being stopped
-                    if (found := self._take()) is not None:
+                    if (found := self._pop()) is not None:
                         return found
                 if self._unread:
                     oldest = next(iter(self._unread))
@@ -195,8 +195,8 @@ class InboxReader:
             self._last = page.number - 1
         self._page.extend(read_kept(entry, Entry) for entry in page.entries)
 
-    def _take(self) -> InboxMessage[Any] | None:
-        """Take the next entry. Return the message that it says is read, if it is a new one."""
+    def _pop(self) -> InboxMessage[Any] | None:
+        """Pop the next entry. Return the message that it says is read, if it is a new one."""
         entry = self._page.popleft()
         self._last += 1
         if entry.kind == "message":
