@@ -28,9 +28,9 @@ export class WsrpcAgent extends AbstractAgent {
   async useTool({ type, toolCallId, toolCallName, delta }) {
     if (type === EventType.TOOL_CALL_START) this.tool = toolCallName
     if (type !== EventType.TOOL_CALL_ARGS) return
-    const handler = this.handlers[this.tool]
-    const result = (async () => handler(JSON.parse(delta)))().catch((error) => `The tool has failed: ${error}`)
-    await this.events.send({ text: `${await result}`, of: toolCallId }, { id: toolCallId })
+    const use = async () => this.handlers[this.tool](JSON.parse(delta))
+    const result = await use().catch((error) => `The tool has failed: ${error}`)
+    await this.events.send({ text: `${result}`, of: toolCallId }, { id: toolCallId })
   }
 
   abortRun() {
