@@ -146,74 +146,24 @@ class RawBroadcast:
 Broadcast: TypeAlias = EventBroadcast | RawBroadcast
 
 
-class BroadcastGroup:
-    """Peers that get a broadcast: all peers of a server, or the members of a room.
+class Fanout:
+    """Sends messages to members, of whom some may be skipped.
 
-    ``slow`` is the policy for slow readers. ``lost`` is called with each peer to which sending fails because its
-    connection is broken. ``outgoing`` has the server's functions of `use_outgoing`. ``room`` is the name of the room.
+    Args:
+        members: the members, each with its inside.
+        slow: the policy for slow readers.
+        lost: called with each member to which sending fails because its connection is broken.
     """
 
     def __init__(
-        self, codec: Codec, slow: Slow, outgoing: Sequence[Any], lost: Callable[[Peer | RawConnection], object]
+        self,
+        members: dict[Peer | RawConnection, ServedPeer | RawLink],
+        slow: Slow,
+        lost: Callable[[Peer | RawConnection], object],
     ) -> None:
-        self.members: dict[Peer | RawConnection, ServedPeer | RawLink] = {}
-        """The members, each with its inside. A server has either peers or raw connections."""
+        self.members = members
         self.slow: Slow = slow
-        self.outgoing = outgoing
-        self.codec = codec
         self.lost = lost
-        self.room: str | None = None
-        self._sent = 0
-
-    @property
-    def _thread(self) -> int | None:
-        """The thread of all members. None while there are none."""
-        for inside in self.members.values():
-            return inside.thread
-        return None
-
-    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
-        """Emit an event, or send a raw message; see `RawBroadcastMethods`."""
-        message, key = self._encode(sent, context)
-        check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
-        if sent[1] is None and isinstance(next(iter(self.members), None), Peer):  # then all members are peers
-            raise ValueError(NO_RAW)
-        skipped = skipped_by(skip)
-        await self.wait_turn(skipped, message)
-        return self._send(message, key, skipped)
-
-    def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
-        """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
-        message, key = self._encode(sent, context)
-        check_thread_of_plain(self._thread, "server.emit_nowait")
-        skipped = skipped_by(skip)
-        if self.slow == "close":
-            self._check_cap(message, skipped)
-        return self._send(message, key, skipped)
-
-    def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
-        """Send a message that another node has emitted. ``skipped`` has peers and addresses."""
-        sent = message.channel, message.event, tuple(message.args)
-        try:
-            encoded = self._encode(sent, message.context, message.key)
-        except Exception as exc:  # the user's function gets plain values here
-            logger.warning("%r of another process has no key for KeepLatest: %s", message.event, exc, exc_info=True)
-            encoded = self._encode(sent, message.context, token_hex(8))
-        return self._send(*encoded, skipped)
-
-    def json_text(self, value: object) -> str:
-        """Encode a value for `RawBroadcastMethods.send_json`."""
-        return json_text(self.codec, value)
-
-    def _encode(self, sent: Sent, context: CallContext | None, key: str = "") -> tuple[Broadcast, Hashable]:
-        """Return the message, and its key for `KeepLatest`."""
-        channel, event, args = sent
-        message: Broadcast
-        if event is None:
-            message = RawBroadcast(args[0])
-        else:
-            message = EventBroadcast(event_on(channel, (event, *args), context), self.codec, self.room)
-        return message, (self, channel, event, key or key_of(self.slow, args))
 
     def _send(self, message: Broadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         sent = skipped_readers = 0
@@ -282,6 +232,73 @@ class BroadcastGroup:
         if message.has_metadata and not writer.terms.context:
             writer.count_metadata()
         return True
+
+
+class BroadcastGroup(Fanout):
+    """Peers that get a broadcast: all peers of a server, or the members of a room.
+
+    A server has either peers or raw connections. ``outgoing`` has the server's functions of `use_outgoing`. ``room`` is
+    the name of the room.
+    """
+
+    def __init__(
+        self, codec: Codec, slow: Slow, outgoing: Sequence[Any], lost: Callable[[Peer | RawConnection], object]
+    ) -> None:
+        super().__init__({}, slow, lost)
+        self.outgoing = outgoing
+        self.codec = codec
+        self.room: str | None = None
+        self._sent = 0
+
+    @property
+    def _thread(self) -> int | None:
+        """The thread of all members. None while there are none."""
+        for inside in self.members.values():
+            return inside.thread
+        return None
+
+    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+        """Emit an event, or send a raw message; see `RawBroadcastMethods`."""
+        message, key = self._encode(sent, context)
+        check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
+        if sent[1] is None and isinstance(next(iter(self.members), None), Peer):  # then all members are peers
+            raise ValueError(NO_RAW)
+        skipped = skipped_by(skip)
+        await self.wait_turn(skipped, message)
+        return self._send(message, key, skipped)
+
+    def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+        """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
+        message, key = self._encode(sent, context)
+        check_thread_of_plain(self._thread, "server.emit_nowait")
+        skipped = skipped_by(skip)
+        if self.slow == "close":
+            self._check_cap(message, skipped)
+        return self._send(message, key, skipped)
+
+    def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
+        """Send a message that another node has emitted. ``skipped`` has peers and addresses."""
+        sent = message.channel, message.event, tuple(message.args)
+        try:
+            encoded = self._encode(sent, message.context, message.key)
+        except Exception as exc:  # the user's function gets plain values here
+            logger.warning("%r of another process has no key for KeepLatest: %s", message.event, exc, exc_info=True)
+            encoded = self._encode(sent, message.context, token_hex(8))
+        return self._send(*encoded, skipped)
+
+    def json_text(self, value: object) -> str:
+        """Encode a value for `RawBroadcastMethods.send_json`."""
+        return json_text(self.codec, value)
+
+    def _encode(self, sent: Sent, context: CallContext | None, key: str = "") -> tuple[Broadcast, Hashable]:
+        """Return the message, and its key for `KeepLatest`."""
+        channel, event, args = sent
+        message: Broadcast
+        if event is None:
+            message = RawBroadcast(args[0])
+        else:
+            message = EventBroadcast(event_on(channel, (event, *args), context), self.codec, self.room)
+        return message, (self, channel, event, key or key_of(self.slow, args))
 
     # ------------------------------------------------------------ slow readers
 

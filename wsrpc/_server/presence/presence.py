@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from ..._base.rooms import Present
 from ..._base.scheduler import Scheduler, Tasks, Timer
 from ..broadcast import BroadcastGroup
-from ..followers import Spawn
+from ..lossless_fanout import Spawn
 from ..peers import ServedPeer
 from .presence_feed import PresenceFeed
 from .presence_reports import PresenceReports

@@ -9,8 +9,8 @@ from ..._base.rooms import CHANNEL, Present
 from ..._core.api.peer import Peer
 from ..._core.wire.messages import event_on
 from ...errors import MessageTooBig
-from ..broadcast import BroadcastGroup, EventBroadcast
-from ..followers import Behind, Followers, Spawn
+from ..broadcast import EventBroadcast, Fanout
+from ..lossless_fanout import LateMember, LosslessFanout, Spawn
 from .room_users import RoomUsers
 from .user_entries import User, parts_of
 
@@ -24,9 +24,8 @@ class PresenceFeed:
     A member whose connection is full gets all users again when it has room. So it needs no memory meanwhile.
     """
 
-    def __init__(self, group: BroadcastGroup, spawn: Spawn, users: RoomUsers) -> None:
-        self._members = group.members
-        self._followers = Followers(group, spawn, Behind, self._catch_up)
+    def __init__(self, group: Fanout, spawn: Spawn, users: RoomUsers) -> None:
+        self._fanout = LosslessFanout(group, spawn, LateMember, self._catch_up)
         self.new: set[Peer] = set()
         """Members that get all users with the next batch."""
         self._users = users
@@ -35,29 +34,29 @@ class PresenceFeed:
 
     def drop(self, member: Peer) -> None:
         """Stop sending to a member that leaves. Idempotent."""
-        self._followers.drop(member)
+        self._fanout.drop(member)
         self.new.discard(member)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
         new, self.new = self.new, set()
-        if self._members and changes:
+        if self._fanout.members and changes:
             self._batches += 1
             for message in self._messages(map(self._users.last_state, changes), first=False):
-                self._followers.send(message, new)
+                self._fanout.send(message, new)
         if new:
             for message in self._messages(self._users.last_states(), first=True):
-                self._followers.send(message, self._members.keys() - new)
+                self._fanout.send(message, self._fanout.members.keys() - new)
 
-    async def _catch_up(self, behind: Behind) -> None:
+    async def _catch_up(self, late: LateMember) -> None:
         sent = -1
         while sent != self._batches:  # something has changed since the first part was sent
-            await behind.wait_room()
+            await late.wait_room()
             sent = self._batches
             for message in [*self._messages(self._users.last_states(), first=True)]:
                 with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
-                    self._followers.send_to(behind.served, message)
-                await behind.wait_room()
+                    self._fanout.send_to(late.served, message)
+                await late.wait_room()
 
     def _messages(self, states: Iterable[Present], *, first: bool) -> Iterator[EventBroadcast]:
         for part in parts_of(states, PART_BYTES):

@@ -1,6 +1,6 @@
 """`RoomFeed`: sends the events of a room that keeps them to its members here, in order, each from its own position.
 
-A member that has room gets an event as soon as the process has it. The others are *behind*: they get the same events
+A member that has room gets an event as soon as the process has it. The others are *late*: they get the same events
 later, those that this process still has at hand, or pages of the log.
 
 An event has a number and an id, which together are its *position*. A position proves itself: if the store has lost
@@ -29,8 +29,8 @@ from ..._log.kept import UNREADABLE, read_kept
 from ..._log.link import STORE_TIMEOUT
 from ..._log.position import Position
 from ...errors import ConnectionLost, Overloaded, QueueFull, RpcError
-from ..broadcast import UNSENDABLE, BroadcastGroup, EmitReport
-from ..followers import Behind, Followers, Spawn
+from ..broadcast import UNSENDABLE, EmitReport, Fanout
+from ..lossless_fanout import LateMember, LosslessFanout, Spawn
 from ..peers import ServedPeer
 from .room_pages import RoomPages, entries_of, start_of
 from .stored_event import LOST, StoredEvent, missed, state_event
@@ -61,15 +61,15 @@ StateOf = Callable[[Peer], Awaitable[RoomState]]
 
 
 class Next(Enum):
-    """What a member that is behind gets next."""
+    """What a late member gets next."""
 
     EVENTS = "the events after the last one that it got"
     STATE = "the state of the room, which has to be asked for"
     ANSWER = "the state of the room, for which the function runs"
 
 
-class LateMember(Behind):
-    """A member that is behind. Only its methods change what it gets next.
+class LateReader(LateMember):
+    """A late member of a room that keeps its events. Only its methods change what it gets next.
 
     Attributes:
         got: the position of the last event that it got, or of the state.
@@ -140,18 +140,17 @@ class RoomFeed:
     def __init__(
         self,
         name: str,
-        group: BroadcastGroup,
+        group: Fanout,
         spawn: Spawn,
         read: Callable[[int], Coroutine[Any, Any, Page]],
         gates: WeakValueDictionary[object, asyncio.Semaphore],
         state: StateOf | None,
     ) -> None:
-        self.members = group.members
         self._state = state
         self._states = asyncio.Semaphore(STATES)
         self.pages = RoomPages(spawn, read)
         self.reached: Position | None = None
-        """The last event that was sent to the members which are not behind. None until it is known where the log ends.
+        """The last event that was sent to the members which are not late. None until it is known where the log ends.
         It may be old while there are no members.
 
         Only the event after this one may be sent, and only the methods below move it. Several tasks do, so whoever has
@@ -160,9 +159,9 @@ class RoomFeed:
         """Set when ``reached`` changes."""
         self._name = name
         self._gates = gates
-        self._followers = Followers(group, spawn, self._falls_behind, self._catch_up, self._has_caught_up)
+        self._fanout = LosslessFanout(group, spawn, self._new_late, self._catch_up, self._has_caught_up)
         self._read_some = asyncio.Event()
-        """Set when a member that is behind has read something, or has left."""
+        """Set when a late member has read something, or has left."""
 
     # ------------------------------------------------------------ events
 
@@ -179,7 +178,7 @@ class RoomFeed:
         self.reached = None
 
     def skip_to(self, position: Position) -> None:
-        """Notify the members that are not behind that they miss the events before a position."""
+        """Notify the members that are not late that they miss the events before a position."""
         self._notify_all(position)
         self.pages.drop()
         self._move_to(position)
@@ -191,7 +190,7 @@ class RoomFeed:
         stored: StoredEvent | None = None,
         skipped: Collection[object] | None = None,
     ) -> EmitReport:
-        """Send the next event to the members that are not behind, and keep it for the others.
+        """Send the next event to the members that are not late, and keep it for the others.
 
         Args:
             item: the event as it is stored.
@@ -203,31 +202,31 @@ class RoomFeed:
                 self._notify_all(position)
                 return EmitReport(0)
             if skipped is None:
-                skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(peer, inside)}
+                skipped = {peer for peer, inside in self._fanout.members.items() if stored.is_left_out(peer, inside)}
             if not stored.event:
                 return EmitReport(0)
-            report = self._followers.send(stored.message(self._name, position), skipped)
+            report = self._fanout.send(stored.message(self._name, position), skipped)
             for error in report.errors:
-                inside = self.members.get(error.peer)
+                inside = self._fanout.members.get(error.peer)
                 if isinstance(inside, ServedPeer):  # the event is too large for it, for example
                     with suppress(ConnectionLost, QueueFull):
                         self._notify(inside, position)
             return self._without_late(report, skipped)
         finally:  # whatever has failed: those who have got the event must not get it again
-            if self._followers.behind and self.reached is not None:
+            if self._fanout.late and self.reached is not None:
                 self.pages.keep(self.reached, position, item)
             self._move_to(position)
 
     def report(self, skipped: Collection[object]) -> EmitReport:
         """Return the report of an event that will be sent after others."""
-        return self._without_late(EmitReport(self._followers.count(self.members, skipped)), skipped)
+        return self._without_late(EmitReport(self._fanout.count(self._fanout.members, skipped)), skipped)
 
     def _without_late(self, report: EmitReport, skipped: Collection[object]) -> EmitReport:
         """Return a report in which the members for which nobody waits are skipped."""
-        if not (behind := self._followers.behind):
+        if not (late := self._fanout.late):
             return report
-        late = self._followers.count((peer for peer, late in behind.items() if not late.is_waited_for), skipped)
-        return replace(report, sent=report.sent - late, skipped=late)
+        unawaited = self._fanout.count((peer for peer, member in late.items() if not member.is_waited_for), skipped)
+        return replace(report, sent=report.sent - unawaited, skipped=unawaited)
 
     def _event_of(self, position: Position, item: bytes) -> StoredEvent | None:
         """Return the event of an entry. None if members miss it, because it is lost or cannot be read."""
@@ -239,14 +238,14 @@ class RoomFeed:
         return None
 
     def _notify_all(self, position: Position) -> None:
-        """Notify the members that are not behind of missing events before a position, or send the state again."""
+        """Notify the members that are not late of missing events before a position, or send the state again."""
         if self._state is not None:
-            for member in tuple(self.members.values()):
-                if isinstance(member, ServedPeer) and member.peer not in self._followers.behind:
+            for member in tuple(self._fanout.members.values()):
+                if isinstance(member, ServedPeer) and member.peer not in self._fanout.late:
                     self._send_state_later(member)
             return
-        for error in self._followers.send(missed(self._name, position).message(self._name, position), ()).errors:
-            inside = self.members.get(error.peer)
+        for error in self._fanout.send(missed(self._name, position).message(self._name, position), ()).errors:
+            inside = self._fanout.members.get(error.peer)
             if isinstance(inside, ServedPeer):
                 self._end(inside)
 
@@ -263,9 +262,9 @@ class RoomFeed:
         if self._state is not None and self._send_state_later(served):
             return True
         try:
-            self._followers.send_to(served, missed(self._name, position).message(self._name, position))
+            self._fanout.send_to(served, missed(self._name, position).message(self._name, position))
         except UNSENDABLE:
-            late = self._followers.behind.get(served.peer)
+            late = self._fanout.late.get(served.peer)
             if late is None or not late.is_joining:
                 self._end(served)
                 raise served.writer.not_sent() from None
@@ -283,7 +282,7 @@ class RoomFeed:
         self._moved.clear()
         await self._moved.wait()
 
-    # ------------------------------------------------------------ members that are behind
+    # ------------------------------------------------------------ late members
 
     def enter(self, served: ServedPeer) -> None:
         """A new member gets the state first, if the room has one."""
@@ -292,18 +291,18 @@ class RoomFeed:
 
     def _send_state_later(self, served: ServedPeer) -> bool:
         """Send a member the state before anything else. Return False if this was of no use lately."""
-        late = self._followers.behind.get(served.peer)
+        late = self._fanout.late.get(served.peer)
         if late is None:
-            late = self._followers.hold(LateMember(served, self.reached or NOWHERE))
+            late = self._fanout.hold(LateReader(served, self.reached or NOWHERE))
         return late.want_state()
 
     def drop(self, member: Peer) -> None:
         """Stop what a member that leaves has to catch up with. Idempotent."""
-        self._followers.drop(member)
+        self._fanout.drop(member)
 
     async def send_missed(self, served: ServedPeer, after: Position | None, last: int) -> Joined:
-        """Send the events after a position, or the last ones, to a new member. It is not behind afterwards."""
-        late = self._followers.behind.get(served.peer)  # it waits for the state
+        """Send the events after a position, or the last ones, to a new member. It is not late afterwards."""
+        late = self._fanout.late.get(served.peer)  # it waits for the state
         if late is not None and after is not None:
             late.want_events(after)
         elif late is None:
@@ -316,21 +315,21 @@ class RoomFeed:
         finally:
             late.is_joining = False
 
-    def _late_after(self, served: ServedPeer, after: Position | None, last: int) -> LateMember | None:
-        """Return the state of a new member of a room without a state. None if it is not behind."""
+    def _late_after(self, served: ServedPeer, after: Position | None, last: int) -> LateReader | None:
+        """Return the state of a new member of a room without a state. None if it is not late."""
         reached = self.reached
         assert reached is not None
         if after is None:
             after = Position(max(0, reached.number - last), None) if last else reached
-        return None if after == reached else self._followers.hold(LateMember(served, after))
+        return None if after == reached else self._fanout.hold(LateReader(served, after))
 
     async def wait_live(self, served: ServedPeer) -> Joined:
-        """Wait until a member is not behind.
+        """Wait until a member is not late.
 
         Raises:
             Overloaded: the store does not answer. The member gets what it has missed later.
         """
-        late = self._followers.behind.get(served.peer)
+        late = self._fanout.late.get(served.peer)
         if late is None:
             return Joined(str(self.reached), complete=True)
         got = None
@@ -345,11 +344,11 @@ class RoomFeed:
             raise RpcError("left the room")
         return joined
 
-    def _falls_behind(self, served: ServedPeer) -> LateMember:
+    def _new_late(self, served: ServedPeer) -> LateReader:
         assert self.reached is not None
-        return LateMember(served, self.reached)
+        return LateReader(served, self.reached)
 
-    async def _catch_up(self, late: LateMember) -> Joined:
+    async def _catch_up(self, late: LateReader) -> Joined:
         try:
             complete = await self._send_rest(late)
         except (ConnectionLost, QueueFull):
@@ -362,7 +361,7 @@ class RoomFeed:
             complete = False
         return Joined(str(self.reached), complete)
 
-    async def _send_rest(self, late: LateMember) -> bool:
+    async def _send_rest(self, late: LateReader) -> bool:
         """Send what a member has missed, up to ``reached``. Return whether this is all."""
         complete = True
         client = client_of(late.served.peer)
@@ -389,7 +388,7 @@ class RoomFeed:
             await asyncio.sleep(0)  # others must run, even if nothing has waited
         return complete
 
-    async def _send_state(self, late: LateMember) -> bool:
+    async def _send_state(self, late: LateReader) -> bool:
         """Send the state of the room to a member, who goes on after it. Return False if it misses something."""
         assert self._state is not None
         while (reached := self.reached) is None:
@@ -403,9 +402,7 @@ class RoomFeed:
             if position == late.got and late.is_repeating and late.want_state():
                 return True  # it has not changed
             late.got = position
-            self._followers.send_to(
-                served, state_event(self._name, late.got, state.value).message(self._name, late.got)
-            )
+            self._fanout.send_to(served, state_event(self._name, late.got, state.value).message(self._name, late.got))
         except (ConnectionLost, QueueFull):
             raise
         except Exception:
@@ -429,7 +426,7 @@ class RoomFeed:
                 raise RuntimeError("state= has lost another connection") from exc
             return state
 
-    def _send_page(self, late: LateMember, page: Page) -> bool:
+    def _send_page(self, late: LateReader, page: Page) -> bool:
         """Send the events of a page as far as others have got them, and there is room.
 
         Return whether there is nothing that the member has missed.
@@ -448,7 +445,7 @@ class RoomFeed:
             try:
                 stored = read_kept(item, StoredEvent)
                 if stored.event and not stored.is_left_out(served.peer, served):
-                    self._followers.send_to(served, stored.message(self._name, after))
+                    self._fanout.send_to(served, stored.message(self._name, after))
             except (*UNSENDABLE, *UNREADABLE):
                 if self._notify(served, after):
                     return complete
@@ -457,21 +454,20 @@ class RoomFeed:
         return complete
 
     def _has_caught_up(self) -> None:
-        """A member is not behind any more, or has left."""
+        """A member is not late any more, or has left."""
         self._read_some.set()
-        if not self._followers.behind:
+        if not self._fanout.late:
             self.pages.drop()
 
     async def wait_readers(self) -> None:
-        """Give members that are behind time to read, if too many events are at hand for them."""
+        """Give late members time to read, if too many events are at hand for them."""
         if not (half := self.pages.half()):
             return
-        behind = self._followers.behind
         with suppress(TimeoutError):
             async with asyncio.timeout(HOLD):
-                while any(late.got.number < half and late.delays_others for late in behind.values()):
+                while any(late.got.number < half and late.delays_others for late in self._fanout.late.values()):
                     self._read_some.clear()
                     await self._read_some.wait()
-        for late in behind.values():
+        for late in self._fanout.late.values():
             late.is_waited_for &= late.got.number >= half
         self.pages.drop(half)

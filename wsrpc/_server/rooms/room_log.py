@@ -91,6 +91,7 @@ class RoomLog:
         self.feed = RoomFeed(name, group, link.spawn, self._page, gates, state)
         """Sends the events to the members here."""
         self._name = name
+        self._members = group.members
         self._codec = group.codec
         self.link = link
         self._key = hash_of(("room", name))
@@ -135,7 +136,7 @@ class RoomLog:
     def _emit_now(self, item: bytes, stored: StoredEvent, skipped: Collection[object]) -> EmitReport | None:
         """Store an event, and send it, if nobody else has the store. Return None if something has to be waited for."""
         memory = self.link.memory
-        if memory is None or self.feed.pages.half() or (self.feed.members and self.feed.reached is None):
+        if memory is None or self.feed.pages.half() or (self._members and self.feed.reached is None):
             return None
         if (sequence := self._writer.next_sequence()) is None:
             return None
@@ -150,7 +151,7 @@ class RoomLog:
     async def _emit(self, item: bytes, skipped: Collection[object]) -> EmitReport:
         try:
             async with asyncio.timeout(STORE_TIMEOUT):
-                if self.feed.members and self.feed.reached is None:
+                if self._members and self.feed.reached is None:
                     with self.needed():
                         await self.wait_started()  # members that were added just now get the event, too
                 return (await self._write(item, skipped))[1]
@@ -174,7 +175,7 @@ class RoomLog:
     # ------------------------------------------------------------ storing
 
     async def _write(self, item: bytes, skipped: Collection[object] = ()) -> tuple[Position, EmitReport]:
-        """Store an entry, and send it to the members that are not behind. Return its position, and the report.
+        """Store an entry, and send it to the members that are not late. Return its position, and the report.
 
         Raises:
             Overloaded: the store has no room, or does not answer. The event may be stored later.
@@ -269,7 +270,7 @@ class RoomLog:
 
     @property
     def _is_needed(self) -> bool:
-        return bool(self.feed.members or self._calls or self.readers)
+        return bool(self._members or self._calls or self.readers)
 
     @contextmanager
     def needed(self) -> Generator[None]:

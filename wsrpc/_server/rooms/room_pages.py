@@ -1,4 +1,4 @@
-"""`RoomPages`: what members of a room read that are behind: the last events, or pages of the log."""
+"""`RoomPages`: what late members of a room read: the last events, or pages of the log."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from ..._log.contract import LogState, Page
 from ..._log.position import LAST, Position
 from ..._log.writer import ENTRY
-from ..followers import Spawn
+from ..lossless_fanout import Spawn
 
 TOGETHER = 16
-"""Number of events that are sent to all members, or to a member that is behind, in one turn of the event loop."""
+"""Number of events that are sent to all members, or to a late member, in one turn of the event loop."""
 RECENT = 4 * 1024 * 1024
-"""Bytes of the last events that a process has at hand for members that are behind."""
+"""Bytes of the last events that a process has at hand for late members."""
 NOTHING = Page(LogState("", "", 0, 0, None, readers=0, lost=False), LAST + 1, "", (), ())
 """A page in place of one of a log that the store does not have. It follows no position."""
 
