@@ -75,6 +75,7 @@ class LateReader(LateMember):
         got: the position of the last event that it got, or of the state.
         next: what it gets next.
         is_joining: whether it waits for the answer to its join, which contains whether it misses something.
+        has_state: whether it has got the state, and no events after it.
         is_waited_for: whether others wait until it has read.
     """
 
@@ -83,19 +84,18 @@ class LateReader(LateMember):
         self.got = got
         self.next = Next.EVENTS
         self.is_joining = False
+        self.has_state = False
         self.is_waited_for = True
         self._attempts = ATTEMPTS
         """How often it may still get the state, until it receives the events after it."""
 
-    @property
-    def is_repeating(self) -> bool:
-        """Whether it has received the state, but not the events after it."""
-        return self._attempts < ATTEMPTS - 1
+    def delays_others(self, half: int) -> bool:
+        """Whether others wait until it has the event ``half``. If it waits for the state, it needs none before that."""
+        return self.got.number < half and self.is_waited_for and self.next is Next.EVENTS
 
-    @property
-    def delays_others(self) -> bool:
-        """Whether others wait for it. If it waits for the state, it needs none of the events before that."""
-        return self.is_waited_for and self.next is Next.EVENTS
+    def delay_no_longer(self, half: int) -> None:
+        """Let nobody wait for it any more, if it has not got the event ``half``."""
+        self.is_waited_for &= self.got.number >= half
 
     def want_state(self) -> bool:
         """Get the state next. Return False if this was of no use lately: it gets events."""
@@ -110,7 +110,11 @@ class LateReader(LateMember):
 
     def received(self, position: Position) -> None:
         """Record that the member has the events up to a position."""
-        self.got, self._attempts = position, ATTEMPTS
+        self.got, self.has_state, self._attempts = position, False, ATTEMPTS
+
+    def got_state(self, position: Position) -> None:
+        """Record that the member gets the state as of a position."""
+        self.got, self.has_state = position, True
 
     def ask(self) -> None:
         """The function that returns the state is called."""
@@ -371,7 +375,7 @@ class RoomFeed:
         while late.next is Next.STATE or late.got != self.reached:
             await late.wait_room()
             if late.next is Next.STATE:
-                if late.is_repeating:
+                if late.has_state:
                     await asyncio.sleep(AGAIN)
                 async with state_gate:
                     complete &= await self._send_state(late)
@@ -399,10 +403,10 @@ class RoomFeed:
             state = await self._ask_state(served.peer)
             late.answered()
             position = reached if state.position is None else Position.parse(state.position)
-            if position == late.got and late.is_repeating and late.want_state():
+            if position == late.got and late.has_state and late.want_state():
                 return True  # it has not changed
-            late.got = position
-            self._fanout.send_to(served, state_event(self._name, late.got, state.value).message(self._name, late.got))
+            late.got_state(position)
+            self._fanout.send_to(served, state_event(self._name, position, state.value).message(self._name, position))
         except (ConnectionLost, QueueFull):
             raise
         except Exception:
@@ -465,9 +469,9 @@ class RoomFeed:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(HOLD):
-                while any(late.got.number < half and late.delays_others for late in self._fanout.late.values()):
+                while any(late.delays_others(half) for late in self._fanout.late.values()):
                     self._read_some.clear()
                     await self._read_some.wait()
         for late in self._fanout.late.values():
-            late.is_waited_for &= late.got.number >= half
+            late.delay_no_longer(half)
         self.pages.drop(half)
