@@ -241,6 +241,9 @@ class BroadcastGroup(Fanout):
     the name of the room.
     """
 
+    shown = "server"
+    """What error messages call it."""
+
     def __init__(
         self, codec: Codec, slow: Slow, outgoing: Sequence[Any], lost: Callable[[Peer | RawConnection], object]
     ) -> None:
@@ -260,7 +263,7 @@ class BroadcastGroup(Fanout):
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         """Emit an event, or send a raw message; see `RawBroadcastMethods`."""
         message, key = self._encode(sent, context)
-        check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
+        check_thread(self._thread, f"{self.shown}.{'send_raw' if sent[1] is None else 'emit'}(...)")
         if sent[1] is None and isinstance(next(iter(self.members), None), Peer):  # then all members are peers
             raise ValueError(NO_RAW)
         skipped = skipped_by(skip)
@@ -270,7 +273,7 @@ class BroadcastGroup(Fanout):
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
         message, key = self._encode(sent, context)
-        check_thread_of_plain(self._thread, "server.emit_nowait")
+        check_thread_of_plain(self._thread, f"{self.shown}.emit_nowait")
         skipped = skipped_by(skip)
         if self.slow == "close":
             self._check_cap(message, skipped)

@@ -77,15 +77,18 @@ async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -
 
 
 @pytest.mark.parametrize("method", ["emit", "emit_nowait"])
-async def test_in_another_thread_the_error_names_the_call_to_make(method: str) -> None:
+@pytest.mark.parametrize("to", ["server", "room"])
+async def test_in_another_thread_the_error_names_the_call_to_make(to: str, method: str) -> None:
     server = Server()
+    room = server.room("tea")
 
     async def emit() -> None:
-        if inspect.isawaitable(given := getattr(server, method)("say")):
+        if inspect.isawaitable(given := getattr(server if to == "server" else room, method)("say")):
             await given
 
     async with connect(server):
-        with pytest.raises(RuntimeError, match=rf"threadsafe\(server\.{method}\b"):
+        room.add(server.peers[0])
+        with pytest.raises(RuntimeError, match=rf"threadsafe\({to}\.{method}\b"):
             await asyncio.to_thread(lambda: asyncio.run(emit()))
 
 

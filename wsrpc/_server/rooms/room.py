@@ -238,13 +238,15 @@ class RoomCore(BroadcastGroup):
     In a cluster, messages also reach the members at other nodes.
     """
 
+    shown = "room"
+
     def __init__(self, name: str, rooms: Rooms) -> None:
         super().__init__(rooms.codec, rooms.slow, rooms.everybody.outgoing, rooms.disconnected)
         self.name = self.room = name
         self.rooms = rooms
         self.allow: Decider | None = None
         self.options = NO_OPTIONS
-        """Only `configure` changes them, and what is made of them."""
+        """Only `configure` changes them, together with ``allow``, ``slow`` and ``room_log``."""
         self.room_log: RoomLog | None = None
         self.asking: set[Asking] = set()
         self.converter = rooms.registry.converter
