@@ -31,6 +31,7 @@ from .joined_cluster import JoinedCluster
 from .operating.rebalancing import Rebalancing
 from .peers import Peers, refuse
 from .ports import Port
+from .presence.user_entries import UserEntries
 from .quotas.quotas import QuotaBook
 from .rooms.rooms import Rooms
 from .server_states import Lifetime, ServerInput
@@ -147,7 +148,7 @@ class ServerCore:
         """Drop all connections, because their event loop was closed."""
         if (cluster := self.joined.leave()) is not None:  # first, so that other nodes are not notified of each peer
             cluster.abandon()
-        self._rooms.presences.reset()
+        self._rooms.presences.use(UserEntries())
         if self._quotas is not None:
             self._quotas.abandon()
         self._rooms.abandon()  # before members leave, which would cancel tasks

@@ -248,6 +248,6 @@ async def test_all_nodes_know_the_same_and_the_last_call_is_true_in_any_order(se
         assert node.states() == online, f"{node.name} knows something else"
         own = {each.user for each in net.connections if each.node is node and each.connected}
         assert node.lobby._reports._reported.keys() == own, "only users with connections here are tracked in the end"
-        assert not (node.lobby._reports.leaving or node.lobby._grace or node.lobby.users.recent_changes)
+        assert not (node.lobby._reports._leaving or node.lobby._grace or node.lobby.users.recent_changes)
     last = {present.user: present.state for _, _, present in net.calls}
     assert last == dict.fromkeys(last, "offline") | online

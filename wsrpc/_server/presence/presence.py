@@ -29,7 +29,7 @@ from ..peers import ServedPeer
 from .presence_feed import PresenceFeed
 from .presence_reports import PresenceReports
 from .room_users import BATCHED, RoomUsers
-from .user_entries import User, UserEntries, UserEntry, no_listener, user_of
+from .user_entries import User, UserEntries, UserEntry, user_of
 
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
@@ -80,7 +80,7 @@ class RoomPresence:
         connections = self._connections.setdefault(user, {})
         if is_new := served not in connections:
             connections[served] = Connection(served.current.session.state.sends)
-            self._feed.new.add(served.peer)
+            self._feed.add(served.peer)
             self.users.start_batch()
         if about is not None:
             connections[served].about = about
@@ -207,15 +207,12 @@ class Presences:
         """Read and write other entries, because the server has joined a cluster or has ended. It has no members."""
         for presence in self.by_name.values():
             presence.stop()
-        self.entries.listener_of = no_listener
+        self.entries.listen(lambda room: None)
         self.entries = entries
         self.by_name = {
             name: RoomPresence(name, presence.grace, presence.group, self) for name, presence in self.by_name.items()
         }
-        entries.listener_of = self._listener_of
-
-    def _listener_of(self, room: str) -> RoomPresence | None:
-        return self.by_name.get(room)
+        entries.listen(self.by_name.get)
 
     def add(self, name: str, grace: float, group: BroadcastGroup) -> None:
         """Add a room, which may have members already."""
@@ -238,8 +235,4 @@ class Presences:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self.calls.wait()
-        self.reset()
-
-    def reset(self) -> None:
-        """Remove all users, because the server has ended."""
         self.use(UserEntries())

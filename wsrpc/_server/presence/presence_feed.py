@@ -26,20 +26,24 @@ class PresenceFeed:
 
     def __init__(self, group: Fanout, spawn: Spawn, users: RoomUsers) -> None:
         self._fanout = LosslessFanout(group, spawn, LateMember, self._catch_up)
-        self.new: set[Peer] = set()
+        self._new: set[Peer] = set()
         """Members that get all users with the next batch."""
         self._users = users
         self._batches = 0
         """Number of batches with changes."""
 
+    def add(self, member: Peer) -> None:
+        """Send all users to a new member, with the next batch."""
+        self._new.add(member)
+
     def drop(self, member: Peer) -> None:
         """Stop sending to a member that leaves. Idempotent."""
         self._fanout.drop(member)
-        self.new.discard(member)
+        self._new.discard(member)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
-        new, self.new = self.new, set()
+        new, self._new = self._new, set()
         if self._fanout.members and changes:
             self._batches += 1
             for message in self._messages(map(self._users.last_state, changes), first=False):

@@ -38,11 +38,6 @@ class PresenceReports:
         functions: the functions of `Server.on_presence`.
         calls: the tasks that call them.
         room: returns the room with a name.
-
-    Attributes:
-        leaving: timers. Until then, this node tracks users of whom it has no entry any more, and remembers others who
-            have gone offline.
-        later: a timer. Until then, this node calls no function, because it receives nothing.
     """
 
     def __init__(
@@ -52,8 +47,11 @@ class PresenceReports:
         calls: Tasks,
         room: Callable[[str], Any],
     ) -> None:
-        self.leaving: dict[User, Timer] = {}
-        self.later: Timer | None = None
+        self._leaving: dict[User, Timer] = {}
+        """Timers. Until then, this node tracks users of whom it has no entry any more, and remembers others who have
+        gone offline."""
+        self._later: Timer | None = None
+        """A timer. Until then, this node calls no function, because it receives nothing."""
         self._users = users
         self._functions = functions
         self._calls = calls
@@ -66,7 +64,7 @@ class PresenceReports:
 
     def stop(self) -> None:
         """Stop the timers, because the server has ended."""
-        for timer in (self.later, *self.leaving.values()):
+        for timer in (self._later, *self._leaving.values()):
             if timer is not None:
                 timer.cancel()
 
@@ -83,14 +81,14 @@ class PresenceReports:
 
     def repeat_offline(self) -> None:
         """Do this for the users who have gone offline lately, because the node that has ended has perhaps not."""
-        for user in {**self.leaving, **self._users.recent_changes}:  # those of the next batch went offline just now
+        for user in {**self._leaving, **self._users.recent_changes}:  # those of the next batch went offline just now
             if not self._users.entries(user):
                 self.repeat(user)
 
     def check(self, user: User) -> None:
         """Report the state of a user, which may have changed, if this node tracks the user and has not reported it."""
-        if user in self.leaving:
-            self.leaving.pop(user).cancel()
+        if user in self._leaving:
+            self._leaving.pop(user).cancel()
         if not self._functions:
             return
         entries = self._users.entries(user)
@@ -105,14 +103,14 @@ class PresenceReports:
             self._unreported[user] = None
 
     def _wait(self, user: User) -> None:
-        self.leaving[user] = self._users.call_later(TRACKED, self._drop, user)
+        self._leaving[user] = self._users.call_later(TRACKED, self._drop, user)
 
     def _drop(self, user: User) -> None:
         """Stop tracking a user, unless changes are expected."""
         if self._was_deaf(TRACKED) or user in self._unreported or user in self._users.recent_changes:
             self._wait(user)
         else:
-            del self.leaving[user]
+            del self._leaving[user]
             self._reported.pop(user, None)
 
     def _was_deaf(self, seconds: float) -> bool:
@@ -122,7 +120,7 @@ class PresenceReports:
     def _start_calls(self) -> None:
         """Call the functions of `Server.on_presence` once this node knows what other nodes report."""
         if self._was_deaf(HEARING):
-            self.later = self._users.clock.call_at(self._users.all_entries.deaf_at + HEARING, self._start_calls)
+            self._later = self._users.clock.call_at(self._users.all_entries.deaf_at + HEARING, self._start_calls)
         else:
             self._calls.spawn(self._call_functions())
 

@@ -100,10 +100,6 @@ def parts_of(items: Iterable[T], most_bytes: int) -> Iterator[list[T]]:
         yield part
 
 
-def no_listener(room: str) -> None:
-    """Return the listener of a room at a process that has no rooms: None."""
-
-
 class UserEntries:
     """The entries of users in rooms, by node. Without a cluster, there is one node.
 
@@ -114,12 +110,15 @@ class UserEntries:
 
     def __init__(self, me: str = "", publish: Callable[[str, User | None], object] = lambda room, user: None) -> None:
         self.me = me
-        self.listener_of: Callable[[str], RoomListener | None] = no_listener
-        """Returns the listener of a room, if this process has the room."""
         self.deaf_at = -inf
         """The last time at which this node received nothing, so that it may not know what other nodes report."""
         self._publish = publish
         self._rooms: dict[str, dict[User | None, dict[str, UserEntry]]] = {}
+        self.listen(lambda room: None)
+
+    def listen(self, listener_of: Callable[[str], RoomListener | None]) -> None:
+        """Notify the listeners that a function returns for rooms. It returns None if this process has no such room."""
+        self._listener_of = listener_of
 
     def users(self, room: str) -> list[User]:
         """Return the users in a room that are online or away."""
@@ -144,7 +143,7 @@ class UserEntries:
         """Set or remove an entry."""
         if node == self.me:
             self._publish(room, user)
-        if user is not None and (listener := self.listener_of(room)) is not None:
+        if user is not None and (listener := self._listener_of(room)) is not None:
             listener.entry_changing(node, user, entry)
         users = self._rooms.setdefault(room, {})
         entries = users.setdefault(user, {})
@@ -162,13 +161,13 @@ class UserEntries:
         users = [*self.entries_of(node)]
         for room in dict.fromkeys(room for room, _ in users):
             self.set(node, room, None, None)
-            if (listener := self.listener_of(room)) is not None:
+            if (listener := self._listener_of(room)) is not None:
                 listener.node_ended(node)
         for room, user in users:
-            if self.listener_of(room) is None:
+            if self._listener_of(room) is None:
                 self.set(node, room, user, None)
 
     def was_missed(self) -> None:
         """Handle that other nodes have perhaps taken this node for ended."""
-        for listener in filter(None, map(self.listener_of, [*self._rooms])):
+        for listener in filter(None, map(self._listener_of, [*self._rooms])):
             listener.was_missed()
