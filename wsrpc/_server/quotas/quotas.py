@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, finalize
 
 from ..._base.buckets import UNTOLD, TokenBucket
@@ -58,6 +58,13 @@ class Meter:
             self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
 
 
+class Opening(NamedTuple):
+    """A connection that has not opened. ``end`` gives its memberships up, at the latest when Python collects it."""
+
+    memberships: list[Membership]
+    end: finalize[[list[Membership]], Handshake]
+
+
 class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
@@ -66,8 +73,8 @@ class QuotaBook:
     counted by `resuming` until its client names the session, and then only if it gets a new one.
 
     Args:
-        end_detached: `JoinedCluster.end_detached`. It raises a `WsrpcError` if the cluster was not joined. None without
-            a cluster, where an address has no effect.
+        end_detached: does what `JoinedCluster.end_detached` does, and returns False if the cluster was not joined. None
+            without a cluster, where an address has no effect.
     """
 
     def __init__(
@@ -85,7 +92,7 @@ class QuotaBook:
         self._idle: dict[SubjectKey, None] = {}
         """The subjects without a connection, the latest last."""
         self._loop = LoopScheduler()
-        self._opening: WeakKeyDictionary[Handshake, finalize[[list[Membership]], Handshake]] = WeakKeyDictionary()
+        self._opening: WeakKeyDictionary[Handshake, Opening] = WeakKeyDictionary()
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
         self._resuming = defaultdict[SubjectKey, dict[asyncio.Timeout, None]](dict)
@@ -218,14 +225,15 @@ class QuotaBook:
         except BaseException:
             self._give_up(memberships)
             raise
-        self._opening[handshake] = last = finalize(handshake, self._forgotten, memberships)
-        last.atexit = False
+        end = finalize(handshake, self._forgotten, memberships)
+        end.atexit = False
+        self._opening[handshake] = Opening(memberships, end)
         return memberships
 
     def leave(self, handshake: Handshake) -> None:
         """Stop counting a connection that does not open. No effect after `bind`. Idempotent."""
-        if (last := self._opening.pop(handshake, None)) is not None:
-            last()
+        if (opening := self._opening.pop(handshake, None)) is not None:
+            opening.end()
 
     def _refusal(self, exc: Exception, handshake: Handshake, acceptance: Acceptance) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
@@ -242,18 +250,17 @@ class QuotaBook:
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""
-        last = None if handshake is None else self._opening.pop(handshake, None)
-        if last is None or (detached := last.detach()) is None:
+        if handshake is None or (opening := self._opening.pop(handshake, None)) is None:
             return
-        [memberships] = detached[2]
-        subjects = [each.subject for each in memberships]
+        opening.end.detach()
+        subjects = [each.subject for each in opening.memberships]
         if isinstance(served, ServedPeer):
             core = served.core
             core.calls.totals = tuple(subjects)
             core.admission.limit([rate for subject in subjects for rate in subject.rates])
             if counting := [subject.own[BYTES] for subject in subjects if BYTES in subject.own]:
                 core.host.meter = Meter(counting, core.loop)
-        self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
+        self._bound[served.peer if isinstance(served, ServedPeer) else served] = opening.memberships
 
     def release(self, connection: Any) -> None:
         """Stop counting a `Peer` or a `RawConnection`. Idempotent."""
@@ -310,8 +317,8 @@ class QuotaBook:
 
     def abandon(self) -> None:
         """Forget all connections, because the event loop was closed."""
-        for last in [*self._opening.values()]:
-            last.detach()
+        for opening in [*self._opening.values()]:
+            opening.end.detach()
         self._opening.clear()
         self._bound.clear()
         self._subjects.clear()
