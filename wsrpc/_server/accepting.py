@@ -70,10 +70,8 @@ class Accepting:
             return self._accept_later(core, transport, handshake)
         made = self._start_serving(core, transport, handshake, local=False)
         if not isinstance(made, RawConnection):
-            if self._quotas is not None:
-                self._quotas.bind(made, handshake)
-            self._rooms.connected(made.peer)
             core.peers.claim(made)
+            self._register(made, handshake)
             core.peers.admit(made, transport)
         return None
 
@@ -120,15 +118,19 @@ class Accepting:
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
             if not core.peers.claim(made, now() - arrived):  # its client may have left, and this is not known yet
                 raise await refuse(transport, CloseCode.REPLACED, REPLACED)
-            self._rooms.connected(peer)
         except ConnectionLost as exc:
             core.peers.refused(made, exc.code)
             raise
-        if self._quotas is not None:
-            self._quotas.bind(made, handshake)
+        self._register(made, handshake)
         core.peers.admit(made, transport, arrival)
         await made.current.wait_opened()
         return peer
+
+    def _register(self, made: ServedPeer, handshake: Handshake | None) -> None:
+        """Count a peer that has claimed its address, and send it what all peers get from now on."""
+        self._rooms.connected(made.peer)
+        if self._quotas is not None:
+            self._quotas.bind(made, handshake)
 
     async def _resume(self, core: ServerCore, transport: Transport, handshake: Handshake) -> Peer | IncomingResume:
         """Return the peer whose session has resumed on a connection. If none has, return the attempt."""
