@@ -400,12 +400,20 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         """
         core = self._core
         if core.lifetime.over:
-            core.abandon()
-            self._core = ServerCore(self._parts)
+            self._renew_core()
         elif not core.lifetime.accepts:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
         self._settings.contract()  # made now, because making it would delay the first greeting
         await self._core.join_and_wait()
+
+    def _renew_core(self) -> ServerCore:
+        self._core.abandon()
+        self._core = ServerCore(self._parts)
+        return self._core
+
+    def _accepting_core(self) -> ServerCore:
+        """Return the core that accepts a connection: a new one, if the event loop of the last one was closed."""
+        return self._renew_core() if self._core.lifetime.state == "abandoned" else self._core
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe.
@@ -617,7 +625,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
-        acceptance = self._core.acceptance
+        acceptance = self._accepting_core().acceptance
         waiting = self._handshake_checks.check(handshake, acceptance)
         if self._quotas is None or self._accepting.may_resume(handshake):  # it is counted while it is accepted
             return waiting
@@ -665,12 +673,12 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return await self._accept(transport, handshake)
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
-        return self._accepting.accept_at_once(self._core, transport, handshake)
+        return self._accepting.accept_at_once(self._accepting_core(), transport, handshake)
 
     def _accept(
         self, transport: Transport, handshake: Handshake | None, local: bool = False
     ) -> Coroutine[Any, Any, Peer | RawConnection]:
-        return self._accepting.accept(self._core, transport, handshake, local)
+        return self._accepting.accept(self._accepting_core(), transport, handshake, local)
 
     async def _end_detached(self, address: str, principal: str | None) -> bool:
         cluster = self._core.joined.cluster

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from functools import partial
 from threading import get_ident
 from typing import NamedTuple
 
@@ -61,7 +60,8 @@ class ServerParts(NamedTuple):
 
 
 class ServerCore:
-    """Inside of a server: its connections, ports and counters. A server that opens again gets a new core."""
+    """Inside of a server: its connections, ports and counters. A server gets a new core to open again, and to accept a
+    connection after its event loop was closed."""
 
     def __init__(self, parts: ServerParts) -> None:
         self._parts = parts
@@ -77,8 +77,7 @@ class ServerCore:
         self.peers = Peers(self.totals, parts.budget, on_end, changed, self.sessions, self.lifetime)
         self.raw = RawConnections(self.totals, parts.budget, rooms.connected, on_end)
         self.joined = Joined(parts.join, self.peers, rooms, quotas)
-        self._new_rebalancing = partial(Rebalancing, self.peers, self.scheduler, parts.max_age)
-        self.rebalancing = self._new_rebalancing()
+        self.rebalancing = Rebalancing(self.peers, self.scheduler, parts.max_age)
         self.ports: dict[Port, bool] = {}
         """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
         runs.open()
@@ -114,8 +113,6 @@ class ServerCore:
 
     def enter_loop(self) -> None:
         """Serve in the running event loop and in the present thread."""
-        if self.scheduler.has_ended:
-            self.abandon()
         self.lifetime.happened(ServerInput.ACCEPT)
         self._thread = get_ident()
         self.scheduler.renew()
@@ -145,7 +142,7 @@ class ServerCore:
             await cluster.close()
 
     def abandon(self) -> None:
-        """Drop all connections, because their event loop was closed."""
+        """Drop what is left of connections whose event loop was closed. The server needs a new core to serve again."""
         if (cluster := self.joined.leave()) is not None:  # first, so that other nodes are not notified of each peer
             cluster.abandon()
         self._rooms.presences.use(UserEntries())
@@ -154,9 +151,7 @@ class ServerCore:
         self._rooms.abandon()  # before members leave, which would cancel tasks
         self.peers.clear()
         self.raw.clear()
-        self.ports.clear()
         self._runs.abandon()
-        self.rebalancing = self._new_rebalancing()
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
@@ -236,11 +231,12 @@ class ServerCore:
         A drain closes a raw connection when its function has returned, or when the drain is over.
         """
         asked = ServerInput.DRAIN if drain else ServerInput.CLOSE
-        if self.lifetime.over:
+        if self.lifetime.state == "abandoned":
             self.abandon()
-            self.lifetime.happened(asked)
-            return
+        is_over = self.lifetime.over
         self.lifetime.happened(asked)
+        if is_over:
+            return
         if self._end is None:
             self.scheduler.renew()
             self.acceptance.close()

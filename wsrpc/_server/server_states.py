@@ -70,7 +70,7 @@ TABLE: dict[ServerState, dict[ServerInput, tuple[ServerState, str]]] = {
     },
     "abandoned": {
         ServerInput.OPEN: ("open", OPENS),
-        ServerInput.ACCEPT: ("open", "forgets the old connections, and serves this one in the present event loop"),
+        ServerInput.ACCEPT: ("open", "begins anew, and serves the connection in the present event loop"),
         ServerInput.DRAIN: ("closed", "forgets the old connections"),
         ServerInput.CLOSE: ("closed", "forgets the old connections"),
         ServerInput.LOOP_CLOSED: ("abandoned", "nothing"),
