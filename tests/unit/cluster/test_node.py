@@ -22,7 +22,7 @@ from wsrpc._server.presence.user_entries import UserEntry
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._nodes.claims import Claims
 from wsrpc.cluster._nodes.directory import NODE_TIMEOUT, Delta, Snapshot
-from wsrpc.cluster._nodes.engine_transport import MARKS, EngineTransport
+from wsrpc.cluster._nodes.engine_transport import BEATS, EngineTransport
 from wsrpc.cluster._nodes.node import BEAT, TICK, Node
 from wsrpc.cluster._nodes.wire import Ask, decode, encode
 from wsrpc.store import FORMAT
@@ -259,7 +259,7 @@ async def test_a_connection_that_is_closed_lasts_until_that_of_its_client_has_en
         ours.transport.send(b"ignored")
         w.engine.lose(trouble == "the close is lost")
         closing = asyncio.create_task(theirs.transport.close(closed.code, closed.reason))
-        await asyncio.sleep(2 * MARKS * BEAT)
+        await asyncio.sleep(2 * BEATS * BEAT)
         assert ours.lost is not None and (ours.lost.code, ours.lost.was_clean, theirs.lost) == (4000, True, None)
         with pytest.raises(ConnectionLost, match="enough"):
             theirs.transport.send(b"too late")
@@ -297,7 +297,7 @@ async def test_an_end_that_nobody_confirms_is_forgotten() -> None:
     async with connected() as (w, ours, _):
         w.engine.loss = 1.0
         ours.transport.abort()
-        await asyncio.sleep((MARKS + 1) * BEAT)
+        await asyncio.sleep((BEATS + 1) * BEAT)
         assert w.ones[0].node.connections._unconfirmed == {}
 
 

@@ -32,7 +32,7 @@ async def test_a_client_that_its_server_closes_is_connected_until_it_has_read_th
             peer.expire_at(time.time())
         closing = asyncio.create_task(w.peer.wait_closed() if code == 4411 else w.peer.close(code, "enough"))
         connections = membership_of(w.made[1].cluster).node.connections
-        await until(lambda: connections._of_clients.isdisjoint(connections._transports))
+        await until(lambda: connections._joined_to_clients.isdisjoint(connections._transports))
         assert not closing.done() and w.made[0].peers == (w.peer,) and w.forwarded == 1
         w.transport.resume_receiving()
         await closing

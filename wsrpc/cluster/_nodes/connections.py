@@ -62,9 +62,9 @@ class Connections:
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
         """Connections that this node has requested, until there is an answer."""
         self._unconfirmed: dict[str, EngineTransport] = {}
-        """Connections that this node has ended, until the other node confirms that, or for `MARKS` beats, because a
+        """Connections that this node has ended, until the other node confirms that, or for `BEATS` beats, because a
         message may be lost."""
-        self._of_clients: set[str] = set()
+        self._joined_to_clients: set[str] = set()
         """Connections that are joined to the connections of clients, until these have ended, too. Until then, this node
         does not confirm the end, because the other node keeps a session without a connection only for some time."""
         self.dialed = 0
@@ -122,12 +122,12 @@ class Connections:
 
     def client_joined(self, conn: str) -> None:
         """A connection is joined to that of a client: its end is confirmed only by `client_ended`."""
-        self._of_clients.add(conn)
+        self._joined_to_clients.add(conn)
 
     def client_ended(self, conn: str) -> None:
         """The connection of the client has ended. Confirm the end of the other one, if it is over. Idempotent."""
-        if conn in self._of_clients:
-            self._of_clients.remove(conn)
+        if conn in self._joined_to_clients:
+            self._joined_to_clients.remove(conn)
             if conn not in self._transports:
                 self._confirm_end(conn)
 
@@ -138,7 +138,7 @@ class Connections:
 
     def _ended(self, transport: EngineTransport) -> None:
         self._transports.pop(transport.conn, None)
-        if transport.last_words is not None:
+        if transport.ending is not None and transport.ending.message is not None:
             self._unconfirmed[transport.conn] = transport
 
     # ------------------------------------------------------------ what happens to all of them
@@ -236,7 +236,7 @@ class Connections:
 
     def _confirm_end(self, conn: str) -> None:
         """Tell the other node that a connection is over here, too."""
-        if conn in self._of_clients:
+        if conn in self._joined_to_clients:
             return
         dialer, acceptor = wire.ends_of(conn)
         other = acceptor if dialer == self._me else dialer

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import deque
 from collections.abc import Callable
+
+from msgspec import Struct
 
 from ..._base.closing import CloseCode, CloseInfo, check_close
 from ...errors import ConnectionLost
 from ...transport import ConnectionInfo, Receiver
 from .engine_link import EngineLink
+from .transport_buffers import Batch, ReceiveBuffer, SendBuffer, Window
 from .wire import Close, Data, Mark, Reset
-
-BATCH_BYTES = 32 * 1024
-"""Maximum bytes of a batch of messages, unless one message is larger or the engine accepts less."""
-
-AROUND_EACH = 10
-"""Maximum bytes that a batch adds to each message: the length, and the number of a binary message."""
 
 HIGH_WATER = 64 * 1024
 """Number of unsent bytes of the engine above which senders wait."""
@@ -30,123 +25,19 @@ MARK, MARK_OF_CLIENT = 0.1, 0.5
 """Seconds after which a side reports the number of its sent messages. Otherwise the loss of the last messages would not
 be noticed. There may be many connections of clients, whose reports would be a large part of the traffic."""
 
-
-MARKS = 5
+BEATS = 5
 """Number of beats at which a side repeats its report after the last message, or that it has ended the connection. They
 take longer than a lease."""
 
 
-class Batch:
-    """Messages that are published together."""
+class Ending(Struct, eq=False):
+    """The end of a connection, or its close by this side."""
 
-    __slots__ = ("binary", "messages", "more", "size")
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        self.binary: list[int] = []
-        """The indices of the binary messages."""
-        self.more = False
-        """Whether the last message continues in the next batch."""
-        self.size = 0
-        """Bytes of all messages, with `AROUND_EACH` for each."""
-
-    def add(self, payload: bytes, text: bool) -> None:
-        if not text:
-            self.binary.append(len(self.messages))
-        self.messages.append(payload)
-        self.size += len(payload) + AROUND_EACH
-
-
-class Outgoing:
-    """What this side sends, until it is published.
-
-    Attributes:
-        largest: maximum bytes of a message. A larger one travels in pieces.
-        published: number of published messages and pieces.
-    """
-
-    __slots__ = ("batch", "largest", "published")
-
-    def __init__(self, largest: int) -> None:
-        self.batch = Batch()
-        self.largest = largest
-        self.published = 0
-
-    def fits(self, size: int) -> bool:
-        """Return whether a message may be added to the batch. One of the largest size travels alone."""
-        return self.batch.size + size <= min(BATCH_BYTES, self.largest)
-
-
-class Incoming:
-    """What the other side has sent, until the receiver gets it."""
-
-    __slots__ = ("count", "is_paused", "messages", "pieces")
-
-    def __init__(self) -> None:
-        self.is_paused = False
-        self.count = 0
-        """Number of messages and pieces that have arrived."""
-        self.messages: deque[tuple[bytes, bool]] = deque()
-        """Whole messages, each with whether it is text."""
-        self.pieces: list[bytes] = []
-        """Pieces of a message of which more will arrive."""
-
-    def lost(self, last: int) -> str:
-        """Return which messages were lost, if the other side has sent as many as ``last``. Empty if all are here."""
-        return f"messages {self.count + 1} to {last} were lost" if last > self.count else ""
-
-    def add(self, data: Data) -> None:
-        self.count += len(data.messages)
-        messages, binary = data.messages, set(data.binary)
-        if self.pieces or data.more:
-            self.pieces.append(messages[0])
-            if data.more:
-                return  # a piece of which more will arrive travels alone
-            messages[0] = b"".join(self.pieces)
-            self.pieces.clear()
-        self.messages.extend((payload, index not in binary) for index, payload in enumerate(messages))
-
-
-class Window:
-    """How many bytes each side of a connection has sent, and how many of them the other side has passed on."""
-
-    __slots__ = ("_changed", "passed_on", "reported", "sent", "size", "unread")
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-        self.size = math.inf
-        """Number of bytes that the other side has not passed on, above which senders wait."""
-        self.sent = 0
-        self.unread = 0
-        """Bytes sent that the other side has not passed on, as far as is known."""
-        self.passed_on = 0
-        """Bytes that the receiver has got."""
-        self.reported = 0
-        """How many of these were reported to the other side."""
-
-    def add(self, size: int) -> None:
-        self.sent += size
-        self.unread += size
-
-    def was_reported(self, read: int) -> None:
-        """The other side has passed on as many bytes."""
-        self.unread = self.sent - read
-        self._changed.set()
-
-    async def wait_room(self) -> None:
-        """Wait until the other side has passed on enough. `end` ends this."""
-        while self.unread > self.size / 2:
-            self._changed.clear()
-            await self._changed.wait()
-
-    def end(self) -> None:
-        self.unread = 0
-        self._changed.set()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether a report to the other side is due."""
-        return self.passed_on - self.reported > self.size / 4
+    info: CloseInfo
+    message: Close | Reset | None = None
+    """The message by which this side has ended the connection. None if it has sent none."""
+    repeats_left: int = BEATS
+    """Number of beats at which the message is still repeated after the end."""
 
 
 class EngineTransport:
@@ -177,26 +68,24 @@ class EngineTransport:
         self._engine = engine
         self._ended = ended
         self._receiver: Receiver | None = None
-        self._incoming = Incoming()
+        self._incoming = ReceiveBuffer()
         """It keeps messages that arrive before `start`, or while receiving is paused."""
-        self._outgoing = Outgoing(largest)
+        self._outgoing = SendBuffer(largest)
         self.window = Window()
-        self.of_client = False
+        self.carries_client = False
         """Whether it carries the messages of a client."""
         self._mark_scheduled = False
-        self._marks_left = 0
-        """Number of beats at which this side still reports, or repeats its last words."""
-        self.last_words: Close | Reset | None = None
-        """The message by which this side has ended the connection. None if it has sent none."""
-        self._ending: CloseInfo | None = None
-        """How the connection has ended, or with what this side has closed it. None while it is open."""
+        self._reports_left = 0
+        """Number of beats at which this side still reports."""
+        self.ending: Ending | None = None
+        """None while the connection is open. If it carries a client, this side may have closed it before the end."""
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
     def carry_client(self) -> None:
         """Carry the messages of a client, of which at most `CLIENT_WINDOW` bytes may be unread. Both sides call it."""
-        self.of_client = True
+        self.carries_client = True
         self.window.size = CLIENT_WINDOW
 
     # ------------------------------------------------------------ out
@@ -207,8 +96,8 @@ class EngineTransport:
         return self._outgoing.batch.size + int(max(self._engine.unsent, self.window.unread - self.window.size))
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self._ending is not None:
-            raise ConnectionLost(self._ending.code, self._ending.reason, "not_sent")
+        if self.ending is not None:
+            raise ConnectionLost(self.ending.info.code, self.ending.info.reason, "not_sent")
         outgoing = self._outgoing
         while len(payload) > outgoing.largest:
             self.flush()
@@ -233,10 +122,10 @@ class EngineTransport:
         data = Data(self.conn, outgoing.published + 1, batch.messages, batch.binary, batch.more)
         outgoing.published += len(batch.messages)
         self.window.add(sum(map(len, batch.messages)))
-        self._marks_left = MARKS
+        self._reports_left = BEATS
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK_OF_CLIENT if self.of_client else MARK, self._report)
+            self._over.get_loop().call_later(MARK_OF_CLIENT if self.carries_client else MARK, self._report)
         if not self._carry(data) or self._crowded is not None:
             return
         if self._engine.unsent > HIGH_WATER or self.window.unread > self.window.size:
@@ -244,7 +133,7 @@ class EngineTransport:
             if self._receiver is not None:
                 self._receiver.pause_sending()
 
-    def _carry(self, message: Data | Mark | Close | Reset) -> bool:
+    def _carry(self, message: Data | Mark | Close) -> bool:
         try:
             self._engine.publish(self.node, message)
         except ConnectionLost as exc:
@@ -260,17 +149,17 @@ class EngineTransport:
             self._receiver.resume_sending()
 
     def beat(self) -> None:
-        """Repeat the report, or the last words, at a beat of the node, because they may be lost, too."""
-        if self.last_words is not None:
-            self._carry(self.last_words)
-        elif self._marks_left:
-            self._marks_left -= 1
+        """Repeat the report, or that this side has closed the connection, because the message may be lost, too."""
+        if self.ending is not None:
+            self.repeat_end()
+        elif self._reports_left:
+            self._reports_left -= 1
             self._report()
 
     def _report(self) -> None:
         """Report the number of sent messages, so that the loss of the last messages is noticed."""
         self._mark_scheduled = False
-        if self._ending is None:
+        if self.ending is None:
             self.window.reported = self.window.passed_on
             self._carry(Mark(self.conn, self._outgoing.published, self.window.passed_on))
 
@@ -291,7 +180,7 @@ class EngineTransport:
 
     def received(self, data: Data) -> None:
         """Handle messages of the other side."""
-        if self._ending is not None:
+        if self.ending is not None:
             return
         incoming = self._incoming
         if data.seq != incoming.count + 1:
@@ -306,7 +195,7 @@ class EngineTransport:
     def marked(self, mark: Mark) -> None:
         """Handle a report of the other side. Reset the connection if messages are missing."""
         self.window.was_reported(mark.read)
-        if self._ending is None and (lost := self._incoming.lost(mark.seq)):
+        if self.ending is None and (lost := self._incoming.lost(mark.seq)):
             self.reset(lost)
 
     def closed(self, close: Close) -> None:
@@ -331,7 +220,7 @@ class EngineTransport:
                     return
                 receiver.receive(payload, text)
                 self.window.passed_on += len(payload)
-                self._marks_left = MARKS
+                self._reports_left = BEATS
             receiver.read_ended()
             if self.window.is_due:
                 self._report()
@@ -351,13 +240,13 @@ class EngineTransport:
         await asyncio.shield(self._over)
 
     def _close(self, code: int, reason: str) -> None:
-        if self._ending is None:
+        if self.ending is None:
             self.flush()
             close = Close(self.conn, self._outgoing.published, code, reason)
             if self._carry(close):
-                self.last_words = close
                 # The connection of a client has not ended yet, and may end before its node gets this.
-                self._ending = info = CloseInfo(code, reason, was_clean=not self.of_client)
+                info = CloseInfo(code, reason, was_clean=not self.carries_client)
+                self.ending = Ending(info, close)
                 if info.was_clean:
                     self.end(info)
 
@@ -367,25 +256,28 @@ class EngineTransport:
     def reset(self, reason: str) -> None:
         """End the connection on both sides, without a Close frame."""
         if not self._over.done():
-            self.last_words = Reset(self.conn, reason)
-            self._engine.try_publish(self.node, self.last_words)
-            self.end(CloseInfo(CloseCode.ABNORMAL, reason))
+            info = CloseInfo(CloseCode.ABNORMAL, reason) if self.ending is None else self.ending.info
+            self.ending = Ending(info, Reset(self.conn, reason))
+            self.repeat_end()
+            self.end(info)
 
     def repeat_end(self) -> bool:
         """Tell the other side again that the connection is over. Return whether that may be needed once more."""
-        assert self.last_words is not None
-        self._engine.try_publish(self.node, self.last_words)
-        self._marks_left -= 1
-        return self._marks_left > 0
+        ending = self.ending
+        if ending is None or ending.message is None:
+            return False
+        self._engine.try_publish(self.node, ending.message)
+        ending.repeats_left -= 1
+        return ending.repeats_left > 0
 
     def end(self, info: CloseInfo) -> None:
         """End the connection on this side. After a clean end, received messages are still delivered. Idempotent."""
         if self._over.done():
             return
-        self._ending = info = self._ending or info
+        self.ending = self.ending or Ending(info)
+        info = self.ending.info
         self._over.set_result(info)
         self.window.end()
-        self._marks_left = MARKS
         self._outgoing.batch = Batch()  # its end may be repeated for some time
         self._incoming.pieces.clear()
         self._ended(self)
