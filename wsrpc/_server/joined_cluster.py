@@ -110,7 +110,7 @@ class JoinedCluster(Protocol):
         """
         ...
 
-    def greeted(self, address: str, /) -> None:
+    def peer_connected(self, address: str, /) -> None:
         """The peer of this server with an address has said what it supports."""
 
     def release(self, address: str, peer: Peer, /) -> None:

@@ -429,7 +429,7 @@ class Peers:
     def greeted(self, served: ServedPeer) -> None:
         """A peer has said what it supports."""
         if served.address is not None and self.joined_cluster is not None:
-            self.joined_cluster.greeted(served.address)
+            self.joined_cluster.peer_connected(served.address)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 from .._base.closing import CloseCode
 from .._base.scheduler import Tasks
@@ -39,16 +40,6 @@ class Holder(NamedTuple):
     """The time at which its present or last connection arrived."""
 
 
-class AddressesListener(Protocol):
-    """The owner of `Addresses`: a `ClusterMembership`."""
-
-    def peer_connected(self, address: str, /) -> None:
-        """The peer with an address has connected, or has said what it supports."""
-
-    def peer_left(self, address: str, /) -> None:
-        """The session of a peer with this node has ended."""
-
-
 class Addresses:
     """The peers of this node that have an address.
 
@@ -58,7 +49,7 @@ class Addresses:
         rooms: the rooms of the server, which knows the peers by their ids. None for a program without a server.
     """
 
-    def __init__(self, node: Node, links: NodeLinks, rooms: Rooms | None, listener: AddressesListener) -> None:
+    def __init__(self, node: Node, links: NodeLinks, rooms: Rooms | None) -> None:
         self.contests = Tasks()
         self.closing = Tasks()
         """The closing of the peers that have lost their addresses."""
@@ -66,10 +57,15 @@ class Addresses:
         self._claims = node.directory.claims
         self._links = links
         self._rooms = rooms
-        self._listener = listener
+        self.peer_connected: Callable[[str], object] = lambda address: None
+        """A function that is called when the peer with an address has connected to any node, or has said what it
+        supports. `Deliverers` sets it."""
+        self.peer_left: Callable[[str], object] = lambda address: None
+        """A function that is called when the session of a peer with this node has ended. `Deliverers` sets it."""
         self._holders: dict[str, Holder] = {}
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
+        self._claims.claimed_elsewhere = self._claimed_elsewhere
         links.on(CONNECTED, self._asked_whether_connected)
         links.on(CLOSE_PEER, self._close_peer)
         links.on(HAS_ID, self.has_id)
@@ -84,7 +80,7 @@ class Addresses:
             return False
         self._holders[address] = holder
         self._claims.claim(address)
-        self._listener.peer_connected(address)
+        self.peer_connected(address)
         if before is not None and replaces:
             self._close_replaced(address, before.peer)
         return True
@@ -94,7 +90,7 @@ class Addresses:
         if self._peer(address) is peer:
             del self._holders[address]
             self._claims.release(address, self._node.now)
-            self._listener.peer_left(address)
+            self.peer_left(address)
 
     def find(self, named: str) -> Peer | None:
         """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
@@ -148,8 +144,9 @@ class Addresses:
 
     # ------------------------------------------------------------ contests
 
-    def claimed_elsewhere(self, address: str) -> None:
+    def _claimed_elsewhere(self, address: str) -> None:
         """Another node has claimed an address. If the claim is higher, resolve the contest."""
+        self.peer_connected(address)
         if address not in self._contested and self._claims.higher(address) is not None:
             self._contested.add(address)
             self.contests.spawn(self._resolve_contest(address))

@@ -27,7 +27,7 @@ from ._away.deliverer import Deliver
 from ._away.store_check import StoreCheck
 from ._nodes.engine_transport import EngineTransport
 from ._nodes.links import NodeLinks
-from ._nodes.node import Node
+from ._nodes.node import Charge, Node
 from ._peer_forwarder import PeerForwarder
 from ._remote_rooms import RemoteRooms
 from ._session_forwarder import SESSION, SessionForwarder
@@ -36,18 +36,13 @@ from .engine import RESPONSE_TIMEOUT, Engine
 ADAPTER = "adapter"
 """Request for the handler of an adapter; see `wsrpc.adapting.ask_node`."""
 NodeHandler = Callable[[bytes], Awaitable[bytes]]
-Charge = Callable[[str, Sequence[Spent]], object]
-
-
-def ignore_spent(node: str, spent: Sequence[Spent]) -> None:
-    """Charge nothing: the server has no rates."""
 
 
 class ClusterMembership:
     """A node, its sessions with other nodes, and what they serve for each other.
 
     The parts get what they use in their constructors. What happens in one of them, and concerns others, it reports to
-    this object, which is their `NodeListener` and `AddressesListener`.
+    this object, which is the `NodeListener`.
 
     Args:
         registry: the registry whose settings convert responses. It has the functions of `use_outgoing`, too.
@@ -84,13 +79,12 @@ class ClusterMembership:
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
         options = {"codec": codec, "dec_hook": registry.dec_hook}
         self.links = NodeLinks(self.node, settings.limits, options)
-        self.addresses = Addresses(self.node, self.links, rooms, self)
+        self.addresses = Addresses(self.node, self.links, rooms)
         self.away = AwayCalls(runs, settings.codec, self.addresses, self.links, deliver)
         self.store_check = StoreCheck(self.node, self.links, self.away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
         self._node_handlers = node_handlers
-        self._charge: Charge = ignore_spent
         if rooms is not None and runs.link.is_shared:
             runs.link.spawn(self.away.deliverers.sweep())
             runs.link.spawn(self.store_check.compare())
@@ -112,8 +106,8 @@ class ClusterMembership:
     def claim(self, address: str, peer: Peer, age: float) -> bool:
         return self.addresses.claim(address, peer, age)
 
-    def greeted(self, address: str) -> None:
-        self.peer_connected(address)
+    def peer_connected(self, address: str) -> None:
+        self.addresses.peer_connected(address)
 
     def release(self, address: str, peer: Peer) -> None:
         self.addresses.release(address, peer)
@@ -128,7 +122,7 @@ class ClusterMembership:
         self.node.notify_spent(spent)
 
     def on_spent(self, function: Charge) -> None:
-        self._charge = function
+        self.node.charge = function
 
     async def wait_connected(self) -> None:
         with suppress(TimeoutError):
@@ -158,19 +152,6 @@ class ClusterMembership:
 
     def node_unreachable(self) -> None:
         self.away.link.process_missed()
-
-    def claimed_elsewhere(self, address: str) -> None:
-        self.away.deliverers.peer_connected(address)
-        self.addresses.claimed_elsewhere(address)
-
-    def spent_elsewhere(self, node: str, spent: Sequence[Spent]) -> None:
-        self._charge(node, spent)
-
-    def peer_connected(self, address: str) -> None:
-        self.away.deliverers.peer_connected(address)
-
-    def peer_left(self, address: str) -> None:
-        self.away.deliverers.peer_left(address)
 
     # ------------------------------------------------------------ statistics, and the end
 

@@ -486,7 +486,7 @@ async def test_a_claim_cannot_make_a_counter_too_large() -> None:
 
 def test_a_claim_is_higher_than_those_that_were_released_within_a_minute() -> None:
     """Otherwise it would be lower than one that is on its way, or of whose release another node does not know yet."""
-    ours = Claims("a", Nobody())
+    ours = Claims("a", lambda: None)
     ours.apply("b", {"ada": 9, "bob": 1}, [], 0.0)
     ours.apply("c", {"ada": 3}, [], 0.0)
     ours.apply("b", {}, ["ada", "bob"], 10.0)

@@ -359,6 +359,7 @@ class Deliverers:
         self.link = link
         self.encode = encode
         self.addresses = addresses
+        addresses.peer_connected, addresses.peer_left = self.peer_connected, self.peer_left
         self.deliver = deliver
         self._found: dict[str, Deliverer] = {}
         self.counts = Counter[str]()

@@ -12,8 +12,8 @@ own claims when it receives theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from ..._server.joined_cluster import MOST
 
@@ -30,22 +30,18 @@ class Claim(NamedTuple):
     node: str
 
 
-class ClaimsListener(Protocol):
-    """The owner of `Claims`: a node."""
-
-    def changed(self) -> None:
-        """This node has changes, which are to be published."""
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        """Another node has claimed an address."""
-
-
 class Claims:
-    """The claims of all nodes to addresses, as the node ``me`` knows them. `Directory` applies those of other nodes."""
+    """The claims of all nodes to addresses, as the node ``me`` knows them. `Directory` applies those of other nodes.
 
-    def __init__(self, me: str, listener: ClaimsListener) -> None:
+    Args:
+        publish: a function that is called when this node has changes, which are to be published.
+    """
+
+    def __init__(self, me: str, publish: Callable[[], object]) -> None:
         self._me = me
-        self._listener = listener
+        self._publish = publish
+        self.claimed_elsewhere: Callable[[str], object] = lambda address: None
+        """A function that is called when another node has claimed an address. `Addresses` sets it."""
         self._started_at: float | None = None
         """The time at which this node started to receive messages of other nodes."""
         self._own: dict[str, int] = {}
@@ -95,7 +91,7 @@ class Claims:
             0,
         )
         self._own[address] = self._changed[address] = counter = min(counter, MOST)
-        self._listener.changed()
+        self._publish()
         return Claim(counter, self._me)
 
     def release(self, address: str, now: float) -> None:
@@ -104,7 +100,7 @@ class Claims:
         if counter is not None:
             self._changed[address] = None
             self._remember(address, counter, now)
-            self._listener.changed()
+            self._publish()
 
     def pop_changes(self) -> list[tuple[str, int | None]]:
         """Remove and return the claims of this node that have changed since the last call, None if it has released."""
@@ -127,7 +123,7 @@ class Claims:
             self._released.pop(address, None)
             if raises and self.higher(address) is not None:
                 self.claim(address)
-            self._listener.claimed_elsewhere(address)
+            self.claimed_elsewhere(address)
 
     def drop(self, node: str, now: float) -> None:
         """Release the claims of a node that has ended."""

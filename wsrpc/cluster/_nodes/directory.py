@@ -16,7 +16,7 @@ from msgspec import Meta, Struct, field
 from ..._log.kept import FORMAT
 from ..._server.joined_cluster import STORED, Counter
 from ..._server.presence.user_entries import User, UserEntries, UserEntry, parts_of
-from .claims import Claims, ClaimsListener
+from .claims import Claims
 
 NODE_TIMEOUT = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
@@ -110,8 +110,11 @@ class RemoteNode:
         return parts
 
 
-class DirectoryListener(ClaimsListener, Protocol):
+class DirectoryListener(Protocol):
     """The owner of a `Directory`: a node."""
+
+    def changed(self) -> None:
+        """This node has changes, which are to be published."""
 
     def needs_snapshot(self, node: str, /) -> None:
         """Some changes of another node are not known: request a snapshot."""
@@ -144,7 +147,7 @@ class Directory:
         self.processes = {me: process}
         self.seq = 0
         self.part_bytes = PART_BYTES
-        self.claims = Claims(me, listener)
+        self.claims = Claims(me, listener.changed)
         self.presence = UserEntries(me, self._presence_changing)
         self._listener = listener
         self._rooms: set[str] = set()

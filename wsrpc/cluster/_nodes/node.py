@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..._base.logs import logger
@@ -31,6 +31,7 @@ TICK = BEAT / TICKS
 """Seconds between two checks of the leases. A node that was killed is removed after at most a lease and a tick."""
 SNAPSHOT_TIME = 0.1
 """Seconds in which other nodes usually answer."""
+Charge = Callable[[str, Sequence[Spent]], object]
 MISFIT = "a message of a node with another format"
 
 
@@ -42,12 +43,6 @@ class NodeListener(ConnectionsListener, Protocol):
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         """A node has ended; see `DirectoryListener`."""
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        """Another node has claimed an address."""
-
-    def spent_elsewhere(self, node: str, spent: Sequence[Spent], /) -> None:
-        """Users have spent some of their rates at another node."""
 
 
 class Node:
@@ -65,6 +60,8 @@ class Node:
         process = f"{re.sub('[^!-~]', '_', socket.gethostname())[:80]}:{os.getpid()}"
         self.directory = Directory(own, self, process)
         self._listener = listener
+        self.charge: Charge = lambda node, spent: None
+        """A function that is called with what users have spent of their rates at another node."""
         self.ignored: Counter[str] = Counter()
         """Counts of ignored messages, by reason."""
         self._name = name
@@ -232,7 +229,7 @@ class Node:
                 self.engine.subject_received(subject, now)
             case wire.SpentThere():
                 if message.node != self.id:
-                    self._listener.spent_elsewhere(message.node, message.spent)
+                    self.charge(message.node, message.spent)
             case wire.Leaving():
                 self.directory.drop(message.node, now)
             case _:
@@ -274,9 +271,6 @@ class Node:
         self._asked.pop(node, None)
         self.connections.node_ended(node, silent)
         self._listener.node_ended(node, silent)
-
-    def claimed_elsewhere(self, address: str) -> None:
-        self._listener.claimed_elsewhere(address)
 
     def needs_snapshot(self, node: str) -> None:
         now = self._clock.time()
