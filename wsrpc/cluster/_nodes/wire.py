@@ -28,7 +28,7 @@ class Leaving(Struct, tag_field="t", tag="left"):
 
 
 class Probe(Struct, tag_field="t", tag="probe"):
-    """Message of a node to itself, to find out whether its own subject works."""
+    """Message to find out whether a node still receives: to the node itself, or to one that does not answer."""
 
 
 class SpentThere(Struct, tag_field="t", tag="spent"):
