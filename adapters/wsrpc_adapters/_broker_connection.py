@@ -27,8 +27,8 @@ class Broker(Protocol):
 
     It passes messages to `BrokerConnection.received`, and reports its end, or an error, to `BrokerConnection.end`. An
     exception of any method ends the connection. Several calls of ``confirm`` may run at once, also beside calls of
-    other methods. Each other method runs once at a time. ``write``, ``subscribe`` and ``unsubscribe`` are cancelled
-    only before ``drop``.
+    other methods. Each other method runs once at a time. ``write`` and ``subscribe`` are cancelled only before
+    ``drop``.
     """
 
     @property
@@ -53,9 +53,6 @@ class Broker(Protocol):
     async def is_received(self, subject: str, payload: bytes, /) -> bool:
         """Publish a message, and return whether any connection got it. It may run beside ``write``."""
         ...
-
-    async def unsubscribe(self, subject: str, /) -> None:
-        """Unsubscribe. When this call returns, no further message of the subject may arrive."""
 
     async def drop(self) -> None:
         """End the connection at once, without sending what is unsent. Wait until its socket and tasks have ended."""
@@ -169,9 +166,6 @@ class BrokerConnection:
 
     async def subscribe(self, subject: str, /) -> None:
         await self._change(lambda broker: broker.subscribe(subject))
-
-    async def unsubscribe(self, subject: str, /) -> None:
-        await self._change(lambda broker: broker.unsubscribe(subject))
 
     async def is_received(self, subject: str, payload: bytes, /) -> bool:
         return await self._change(lambda broker: broker.is_received(subject, payload))

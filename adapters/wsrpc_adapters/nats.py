@@ -175,11 +175,6 @@ class NatsBroker:
         await self._client.publish(own, b"", reply=own)
         return await self._is_received
 
-    async def unsubscribe(self, subject: str, /) -> None:
-        subscription = self._subscriptions.pop(subject, None)
-        if subscription is not None:
-            await subscription.unsubscribe()
-
     async def drop(self) -> None:
         self._connected = False
         await abort_nats(self._client)

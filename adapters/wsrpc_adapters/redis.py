@@ -111,20 +111,13 @@ class RedisBroker:
     async def subscribe(self, subject: str, /) -> None:
         if subject.encode() not in self._subjects:
             self._subjects[subject.encode()] = subject
-            await self._change(b"SUBSCRIBE", subject)
+            self._confirmed = asyncio.get_running_loop().create_future()
+            await self._subscribing.send([(b"SUBSCRIBE", subject)])
+            await self._confirmed
 
     async def is_received(self, subject: str, payload: bytes, /) -> bool:
         subscribers: int = await self._publishing.ping((b"PUBLISH", subject, payload))
         return subscribers > 0
-
-    async def unsubscribe(self, subject: str, /) -> None:
-        if self._subjects.pop(subject.encode(), None) is not None:
-            await self._change(b"UNSUBSCRIBE", subject)
-
-    async def _change(self, command: bytes, subject: str) -> None:
-        self._confirmed = asyncio.get_running_loop().create_future()
-        await self._subscribing.send([(command, subject)])
-        await self._confirmed
 
     def _handle(self, reply: Any) -> None:
         """Handle a message or confirmation of the subscriptions."""

@@ -156,10 +156,6 @@ class MemoryEngineConnection:
         await self._answer()
         self._subjects.add(subject)
 
-    async def unsubscribe(self, subject: str, /) -> None:
-        await self._answer()
-        self._subjects.discard(subject)
-
     async def _answer(self) -> None:
         self._check()
         if self._engine.frozen:

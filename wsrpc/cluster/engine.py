@@ -20,11 +20,10 @@ reader. The node detects missing messages. ``received`` does not raise.
 
 **Subscribing.** ``subscribe(subject)`` returns when the broker has confirmed the subscription. From then on, messages
 that are published through the same server of the broker arrive. If a broker has several servers, the subscription may
-reach the other servers a moment later. ``unsubscribe(subject)`` returns when no more messages of the subject will
-arrive. Both methods raise `EngineLost` if the connection is lost. They change nothing if the connection is already
-subscribed, or already unsubscribed. After a cancelled ``subscribe`` or ``unsubscribe``, the connection may or may not
-be subscribed. A subject consists of words joined by dots, and is at most 200 characters long. Words consist of ASCII
-letters, digits, ``-`` and ``_``. There are no wildcards.
+reach the other servers a moment later. ``subscribe`` raises `EngineLost` if the connection is lost. It changes nothing
+if the connection is already subscribed. After a cancelled ``subscribe``, the connection may or may not be subscribed. A
+subscription lasts as long as the connection. A subject consists of words joined by dots, and is at most 200 characters
+long. Words consist of ASCII letters, digits, ``-`` and ``_``. There are no wildcards.
 
 **Who receives.** A connection may have another method, ``await is_received(subject, payload)``, which is called after
 ``subscribe``. It publishes a message, and returns whether any connection got it, or true if the broker does not say so.
@@ -41,8 +40,8 @@ never from inside a method of the connection.
 ``close()`` rejects further messages, writes the messages that have already been published, and then ends the
 connection. It waits at most `RESPONSE_TIMEOUT` seconds for the broker to read these messages. It returns when ``lost``
 has been called and no task or socket is left. You can call ``close()`` more than once, and after the connection was
-lost. In these cases, it only waits until no task or socket is left. Cancelling ``drain``, ``subscribe``,
-``unsubscribe`` and ``close`` is safe: the connection stays open, or continues to close.
+lost. In these cases, it only waits until no task or socket is left. Cancelling ``drain``, ``subscribe`` and ``close``
+is safe: the connection stays open, or continues to close.
 
 ``reason`` is shown in logs. Neither ``reason`` nor the ``repr`` of an engine may contain a password.
 """
@@ -85,8 +84,6 @@ class EngineConnection(Protocol):
     async def drain(self) -> None: ...
 
     async def subscribe(self, subject: str, /) -> None: ...
-
-    async def unsubscribe(self, subject: str, /) -> None: ...
 
     async def close(self) -> None: ...
 

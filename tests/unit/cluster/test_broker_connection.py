@@ -27,8 +27,6 @@ class PlayedBroker:
 
     async def subscribe(self, subject: str) -> None: ...
 
-    async def unsubscribe(self, subject: str) -> None: ...
-
     async def is_received(self, subject: str, payload: bytes) -> bool:
         return True
 

@@ -242,9 +242,6 @@ class SimulatedEngineConnection:
     async def subscribe(self, subject: str, /) -> None:
         await self.ask(lambda: self.subjects.setdefault(subject))
 
-    async def unsubscribe(self, subject: str, /) -> None:
-        await self.ask(lambda: self.subjects.pop(subject, None))
-
     async def close(self) -> None:
         if not self._closing and not self._lost.done():
             self._closing = True
