@@ -1,8 +1,9 @@
 """`RunInbox`: the messages for a run, which any process adds, and the handler reads.
 
 They are in a log of their own, because the numbers of the run's log are those of its items. The order of the entries
-decides what happens to a message: the handler gets it if the log says "read" before it says "closed". So those who send
-and the handler agree, whichever processes end in between.
+decides what happens to a message. The process of a handler claims it, hands it to the handler if the log was not closed
+before the claim, and then notes that it was read. So who sends learns that it was read or, when the log is closed, that
+it was not, whichever processes end in between. If a process ends after its claim, nobody knows.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 class Entry(Struct, array_like=True, omit_defaults=True):
     """An entry of the log of an inbox."""
 
-    kind: Literal["message", "read", "closed"]
+    kind: Literal["message", "claimed", "read", "closed"]
     number: int = 0
-    """For "read": the number of the message."""
+    """For "claimed" and "read": the number of the message."""
     id: str = ""
-    sender: str = ""
-    """Within one sender, the same id is the same message."""
+    by: str = ""
+    """The sender, for whom the same id is the same message; who has claimed it; or who has closed the inbox, where a
+    process that does not run the handler has no name."""
     principal: str | int | None = None
     value: Any = None
 
@@ -68,6 +70,10 @@ class RunInbox:
         # It is kept longer than the run, also if nobody has prolonged it since the lease of the run has lapsed.
         self._log = NewLog(id=f"{id}inbox", payer=f"inboxes of {payer}", keep=2 * keep + 10 * link.store.lease)
         self._keep = keep
+        self.name = secrets.token_hex(8)
+        """The name of this process as a reader."""
+        self._noting = set[asyncio.Task[None]]()
+        """Note that messages were read."""
 
     async def add(self, entry: Entry, *, ask: Ask = insist, writer: str = "", sequence: int = 1) -> None:
         """Add an entry. A writer that repeats itself adds it once."""
@@ -92,10 +98,17 @@ class RunInbox:
             await self.prolong()
             await asyncio.sleep(self._keep / 3)
 
-    async def close(self, ask: Ask = insist) -> None:
-        """Note that the run has ended. Messages of which the log does not say that they are read are not read."""
+    def note_read(self, number: int) -> None:
+        """Note that the handler has a message."""
+        self._noting.add(task := self._link.spawn(self.add(Entry("read", number))))
+        task.add_done_callback(self._noting.discard)
+
+    async def close(self) -> None:
+        """Note that the run has ended, after all messages that the handler has read here."""
+        if self._noting:
+            await asyncio.wait(self._noting)
         with suppress(StoreFull):  # those who wait note it themselves
-            await self.add(Entry("closed"), ask=ask)
+            await self.add(Entry("closed", by=self.name))
 
     async def send(self, message: Entry, is_over: Callable[[], Awaitable[bool]], *, has_ended: bool) -> None:
         """Add a message, unless it is there, and wait until the handler has read it.
@@ -107,10 +120,10 @@ class RunInbox:
         Raises:
             NotRead: the run has ended before.
             Overloaded: there are too many messages, or the store has no room, or does not answer.
-            RunLost: the store has lost messages.
+            RunLost: nobody knows whether it was read, or the store has lost messages.
         """
-        ask, named = self._link.ask, (message.sender, message.id)
-        numbers, last, count, size = set[int](), 0, 0, len(self._encode(message))
+        ask, named = self._link.ask, (message.by, message.id)
+        numbers, claimed, last, count, size = set[int](), set[str](), 0, 0, len(self._encode(message))
         while True:
             page = await self.read(last, ask=ask, waits=bool(numbers))
             if page is None if numbers else page is not None and page.number != last + 1:
@@ -118,17 +131,21 @@ class RunInbox:
             for kept in () if page is None else page.entries:
                 last, entry = last + 1, read_kept(kept, Entry)
                 count, size = count + (entry.kind == "message"), size + len(kept)
-                if entry.kind == "message" and (entry.sender, entry.id) == named:
+                if entry.kind == "message" and (entry.by, entry.id) == named:
                     numbers.add(last)
+                elif entry.kind == "claimed" and entry.number in numbers:
+                    claimed.add(entry.by)
                 elif entry.kind == "read" and entry.number in numbers:
                     return
                 elif entry.kind == "closed" and numbers:
-                    raise not_read()
+                    raise (
+                        made_here(RunLost("perhaps a lost attempt has read it")) if claimed - {entry.by} else not_read()
+                    )
             if page is not None and page.entries:
                 continue
             if numbers:
                 if await is_over():
-                    await self.close(ask)
+                    await self.add(Entry("closed"), ask=ask)
                 continue
             if has_ended:
                 raise not_read()
@@ -157,7 +174,6 @@ class InboxReader:
         self._inbox = inbox
         self._convert = handler.to_message
         self._run = run
-        self._writer = secrets.token_hex(8)
         self._lock = asyncio.Lock()
         """One task reads at a time."""
         self._page = deque[Entry]()
@@ -165,9 +181,9 @@ class InboxReader:
         self._last = 0
         """The number of the last entry before them."""
         self._unread: dict[int, tuple[str, InboxMessage[Any]]] = {}
-        """Messages of which the log does not say yet that they are read, and their senders, by their numbers."""
+        """Messages that the log does not say to be claimed, and their senders, by their numbers."""
         self._known = set[tuple[str, str]]()
-        """The senders and ids of those that are read: who sends one again may have added it twice."""
+        """The senders and ids of those that were claimed: who sends one again may have added it twice."""
 
     def __aiter__(self) -> Self:
         return self
@@ -182,7 +198,8 @@ class InboxReader:
                         return found
                 if self._unread:
                     oldest = next(iter(self._unread))
-                    await self._inbox.add(Entry("read", oldest), writer=self._writer, sequence=oldest)
+                    entry = Entry("claimed", oldest, by=self._inbox.name)
+                    await self._inbox.add(entry, writer=self._inbox.name, sequence=oldest)
                 await self._read_page()
 
     async def _read_page(self) -> None:
@@ -196,18 +213,19 @@ class InboxReader:
         self._page.extend(read_kept(entry, Entry) for entry in page.entries)
 
     def _pop(self) -> InboxMessage[Any] | None:
-        """Pop the next entry. Return the message that it says is read, if it is a new one."""
+        """Pop the next entry. Return the message that it says is claimed, if it is a new one."""
         entry = self._page.popleft()
         self._last += 1
         if entry.kind == "message":
             try:
                 message = InboxMessage(self._convert(entry.value), entry.id, entry.principal)
-                self._unread[self._last] = entry.sender, message
+                self._unread[self._last] = entry.by, message
             except msgspec.ValidationError as exc:  # of another version of the handler. Nobody reads it
                 logger.warning("a message for the run %s does not fit: %s", self._run, exc)
             return None
-        if (found := self._unread.pop(entry.number, None)) is None:
+        if entry.kind == "read" or (found := self._unread.pop(entry.number, None)) is None:
             return None
+        self._inbox.note_read(entry.number)
         sender, message = found
         is_new = (sender, message.id) not in self._known
         self._known.add((sender, message.id))

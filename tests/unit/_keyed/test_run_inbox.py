@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from wsrpc.errors import (
     RpcError,
     RunLost,
 )
-from wsrpc.store import LEASE, MemoryStore
+from wsrpc.store import LEASE, MemoryStore, Page
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -142,6 +142,40 @@ async def test_a_read_that_was_cancelled_loses_no_message() -> None:
         asking = client.stream("ask", key="k")
         await asyncio.gather(asking.send("a"), asking.send("b"))
         assert await result == ["nothing", "a", "b", "nothing"]
+    await server.close()
+
+
+class Slow(MemoryStore):
+    """A store from which the messages of runs arrive late."""
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        page = await super().read(key, after, wait=wait)
+        await asyncio.sleep(0.2 if key.endswith("inbox") else 0)
+        return page
+
+
+@pytest.mark.parametrize("delay", [n / 20 for n in range(13)])
+async def test_who_sends_is_told_the_truth_whenever_the_handler_gives_up(delay: float) -> None:
+    got: list[str] = []
+    server = Server(store=Slow())
+
+    @server.on("ask", keep=Keep(60, inbox=str))
+    async def ask(ctx: Context) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                async for message in ctx.inbox(str):
+                    got.append(message.value)
+
+    async with connect(server, principal="ann") as client:
+        result = asyncio.ensure_future(client.request("ask", key="k"))
+        await settled(delay)
+        try:
+            await client.stream("ask", key="k").send("hello")
+        except (NotRead, ItemsGone):
+            assert not got
+        else:
+            assert got == ["hello"]
+        await result
     await server.close()
 
 

@@ -235,6 +235,7 @@ class Stream(Generic[T_co]):
 
         Raises:
             NotRead: the handler has ended, and has not read it.
+            RunLost: the process of the handler was lost, and nobody knows whether it has read it.
             ItemsGone: there is no handler with the key.
             Overloaded: the handler has got 500 messages or 512 KiB, or the store has no room, or does not answer.
             BadArguments: the handler gets no messages, or others.
