@@ -413,7 +413,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
 
     def _accepting_core(self) -> ServerCore:
         """Return the core that accepts a connection: a new one, if the event loop of the last one was closed."""
-        return self._renew_core() if self._core.lifetime.state == "abandoned" else self._core
+        core = self._core
+        return self._renew_core() if core.scheduler.has_ended and core.lifetime.state == "abandoned" else core
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe.
@@ -673,12 +674,13 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return await self._accept(transport, handshake)
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
-        return self._accepting.accept_at_once(self._accepting_core(), transport, handshake)
+        return self._accepting.accept_at_once(self._core, transport, handshake)
 
     def _accept(
         self, transport: Transport, handshake: Handshake | None, local: bool = False
     ) -> Coroutine[Any, Any, Peer | RawConnection]:
-        return self._accepting.accept(self._accepting_core(), transport, handshake, local)
+        core = self._accepting_core() if handshake is None else self._core  # else `_admit` has chosen it
+        return self._accepting.accept(core, transport, handshake, local)
 
     async def _end_detached(self, address: str, principal: str | None) -> bool:
         cluster = self._core.joined.cluster

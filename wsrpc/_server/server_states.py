@@ -105,7 +105,7 @@ class Lifetime:
     @property
     def accepts(self) -> bool:
         """Whether connections are accepted, and sessions outlive them. If not, the server is closing or was closed."""
-        return self.state in ("open", "abandoned")
+        return self._state == "open" or self.state == "abandoned"  # one that is open accepts, whatever its loop does
 
     @property
     def over(self) -> bool:
