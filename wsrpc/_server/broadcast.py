@@ -144,6 +144,8 @@ class RawBroadcast:
 
 
 Broadcast: TypeAlias = EventBroadcast | RawBroadcast
+Members = dict[Peer | RawConnection, ServedPeer | RawLink]
+Lost = Callable[[Peer | RawConnection], object]
 
 
 class Fanout:
@@ -155,12 +157,7 @@ class Fanout:
         lost: called with each member to which sending fails because its connection is broken.
     """
 
-    def __init__(
-        self,
-        members: dict[Peer | RawConnection, ServedPeer | RawLink],
-        slow: Slow,
-        lost: Callable[[Peer | RawConnection], object],
-    ) -> None:
+    def __init__(self, members: Members, slow: Slow, lost: Lost) -> None:
         self.members = members
         self.slow: Slow = slow
         self.lost = lost
@@ -244,9 +241,7 @@ class BroadcastGroup(Fanout):
     shown = "server"
     """What error messages call it."""
 
-    def __init__(
-        self, codec: Codec, slow: Slow, outgoing: Sequence[Any], lost: Callable[[Peer | RawConnection], object]
-    ) -> None:
+    def __init__(self, codec: Codec, slow: Slow, outgoing: Sequence[Any], lost: Lost) -> None:
         super().__init__({}, slow, lost)
         self.outgoing = outgoing
         self.codec = codec
