@@ -138,8 +138,8 @@ class Accepting:
         if self._in_cluster:
             core.check_thread("server.accept(...)")
             core.enter_loop()  # joins the cluster
-            assert core.joined.cluster is not None
-            elsewhere = core.joined.cluster.resume_elsewhere
+            assert core.joiner.cluster is not None
+            elsewhere = core.joiner.cluster.resume_elsewhere
         arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
         deciding = naming = core.acceptance.deciding
         if self._quotas is not None:

@@ -298,7 +298,7 @@ class Peers:
         self._on_end = on_end
         self.on_connection = on_connection
         self.joined_cluster: JoinedCluster | None = None
-        """The cluster that the server has joined, which gets the addresses of peers; see `Joined`."""
+        """The cluster that the server has joined, which gets the addresses of peers; see `ClusterJoiner`."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""

@@ -361,14 +361,14 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
 
     def _listening(self, start: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
-            was_joined = self._core.joined.cluster is not None
+            was_joined = self._core.joiner.cluster is not None
             try:
                 await self.open()
                 core = self._core
                 core.check_thread("your_coroutine()")
                 port = await start()
             except BaseException:
-                if self._core.joined.cluster is not None and not was_joined:  # nobody would close it
+                if self._core.joiner.cluster is not None and not was_joined:  # nobody would close it
                     await self._core.close(0.0)
                 raise
             if not core.lifetime.accepts:
@@ -683,7 +683,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return self._accepting.accept(core, transport, handshake, local)
 
     async def _end_detached(self, address: str, principal: str | None) -> bool:
-        cluster = self._core.joined.cluster
+        cluster = self._core.joiner.cluster
         return cluster is not None and await cluster.end_detached(address, principal)
 
     def _absent_peer(self, principal: object) -> Peer:

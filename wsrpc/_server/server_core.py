@@ -24,8 +24,8 @@ from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections
 from ..stats import ServerStats, ServerTotals
 from ..transport import Transport
+from .cluster_joiner import ClusterJoiner
 from .drain import CLOSING, Drain, log_failures
-from .joined import Joined
 from .joined_cluster import JoinedCluster
 from .operating.rebalancing import Rebalancing
 from .peers import Peers, refuse
@@ -76,7 +76,7 @@ class ServerCore:
         changed = rooms.presences.connection_changed
         self.peers = Peers(self.totals, parts.budget, on_end, changed, self.sessions, self.lifetime)
         self.raw = RawConnections(self.totals, parts.budget, rooms.connected, on_end)
-        self.joined = Joined(parts.join, self.peers, rooms, quotas)
+        self.joiner = ClusterJoiner(parts.join, self.peers, rooms, quotas)
         self.rebalancing = Rebalancing(self.peers, self.scheduler, parts.max_age)
         self.ports: dict[Port, bool] = {}
         """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
@@ -119,18 +119,18 @@ class ServerCore:
         if self.lifetime.accepts:
             self.rebalancing.start()
         self._runs.watch()
-        self.joined.enter()
+        self.joiner.enter()
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe.
 
         From then on, lost runs go on here, also before the first connection.
         """
-        had_joined = self.joined.cluster is not None
-        self.joined.enter()
-        if self.joined.cluster is not None:
+        had_joined = self.joiner.cluster is not None
+        self.joiner.enter()
+        if self.joiner.cluster is not None:
             try:
-                await self.joined.cluster.wait_connected()
+                await self.joiner.cluster.wait_connected()
             except RuntimeError:
                 if not had_joined:  # else its rooms would be announced to nobody
                     await self._leave_cluster()
@@ -138,12 +138,12 @@ class ServerCore:
         self._runs.watch()
 
     async def _leave_cluster(self) -> None:
-        if (cluster := self.joined.leave()) is not None:
+        if (cluster := self.joiner.leave()) is not None:
             await cluster.close()
 
     def abandon(self) -> None:
         """Drop what is left of connections whose event loop was closed. The server needs a new core to serve again."""
-        if (cluster := self.joined.leave()) is not None:  # first, so that other nodes are not notified of each peer
+        if (cluster := self.joiner.leave()) is not None:  # first, so that other nodes are not notified of each peer
             cluster.abandon()
         self._rooms.presences.use(UserEntries())
         if self._quotas is not None:
@@ -191,7 +191,7 @@ class ServerCore:
             total.add(connection.stats(), connection.log.principal)
             if most is not None and number % most == 0:
                 yield
-        cluster, is_draining = self.joined.cluster, self.lifetime.state == "draining"
+        cluster, is_draining = self.joiner.cluster, self.lifetime.state == "draining"
         return total.result(
             time.monotonic(),
             healthy=self.lifetime.accepts,
@@ -209,7 +209,7 @@ class ServerCore:
     @property
     def degraded(self) -> bool:
         """See `Server.degraded`."""
-        cluster = self.joined.cluster
+        cluster = self.joiner.cluster
         return not self._runs.link.answers or (cluster is not None and not cluster.connected)
 
     async def check_open(self, transport: Transport) -> None:

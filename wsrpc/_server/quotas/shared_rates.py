@@ -18,7 +18,7 @@ INTERVAL = 0.25
 class SharedRates:
     """Reports to the other processes what users spend here, and charges what they spend there.
 
-    Losing messages is harmless. It lasts from `Joined.enter` until the server leaves the cluster.
+    Losing messages is harmless. It lasts from `ClusterJoiner.enter` until the server leaves the cluster.
 
     Args:
         registry: the handlers of the server. Handlers of single peers count in their process.

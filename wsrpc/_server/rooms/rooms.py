@@ -86,7 +86,7 @@ class Rooms:
         """Rooms that were created with options. They are never removed."""
         self._on_join: Decider | None = None
         self.elsewhere: RoomsElsewhere | None = None
-        """The rooms at other nodes; see `Joined`."""
+        """The rooms at other nodes; see `ClusterJoiner`."""
         self.presences = Presences(self.get, link.spawn)
 
     # ------------------------------------------------------------ the server's side

@@ -1,4 +1,4 @@
-"""`Joined`: joins a server to its cluster, and separates it again."""
+"""`ClusterJoiner`: joins a server to its cluster, and separates it again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .quotas.shared_rates import SharedRates
 from .rooms.rooms import Rooms
 
 
-class Joined:
+class ClusterJoiner:
     """The parts of a server that use its cluster: all of them from `enter` to `leave`, and none before and after.
 
     Args:
