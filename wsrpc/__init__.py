@@ -29,7 +29,8 @@ if typing.TYPE_CHECKING:
     from ._net.dialing.dial import dial
     from ._net.serving.origins import ANY_ORIGIN
     from ._server.rooms.room import Room
-    from ._server.server import Server, Service
+    from ._server.server import Server
+    from ._server.service import Service
     from ._values.older_names import older_names
     from .errors import (
         BadArguments,
@@ -160,7 +161,7 @@ if not typing.TYPE_CHECKING:
         "Room": "._server.rooms.room",
         "Router": "._core.api.registration",
         "Server": "._server.server",
-        "Service": "._server.server",
+        "Service": "._server.service",
         "Stream": "._core.api.stream",
         "current_context": "._core.api.context",
         "current_peer": "._core.api.context",

@@ -1,4 +1,4 @@
-"""`Service`: handlers as methods of an object, one object for each connection."""
+"""`BaseService`: handlers as methods of an object, one object for each connection."""
 
 from __future__ import annotations
 
