@@ -108,7 +108,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     try:
         await server.handshake(handshake)
     except HandshakeRejected as exc:
-        return await _refuse(_whole(text_refusal(exc)), request)
+        return await _answer_last(_whole(text_refusal(exc)), request)
     over = asyncio.Event()
     transport, response = await _upgrade(request, handshake, early, over.set)
     if transport is None:
@@ -167,7 +167,7 @@ async def _answer(response: HttpResponse, asked: AiohttpRequest, request: web.Re
     """Send a response, until the end of its stream."""
     if response.stream is None and len(response.body) <= LARGEST_WHOLE_BODY:
         whole = _whole(response)
-        return await _refuse(whole, request) if "content-encoding" in request.headers else whole
+        return await _answer_last(whole, request) if "content-encoding" in request.headers else whole
 
     answered = web.StreamResponse(status=response.status, headers=CIMultiDict(response.headers))
     answered.content_length = len(response.body) if response.stream is None else None
@@ -182,8 +182,8 @@ async def _answer(response: HttpResponse, asked: AiohttpRequest, request: web.Re
     return answered
 
 
-async def _refuse(response: web.Response, request: web.Request) -> web.Response:
-    """Return the last response of a connection: aiohttp would parse data that follows as another request.
+async def _answer_last(response: web.Response, request: web.Request) -> web.Response:
+    """Return the last response of a connection: otherwise, aiohttp would parse data that follows as another request.
 
     It would also read the rest of a body, and log a traceback if it cannot decode it.
     """
@@ -209,12 +209,12 @@ async def _upgrade(
     """
     if request.method != "GET" or request.version < (1, 1) or ("upgrade" in request.headers and request.body_exists):
         refusal = web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1 without a body\n")
-        return None, await _refuse(refusal, request)
+        return None, await _answer_last(refusal, request)
     upgrade = ServerUpgrade(handshake)
     headers = CIMultiDict(upgrade.headers.pairs())
     if upgrade.status != 101:
         refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=headers)
-        return None, await _refuse(refusal, request)
+        return None, await _answer_last(refusal, request)
     response = web.StreamResponse(status=101, headers=headers)
     response.force_close()  # there is no other request on this connection
     try:
