@@ -57,7 +57,7 @@ SUMMED_STATS = ("active", "unsent_bytes", "kept_bytes", "messages_in")
 SHARE_TITLES = ("PEERS", "ACTIVE", "UNSENT", "KEPT", "RECEIVED", "REFUSED", "ABOVE-RATE", "ABOVE-QUOTA", "PRINCIPAL")
 
 OPERATOR = several(URL, CLUSTER, CONNECTION)
-JSON_OPTION = click.option("--json", is_flag=True, help="Print one JSON_OPTION object on each line.")
+JSON_OPTION = click.option("--json", is_flag=True, help="Print one JSON object on each line.")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc peers ws://localhost:8080 --json | jq .address")
