@@ -14,6 +14,8 @@ from stream_driver import control, hello, welcome
 from waiting import settled
 
 from wsrpc import ConnectionLost, Peer, Server
+from wsrpc._core.handlers.lifecycle import Closers
+from wsrpc._server.peers import served_peer
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -90,6 +92,20 @@ async def test_a_quiet_client_s_work_ends_first() -> None:
         it.work.go.set()
         assert await it.is_over() == 1012
         assert {"i": 1, "d": []} in it.line.pop_sent()
+
+
+async def test_all_that_wait_for_a_quiet_client_go_on() -> None:
+    """A server that closes, and others, one of which gives up."""
+    async with accepted("drain") as it:
+        served = served_peer(it.server.peers[0])
+        assert served is not None
+        await it.leaves()
+        first, gives_up, last = [start(served.wait_idle(Closers())) for _ in range(3)]
+        await settled()
+        gives_up.cancel()
+        await it.fed(QUIET)
+        assert await it.is_over() == 1012
+        assert first.done() and gives_up.cancelled() and last.done()
 
 
 async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:

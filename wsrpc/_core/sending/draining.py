@@ -100,8 +100,9 @@ class Draining:
     async def wait_remote_silent(self) -> None:
         """Wait until the remote peer starts nothing new, or the session has ended. Cancelling is safe."""
         if not self.remote_is_silent:
-            self._on_remote_silent = self._host.loop.create_future()
-            await self._on_remote_silent
+            if self._on_remote_silent is None:
+                self._on_remote_silent = self._host.loop.create_future()
+            await asyncio.shield(self._on_remote_silent)  # others may wait, too
 
     # ------------------------------------------------------------ both sides
 
