@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 from ..._base.buckets import UNTOLD, TokenBucket
@@ -58,13 +58,6 @@ class Meter:
             self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
 
 
-class Opening(NamedTuple):
-    """A connection that has not opened. ``end`` gives its memberships up, at the latest when Python collects it."""
-
-    memberships: list[Membership]
-    end: finalize[[list[Membership]], Handshake]
-
-
 class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
@@ -92,7 +85,9 @@ class QuotaBook:
         self._idle: dict[SubjectKey, None] = {}
         """The subjects without a connection, the latest last."""
         self._loop = LoopScheduler()
-        self._opening: WeakKeyDictionary[Handshake, Opening] = WeakKeyDictionary()
+        self._opening: WeakKeyDictionary[Handshake, list[Membership]] = WeakKeyDictionary()
+        """The memberships of each connection that has not opened. What is left in such a list when Python collects the
+        handshake is given up."""
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
         self._resuming = defaultdict[SubjectKey, dict[asyncio.Timeout, None]](dict)
@@ -225,15 +220,13 @@ class QuotaBook:
         except BaseException:
             self._give_up(memberships)
             raise
-        end = finalize(handshake, self._forgotten, memberships)
-        end.atexit = False
-        self._opening[handshake] = Opening(memberships, end)
+        finalize(handshake, self._forgotten, memberships).atexit = False
+        self._opening[handshake] = memberships
         return memberships
 
     def leave(self, handshake: Handshake) -> None:
         """Stop counting a connection that does not open. No effect after `bind`. Idempotent."""
-        if (opening := self._opening.pop(handshake, None)) is not None:
-            opening.end()
+        self._forgotten(self._opening.pop(handshake, []))
 
     def _refusal(self, exc: Exception, handshake: Handshake, acceptance: Acceptance) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
@@ -250,17 +243,18 @@ class QuotaBook:
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""
-        if handshake is None or (opening := self._opening.pop(handshake, None)) is None:
+        opening = [] if handshake is None else self._opening.pop(handshake, [])
+        if not opening:
             return
-        opening.end.detach()
-        subjects = [each.subject for each in opening.memberships]
+        memberships, opening[:] = opening[:], []
+        subjects = [each.subject for each in memberships]
         if isinstance(served, ServedPeer):
             core = served.core
             core.calls.totals = tuple(subjects)
             core.admission.limit([rate for subject in subjects for rate in subject.rates])
             if counting := [subject.own[BYTES] for subject in subjects if BYTES in subject.own]:
                 core.host.meter = Meter(counting, core.loop)
-        self._bound[served.peer if isinstance(served, ServedPeer) else served] = opening.memberships
+        self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:
         """Stop counting a `Peer` or a `RawConnection`. Idempotent."""
@@ -270,7 +264,7 @@ class QuotaBook:
         """Give up those of a handshake that is answered, or that Python collects, in any thread."""
         if self._loop.is_here:
             self._give_up(memberships)
-        else:
+        elif memberships:
             self._loop.call_soon(partial(self._give_up, memberships))
 
     def _give_up(self, memberships: list[Membership]) -> None:
@@ -317,8 +311,8 @@ class QuotaBook:
 
     def abandon(self) -> None:
         """Forget all connections, because the event loop was closed."""
-        for opening in [*self._opening.values()]:
-            opening.end.detach()
+        for memberships in [*self._opening.values()]:
+            memberships.clear()
         self._opening.clear()
         self._bound.clear()
         self._subjects.clear()
