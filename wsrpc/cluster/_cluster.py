@@ -281,9 +281,9 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         """
         async with self._connecting:
             if self._membership is None:
-                await self._join()
+                await self._enter()
 
-    async def _join(self) -> None:
+    async def _enter(self) -> None:
         self._runs.open()
         parts = self._settings, self._registry, self._runs, self._deliver
         membership = self._join_with(ClusterMembership(self._engine, self._name, *parts))

@@ -26,7 +26,7 @@ from ._addresses import CLOSE_PEER
 from ._away.deliverer import AwayCall
 from ._membership import ClusterMembership
 
-Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+SendMethod = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
 
 
@@ -91,7 +91,7 @@ class ClusterSender:
 
     async def _ask(
         self,
-        method: Callable[[Sender], Ask],
+        method: Callable[[Sender], SendMethod],
         channel: ChannelRef,
         event: str,
         args: tuple[Any, ...],

@@ -31,9 +31,7 @@ class ClusterOperations(DirectOperations):
 
     def __init__(self, membership: ClusterMembership, server: object = None) -> None:
         self._membership = membership
-        self._server = None if server is None else ServerOperations(server)
-        if self._server is not None:
-            self._server.readers["waiting"] = self._stored
+        self._server = None if server is None else ServerOperations(server, self._stored)
         membership.links.on(ROWS, self._own_rows)
         membership.links.on(CHANGE_CALL, self._own_away)
 

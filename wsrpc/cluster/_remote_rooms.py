@@ -24,9 +24,9 @@ ROOM, MEMBERS = "room", "members"
 ASK = "ask"
 """Request for a stream of the answers of a room's members. A node without a server rejects it."""
 
-Sent = asyncio.Future[Exception | None]
+SendResult = asyncio.Future[Exception | None]
 """Done when an event was sent, or with the reason why not. Its caller cancels it."""
-Line = deque[tuple[RoomMessage, Sent]]
+Line = deque[tuple[RoomMessage, SendResult]]
 
 
 class RemoteRooms:
@@ -56,7 +56,7 @@ class RemoteRooms:
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, missed = self._directory.nodes_of(message.room), list[str]()
         full: list[Peer] = []
-        late: dict[str, Sent] = {}
+        late: dict[str, SendResult] = {}
         for node in self._directory.nodes_of(message.room, keep=False) if message.stored else nodes:
             try:
                 peer = self._send(node, message)
@@ -103,9 +103,9 @@ class RemoteRooms:
         peer.emit_nowait(ROOM, message)
         return peer
 
-    def _send_later(self, node: str, message: RoomMessage) -> Sent:
+    def _send_later(self, node: str, message: RoomMessage) -> SendResult:
         """Send when the node has dialed, and there is room, after the events that wait already."""
-        sent: Sent = asyncio.get_running_loop().create_future()
+        sent: SendResult = asyncio.get_running_loop().create_future()
         line = self._lines.get(node)
         if line is None:
             line = self._lines[node] = deque()

@@ -24,7 +24,7 @@ from wsrpc.cluster._nodes.claims import Claims
 from wsrpc.cluster._nodes.directory import NODE_TIMEOUT, Delta, Snapshot
 from wsrpc.cluster._nodes.engine_transport import BEATS, EngineTransport
 from wsrpc.cluster._nodes.node import BEAT, TICK, Node
-from wsrpc.cluster._nodes.wire import Ask, decode, encode
+from wsrpc.cluster._nodes.wire import SnapshotRequest, decode, encode
 from wsrpc.store import FORMAT
 
 LARGEST = MemoryEngine().largest
@@ -441,7 +441,7 @@ class OtherVersion:
         self.said = {"node": "zz", "process": "web1:7", "seq": 1, **format}
 
     def received(self, subject: str, payload: bytes, /) -> None:
-        if isinstance(message := decode(payload), Ask):
+        if isinstance(message := decode(payload), SnapshotRequest):
             announced = {"t": "snapshot", "part": 0, "parts": 1, "rooms": ["hall"], **self.said}
             self.engine.deliver(f"shop.{message.node}", msgspec.msgpack.encode(announced))
 

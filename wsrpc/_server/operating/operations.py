@@ -113,16 +113,25 @@ class DirectOperations(Operations):
         return await (await self.find(named, channel))[-1].request(event, *args, **options)
 
 
-class ServerOperations(DirectOperations):
-    """The operations on the peers of one server."""
+def no_calls_wait(address: str) -> Rows:
+    """Yield what waits at a server without a cluster."""
+    raise made_here(RpcError(NO_CLUSTER))
 
-    def __init__(self, server: Any) -> None:
+
+class ServerOperations(DirectOperations):
+    """The operations on the peers of one server.
+
+    Args:
+        waiting: see `Operations.waiting`.
+    """
+
+    def __init__(self, server: Any, waiting: Callable[[str], Rows] = no_calls_wait) -> None:
         self._server = server
         self.readers: dict[str, Callable[..., Rows]] = {
             "peers": self._peers,
             "stats": self._stats,
             "rebalance": self._rebalance,
-            "waiting": self._waiting,
+            "waiting": waiting,
         }
         """What yields the rows of each method of `Operations`, by its name."""
 
@@ -142,9 +151,6 @@ class ServerOperations(DirectOperations):
         if moved:
             logger.info("%d of %d peers move to other processes, as an operator has asked", moved, peers)
         yield {"peers": peers, "moved": moved}
-
-    def _waiting(self, address: str) -> Rows:
-        raise made_here(RpcError(NO_CLUSTER))
 
     async def find(self, named: str, channel: str | None = None) -> list[Target]:
         found = [served.peer for served in _peers_of(self._server) if served.address == named]

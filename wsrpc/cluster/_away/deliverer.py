@@ -136,13 +136,13 @@ class Deliverer:
         """Return whether a call with this id is or was the newest, or has not ended."""
         return id in ("", self._newest) or id in self._calls
 
-    def add(self, key: str, id: str, call: AwayCall, behind: str) -> asyncio.Future[bytes | None] | None:
+    def add(self, key: str, id: str, call: AwayCall, before: str) -> asyncio.Future[bytes | None] | None:
         """Take a call that has just begun, and return what gets its end. None if others have to be read first.
 
         Args:
-            behind: the id of the call before it. Empty if there is none.
+            before: the id of the call before it. Empty if there is none.
         """
-        if not self.is_complete or not self.knows(behind) or len(self._calls) >= MOST_KNOWN:
+        if not self.is_complete or not self.knows(before) or len(self._calls) >= MOST_KNOWN:
             return None
         return self._receive(key, id, call, call.within).ended
 

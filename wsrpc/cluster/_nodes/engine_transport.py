@@ -11,7 +11,7 @@ from ..._base.closing import CloseCode, CloseInfo, check_close
 from ...errors import ConnectionLost
 from ...transport import ConnectionInfo, Receiver
 from .engine_link import EngineLink
-from .transport_buffers import Batch, ReceiveBuffer, SendBuffer, Window
+from .transport_buffers import MessageBatch, ReceiveBuffer, SendBuffer, Window
 from .wire import Close, Data, Mark, Reset
 
 HIGH_WATER = 64 * 1024
@@ -118,7 +118,7 @@ class EngineTransport:
         outgoing = self._outgoing
         if not outgoing.batch.messages or self._over.done():
             return
-        batch, outgoing.batch = outgoing.batch, Batch()
+        batch, outgoing.batch = outgoing.batch, MessageBatch()
         data = Data(self.conn, outgoing.published + 1, batch.messages, batch.binary, batch.more)
         outgoing.published += len(batch.messages)
         self.window.add(sum(map(len, batch.messages)))
@@ -278,7 +278,7 @@ class EngineTransport:
         info = self.ending.info
         self._over.set_result(info)
         self.window.end()
-        self._outgoing.batch = Batch()  # its end may be repeated for some time
+        self._outgoing.batch = MessageBatch()  # its end may be repeated for some time
         self._incoming.pieces.clear()
         self._ended(self)
         if info.was_clean:

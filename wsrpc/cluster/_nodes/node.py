@@ -137,7 +137,7 @@ class Node:
     def engine_back(self) -> None:
         self._asked.clear()
         self.directory.part_bytes = min(PART_BYTES, self.connections.largest // 4)
-        self.engine.try_publish(ALL, wire.Ask(self.id))
+        self.engine.try_publish(ALL, wire.SnapshotRequest(self.id))
         self._publish_state()
         if self._clock.time() > self._lost_at + NODE_TIMEOUT - 2 * BEAT:  # the others may have removed this node
             self.directory.presence.was_missed()
@@ -223,7 +223,7 @@ class Node:
                 self.directory.delta_received(message, now)
             case Snapshot():
                 self.directory.snapshot_received(message, now)
-            case wire.Ask():
+            case wire.SnapshotRequest():
                 self._send_snapshots(message.node)
             case wire.Probe():
                 self.engine.subject_received(subject, now)
@@ -276,4 +276,4 @@ class Node:
         now = self._clock.time()
         if node not in self._asked or self._asked[node] + BEAT / 2 < now:
             self._asked[node] = now
-            self.engine.try_publish(node, wire.Ask(self.id))
+            self.engine.try_publish(node, wire.SnapshotRequest(self.id))

@@ -15,7 +15,7 @@ AROUND_EACH = 10
 """Maximum bytes that a batch adds to each message: the length, and the number of a binary message."""
 
 
-class Batch:
+class MessageBatch:
     """Messages that are published together."""
 
     __slots__ = ("binary", "messages", "more", "size")
@@ -47,7 +47,7 @@ class SendBuffer:
     __slots__ = ("batch", "largest", "published")
 
     def __init__(self, largest: int) -> None:
-        self.batch = Batch()
+        self.batch = MessageBatch()
         self.largest = largest
         self.published = 0
 

@@ -15,7 +15,7 @@ ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-
 """See `connection_name`."""
 
 
-class Ask(Struct, tag_field="t", tag="ask"):
+class SnapshotRequest(Struct, tag_field="t", tag="ask"):
     """Request for snapshots, which the receiver sends to ``node``."""
 
     node: Name
@@ -102,7 +102,7 @@ class Reset(Struct, tag_field="t", tag="reset"):
 
 
 ConnectionMessage = Open | Accepted | Refused | Data | Mark | Close | Reset
-NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | SpentThere | ConnectionMessage
+NodeMessage = Beat | Delta | Snapshot | SnapshotRequest | Leaving | Probe | SpentThere | ConnectionMessage
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=str.__str__)  # names may be of a subclass of str
 _decoder = msgspec.msgpack.Decoder(NodeMessage)
