@@ -44,6 +44,7 @@ def build_client(folder: Path) -> Path:
     """Return the package python-wsrpc as npm packs it, made in ``folder``: the committed modules, and their types."""
     (folder / "package.json").write_bytes((ROOT / "browser" / "package.json").read_bytes())
     shutil.copytree(ROOT / "wsrpc" / "browser", folder / "dist")
+    (folder / "node_modules").symlink_to(ROOT / "browser" / "node_modules")  # the types of React
     compiler = [find_node(), str(JS / "node_modules" / "typescript" / "bin" / "tsc"), "-p", str(ROOT / "browser")]
     subprocess.run([*compiler, "--emitDeclarationOnly", "--outDir", str(folder / "dist")], check=True, timeout=60)
     return folder
@@ -55,3 +56,4 @@ def install_client(package: Path, folder: Path) -> None:
     modules.mkdir()
     (modules / "ws").symlink_to(JS / "node_modules" / "ws")
     (modules / "python-wsrpc").symlink_to(package)
+    (modules / "react").symlink_to(ROOT / "browser" / "node_modules" / "@types" / "react")

@@ -53,12 +53,13 @@ async def test_bytes_in_messagepack(package: Path, tmp_path: Path) -> None:
     ]
 
 
-async def test_what_is_wrong_does_not_compile(package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "count"), [("misuse.ts", 60), ("react.ts", 14)])
+async def test_what_is_wrong_does_not_compile(package: Path, tmp_path: Path, file: str, count: int) -> None:
     await project(package, tmp_path)
-    lines = enumerate((PAGE / "misuse.ts").read_text("utf-8").splitlines(), 1)
-    wanted = [("misuse.ts", number, int(mark[1])) for number, line in lines if (mark := re.search(r" // (\d+)$", line))]
-    assert len(wanted) > 60
-    assert await tsc(tmp_path, "misuse.ts") == wanted
+    lines = enumerate((PAGE / file).read_text("utf-8").splitlines(), 1)
+    wanted = [(file, number, int(mark[1])) for number, line in lines if (mark := re.search(r" // (\d+)$", line))]
+    assert len(wanted) > count
+    assert await tsc(tmp_path, file) == wanted
 
 
 IN_NODE = """\

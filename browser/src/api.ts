@@ -4,7 +4,8 @@ import type { Metadata } from "./call_context.js"
 
 // ------------------------------------------------------------ handlers on both sides, as `wsrpc types` writes them
 
-type Functions = { [event: string]: (...args: any[]) => any }
+/** Functions by their names. */
+export type Functions = { [event: string]: (...args: any[]) => any }
 
 /**
  * The events of one channel, and in `channels` those of each named channel. `wsrpc types` writes such a type, `Api`. A

@@ -41,10 +41,7 @@ export class Room {
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
   readonly present = {
     get: (): readonly Present[] => this.#list,
-    subscribe: (subscriber: () => void): (() => void) => {
-      this.#subscribers.add(subscriber)
-      return () => this.#subscribers.delete(subscriber)
-    },
+    subscribe: (subscriber: () => void): (() => void) => this.#handlers.add("present", subscriber),
   }
   readonly #core: ClientCore
   readonly #channel: Pick<Channel, "on" | "request">
@@ -56,7 +53,6 @@ export class Room {
   /** Whether the page has never joined before: the state that comes then needs no handler. */
   #isFirst = true
   readonly #users = new Map<unknown, Present>()
-  readonly #subscribers = new Set<() => void>()
   readonly #stops: (() => void)[]
   #list: readonly Present[] = []
 
@@ -125,6 +121,7 @@ export class Room {
     this.#isFirst = false
     this.live = true
     this.#finish()
+    this.#call("live")
     return answer
   }
 
@@ -140,11 +137,11 @@ export class Room {
 
   /**
    * Handles the state of a room with `state=`, which comes before the events that it does not contain, and comes again
-   * after missed events; or what the page has to do if it has missed events without that.
+   * after missed events; or what the page has to do if it has missed events without that; or that `live` is true.
    *
    * @returns a function that removes the handler
    */
-  on(event: "state" | "missed", handler: (state: any) => void): () => void {
+  on(event: "state" | "missed" | "live", handler: (state: any) => void): () => void {
     return this.#handlers.add(event, handler)
   }
 
@@ -168,7 +165,7 @@ export class Room {
       else this.#users.set(each.user, each)
     }
     this.#list = [...this.#users.values()]
-    for (const subscriber of [...this.#subscribers]) guarded(subscriber)
+    this.#call("present")
   }
 
   /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */

@@ -2154,10 +2154,7 @@ var Room = class {
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
   present = {
     get: () => this.#list,
-    subscribe: (subscriber) => {
-      this.#subscribers.add(subscriber);
-      return () => this.#subscribers.delete(subscriber);
-    }
+    subscribe: (subscriber) => this.#handlers.add("present", subscriber)
   };
   #core;
   #channel;
@@ -2170,7 +2167,6 @@ var Room = class {
   /** Whether the page has never joined before: the state that comes then needs no handler. */
   #isFirst = true;
   #users = /* @__PURE__ */ new Map();
-  #subscribers = /* @__PURE__ */ new Set();
   #stops;
   #list = [];
   constructor(core, channel, name, options) {
@@ -2236,6 +2232,7 @@ var Room = class {
     this.#isFirst = false;
     this.live = true;
     this.#finish();
+    this.#call("live");
     return answer;
   }
   #miss() {
@@ -2248,7 +2245,7 @@ var Room = class {
   }
   /**
    * Handles the state of a room with `state=`, which comes before the events that it does not contain, and comes again
-   * after missed events; or what the page has to do if it has missed events without that.
+   * after missed events; or what the page has to do if it has missed events without that; or that `live` is true.
    *
    * @returns a function that removes the handler
    */
@@ -2274,7 +2271,7 @@ var Room = class {
       else this.#users.set(each.user, each);
     }
     this.#list = [...this.#users.values()];
-    for (const subscriber of [...this.#subscribers]) guarded(subscriber);
+    this.#call("present");
   }
   /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */
   leave() {
