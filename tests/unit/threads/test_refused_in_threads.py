@@ -151,6 +151,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "AnonymousChannel.__aexit__": lambda w: w.channel.__aexit__(None, None, None),
     "Stream.__anext__": lambda w: anext(w.talk),
     "Stream.stop": lambda w: w.keyed.stop(),
+    "Stream.send": lambda w: w.keyed.send("more"),
     "Stream.aclose": lambda w: w.items.aclose(),
     "Stream.__aexit__": lambda w: w.items.__aexit__(None, None, None),
     "Server.accept": lambda w: w.server.accept(w.peer.transport),
