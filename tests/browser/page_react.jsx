@@ -14,7 +14,7 @@ client.useOutgoing((call, next) => {
 })
 
 const attic = { initial: [], on: { said: (texts, text) => [...texts, text] }, about: "here" }
-const lobby = { ...attic, last: 9 }
+const rooms = { attic, lobby: { ...attic, last: 9 }, cellar: { ...attic, about: undefined } }
 const told = (error) => error?.code ?? error?.name ?? error
 
 const components = {
@@ -33,7 +33,7 @@ const components = {
     return [items, ended, told(error)]
   },
   room({ name }) {
-    const { state, present, live, complete, error } = useRoom(name, name === "lobby" ? lobby : attic)
+    const { state, present, live, complete, error } = useRoom(name, rooms[name] ?? attic)
     return [state, present.map(({ about }) => about), live, complete, told(error)]
   },
   client: () => useClient() === client,

@@ -64,12 +64,12 @@ class Stage:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.gate = asyncio.Event()
+        self.gates = {value: asyncio.Event() for value in "abc"}
         self.server = Server()
         self.server.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
         lobby = self.server.room("lobby", keep=60, presence=5, allow=bool)
         attic = self.server.room("attic", keep=60, presence=5, allow=bool, state=lambda peer: ["kept"])
-        self.rooms = {"lobby": lobby, "attic": attic}
+        self.rooms = {"lobby": lobby, "attic": attic, "cellar": self.server.room("cellar", keep=60, allow=bool)}
         self.server.on("slow", self.slow)
         self.server.on("fail", self.fail)
         self.server.on("say", self.say)
@@ -78,7 +78,7 @@ class Stage:
 
     async def slow(self, value: str) -> str:
         self.notes.append(f"slow {value}")
-        await self.gate.wait()
+        await self.gates[value].wait()
         self.notes.append(f"done {value}")
         return value.upper()
 
@@ -167,7 +167,8 @@ async def closed_client(stage: Stage) -> None:
     await stage.shows("late", [], False, 3000)
     await stage.run("client.connect()")
     await stage.shows("status", "open", None, "undefined")
-    await stage.shows("late", [0, 1, 2], False, None)
+    for part in ("late", "run"):
+        await stage.shows(part, [0, 1, 2], False, None)
     await stage.run("run.send('more')")
     await stage.shows("room", ["hi"], *Present, None)
     await until(lambda: stage.notes == ["count 3", "count 3"])
@@ -193,7 +194,12 @@ async def room(stage: Stage) -> None:
     await stage.shows("room", ["before"], *Present, None)
     assert await stage.run("made") == ["join", "leave", "join"]
     await until(lambda: not stage.rooms["attic"])
-    await stage.show(room={"name": "cellar"})
+    await stage.show(room={"name": "cellar"}, other={"kind": "room", "name": "lobby"})
+    await stage.shows("room", [], [], True, True, None)
+    await stage.rooms["lobby"].emit("said", "to the lobby")
+    await stage.shows("other", ["before", "to the lobby"], *Present, None)
+    await stage.shows("room", [], [], True, True, None)
+    await stage.show(room={"name": "garden"})
     await stage.shows("room", [], [], False, False, "RemoteError")
 
 
@@ -265,18 +271,19 @@ async def calls(stage: Stage) -> None:
     await stage.run("globalThis.answers = Promise.all([call('a'), call('b')]), null")
     await stage.shows("call", None, None, True)
     await until(lambda: len(stage.notes) == 2)
-    stage.gate.set()
+    stage.gates["b"].set()
+    await stage.shows("call", "B", None, False)
+    stage.gates["a"].set()
     assert await stage.run("answers") == ["A", "B"]
     await stage.shows("call", "B", None, False)
     await stage.show(call={"event": "fail"})
     assert await stage.run("call()") is None
     await stage.shows("call", None, "bad_luck", False)
-    stage.gate.clear()
     await stage.show(call={"event": "slow"})
     await stage.run("globalThis.answer = call('c'), null")
     await stage.shows("call", None, None, True)
     await stage.show()
-    stage.gate.set()
+    stage.gates["c"].set()
     assert await stage.run("answer") == "C"
     assert stage.notes[-2:] == ["slow c", "done c"]
 
