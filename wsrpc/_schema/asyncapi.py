@@ -202,13 +202,12 @@ def _messages(event: EventSchema, action: Action) -> Messages:
     return found
 
 
-def _as_draft_7(schema: Schema) -> Schema:
+def _as_draft_7(schema: Schema, key: str) -> Schema:
     """Rewrite keywords that Draft 7 does not have, and remove those that AsyncAPI defines in another way."""
-    if isinstance(schema.get("prefixItems"), list | tuple):  # else it is a property of that name
+    if "prefixItems" in schema:
         further = {"additionalItems": schema["items"]} if "items" in schema else {}
         schema |= {"items": schema.pop("prefixItems"), **further}
-    if isinstance(schema.get("$ref"), str) and len(schema) > 1:  # keywords beside a reference would be ignored
+    if "$ref" in schema and len(schema) > 1:  # keywords beside a reference would be ignored
         schema["allOf"] = [{"$ref": schema.pop("$ref")}, *schema.get("allOf", ())]
-    if isinstance(schema.get("discriminator"), dict) and "propertyName" in schema["discriminator"]:
-        del schema["discriminator"]
+    schema.pop("discriminator", None)
     return schema

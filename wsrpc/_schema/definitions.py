@@ -22,36 +22,51 @@ MEMBER_NAMES = "x-enum-varnames"
 """Keyword for the names of an enumeration's members, in the order of the values. Other generators know it, too."""
 
 
-def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield each object in JSON, outer ones first."""
-    if value.__class__ is dict:
-        yield value
-        value = list(value.values())
+_DATA = frozenset({"const", "default", "enum", "examples"})
+"""Keywords of a schema whose values are data, which may look like schemas."""
+_MAPS = frozenset(
+    {"$defs", "channels", "mapping", "messages", "operations", "paths", "patternProperties", "properties", "schemas"}
+)
+"""Keywords of schemas and documents for objects whose keys are names."""
+
+
+def objects(value: Any, key: str = "") -> Iterator[dict[str, Any]]:
+    """Yield each object with keywords in a schema or document, outer ones first: neither data nor maps of names."""
     if value.__class__ in (list, tuple):
         for item in value:
-            yield from objects(item)
+            yield from objects(item, key)
+    elif value.__class__ is dict and key not in _DATA:
+        is_map = key in _MAPS
+        if not is_map:
+            yield value
+        for name, item in value.items():
+            yield from objects(item, "" if is_map else name)
 
 
-def rebuilt(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return JSON in which ``change`` has replaced each object, inner objects first."""
+def rebuilt(value: Any, change: Callable[[dict[str, Any], str], dict[str, Any]], key: str = "") -> Any:
+    """Return a schema or document in which ``change`` has replaced each object with keywords, inner objects first.
+
+    Args:
+        change: gets an object, and the keyword under which it stands, or its list. Empty for an object under a name.
+    """
     if value.__class__ in (list, tuple):
-        return [rebuilt(item, change) for item in value]
-    if value.__class__ is dict:
-        return change({key: rebuilt(item, change) for key, item in value.items()})
-    return value
+        return [rebuilt(item, change, key) for item in value]
+    if value.__class__ is not dict or key in _DATA:
+        return value
+    if key in _MAPS:
+        return {name: rebuilt(item, change) for name, item in value.items()}
+    return change({name: rebuilt(item, change, name) for name, item in value.items()}, key)
 
 
 def refs_in(schema: Any) -> list[str]:
     """Return the names of the definitions to which a schema refers itself."""
-    found = (each.get("$ref") for each in objects(schema))
-    # A "$ref" that is not text is a property of that name.
-    return [ref.removeprefix(PREFIX) for ref in found if isinstance(ref, str)]
+    return [each["$ref"].removeprefix(PREFIX) for each in objects(schema) if "$ref" in each]
 
 
 def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
     """Return the keys of the definitions to which ``roots`` refer, directly or not.
 
-    A value, such as a default, may look like a reference to a definition that does not exist.
+    A schema of the user may refer to something else.
     """
     found: dict[str, None] = {}
     todo = [ref for root in roots for ref in refs_in(root)]
@@ -102,19 +117,15 @@ def unused(wanted: str, used: Collection[str]) -> str:
 def renamed(schema: Any, names: Mapping[str, str], prefix: str = PREFIX) -> Any:
     """Return ``schema`` with its references renamed. They then begin with ``prefix``."""
 
-    def new(ref: Any) -> Any:
-        if not isinstance(ref, str):
-            return ref
+    def new(ref: str) -> str:
         key = ref.removeprefix(PREFIX)
         return prefix + names.get(key, key)
 
-    def change(each: dict[str, Any]) -> dict[str, Any]:
+    def change(each: dict[str, Any], key: str) -> dict[str, Any]:
         if "$ref" in each:
             each["$ref"] = new(each["$ref"])
-        discriminator: Any = each.get("discriminator")
-        mapping: Any = discriminator.get("mapping") if discriminator.__class__ is dict else None
-        if mapping.__class__ is dict:
-            discriminator["mapping"] = {tag: new(ref) for tag, ref in mapping.items()}
+        if key == "discriminator" and "mapping" in each:
+            each["mapping"] = {tag: new(ref) for tag, ref in each["mapping"].items()}
         return each
 
     return rebuilt(schema, change)

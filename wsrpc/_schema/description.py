@@ -19,7 +19,7 @@ from .._core.handlers.introspection import Kind as MemberKind
 from .._core.handlers.introspection import Parameter, Result, by_place, result_of
 from .._core.handlers.registry import Registry
 from .._values.convert import EncHook, make_enc_hook
-from .definitions import Form, reachable
+from .definitions import Form, reachable, rebuilt
 from .json_types import Described, schemas_of
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
@@ -119,35 +119,31 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
         Compatible changes give another fingerprint, too. Docstrings, titles, examples and notes are left out, and so
         are the requests by which clients join rooms.
         """
-        sides = [
-            [_bare(msgspec.to_builtins(each)) for each in side if not _joins(each)]
-            for side in (self.events, self.emits)
-        ]
-        names = reachable([each for side in sides for each in side], self.definitions)
-        bare = [*sides, {name: _bare(self.definitions[name]) for name in names}]
-        return sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]
+        sides = [[each for each in side if not _joins(each)] for side in (self.events, self.emits)]
+        schemas: Any = msgspec.to_builtins(sides, str_keys=True)
+        names = reachable(schemas, self.definitions)
+        definitions = {name: self.definitions[name] for name in names}
+        *bare, named = rebuilt([*schemas, {"$defs": msgspec.to_builtins(definitions, str_keys=True)}], _bare)
+        return sha256(msgspec.json.encode([*bare, named["$defs"]], order="sorted")).hexdigest()[:16]
 
 
 _PROSE = frozenset({"deprecated", "description", "doc", "examples", "notes", "title"})
 """Keys of a description that say nothing about messages, but for titles of what is sent by position."""
 
 
-def _bare(value: Any, key: str = "") -> Any:
-    """Return a part of a description, which stands under ``key``, without its prose.
+def _bare(part: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return a part of a description without its prose.
 
-    The arrays in a default value are sorted, because the order of a set differs between processes. Keys become text, as
-    in JSON: tags and the keys of default values may be numbers.
+    The arrays in a default value are sorted, because the order of a set differs between processes.
     """
-    default = key == "default"
+    prose = _PROSE - {"title"} if key == "prefixItems" else _PROSE
+    return {name: _sorted(item) if name == "default" else item for name, item in part.items() if name not in prose}
+
+
+def _sorted(value: Any) -> Any:
     if value.__class__ is dict:
-        named = default or key in ("mapping", "properties")  # with names of the user
-        said = _PROSE - {"title"} if key == "prefixItems" else _PROSE
-        kept = [name for name in value if named or name not in said]
-        return {str(name): _bare(value[name], key if default else "" if named else name) for name in kept}
-    if value.__class__ in (list, tuple):
-        items = [_bare(item, key) for item in value]
-        return sorted(items, key=msgspec.json.encode) if default else items
-    return value
+        return {name: _sorted(item) for name, item in value.items()}
+    return sorted(map(_sorted, value), key=msgspec.json.encode) if value.__class__ in (list, tuple) else value
 
 
 def _joins(event: EventSchema) -> bool:

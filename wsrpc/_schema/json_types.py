@@ -270,7 +270,7 @@ def _unknown(root: Schema, definitions: dict[str, Schema]) -> list[str]:
 def _without_marks(schema: Schema) -> Schema:
     """Return a schema in which a class without a schema has a comment that says so."""
 
-    def change(each: Schema) -> Schema:
+    def change(each: Schema, key: str) -> Schema:
         if (name := _unknown_class(each)) is not None:
             each["$comment"] = f"{name} has no JSON Schema"
         each.pop(UNKNOWN_CLASS, None)

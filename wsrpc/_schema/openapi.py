@@ -21,7 +21,7 @@ from .components import (
     schema_ref,
     with_components,
 )
-from .definitions import UNIT, Schema, objects
+from .definitions import UNIT, Schema, objects, rebuilt
 from .description import Description, EventSchema, Kind
 
 ABOUT = """\
@@ -66,10 +66,6 @@ OWN_SCHEMAS: dict[str, Schema] = {
     "WsrpcRoom": object_of("events position complete", **ROOM, complete={"type": "boolean"}),
 }
 """The schemas that do not depend on the events."""
-DATA = ("const", "default", "enum", "examples")
-"""Keywords of a schema whose values are no schemas."""
-NAMED_KEYWORDS = ("$defs", "patternProperties", "paths", "properties", "schemas")
-"""Keywords for objects whose keys are names."""
 RETRY_AFTER: dict[int, Any] = {each: {"headers": {"Retry-After": {"schema": COUNT}}} for each in (429, 503)}
 FAILED_BODY = {"application/json": {"schema": schema_ref(FAILED)}}
 FAILURES = {
@@ -140,7 +136,7 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
-    document: dict[str, Any] = _readable(parts)
+    document: dict[str, Any] = rebuilt(parts, _readable)
     _keep_used(document["components"], paths)
     return document
 
@@ -219,20 +215,12 @@ def _room(rooms: list[str]) -> dict[str, Any]:
     return read
 
 
-def _readable(part: Any, key: str = "") -> Any:
-    """Write what stands under ``key`` in the way that tools can read.
+def _readable(made: dict[str, Any], key: str) -> dict[str, Any]:
+    """Write an object with keywords in the way that tools can read.
 
     They want ``items``, which must not be false, and refuse keywords that neither they know nor begin with ``x-``. What
     has a ``default`` is required in the types of openapi-typescript, and other clients would send the default of today.
     """
-    if part.__class__ in (list, tuple):
-        return [_readable(each, key) for each in part]
-    if part.__class__ is not dict or key in DATA:
-        return part
-    named = key in NAMED_KEYWORDS
-    made = {name: _readable(each, "" if named else name) for name, each in part.items()}
-    if named:
-        return made
     if made.get("items") is False and "maxItems" in made:  # which says the same
         del made["items"]
     if made.get("type") == "array" and "prefixItems" not in made:

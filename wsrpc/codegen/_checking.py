@@ -6,7 +6,7 @@ defines, and each reference leads to a definition.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .._base.names import RESERVED_EVENTS, check_channel, check_event
-from .._schema.definitions import MEMBER_NAMES, PREFIX, UNIT, reachable
+from .._schema.definitions import MEMBER_NAMES, PREFIX, UNIT, objects, reachable
 from .._schema.description import Description, EventSchema
 from .._values.older_names import OLDER_NAMES
 from ..errors import short
@@ -78,25 +78,6 @@ class _Schema(Struct):
             raise ValueError("a union has members")
 
 
-def parts(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield a schema, and all schemas inside it."""
-    todo = [schema]
-    while todo:
-        each = todo.pop()
-        if each.__class__ is dict:
-            yield each
-            todo.extend(_inner_schemas(each))
-
-
-def _inner_schemas(schema: Mapping[str, Any]) -> Iterator[Any]:
-    yield from schema.get("properties", {}).values()
-    for key in ("items", "additionalProperties"):
-        if key in schema:
-            yield schema[key]
-    for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
-        yield from schema.get(key, ())
-
-
 def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
     """Check one schema.
 
@@ -111,9 +92,11 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
         msgspec.convert(schema, _Schema | bool)
     except msgspec.ValidationError as exc:
         raise InvalidDescription(f"{where}: in its schema: {exc}") from exc
-    for each in parts(schema):
+    for each in objects(schema):
         ref = each.get("$ref")
-        if ref is not None and (not ref.startswith(PREFIX) or ref.removeprefix(PREFIX) not in definitions):
+        if ref is not None and (
+            not isinstance(ref, str) or not ref.startswith(PREFIX) or ref.removeprefix(PREFIX) not in definitions
+        ):
             raise InvalidDescription(f"{where}: {short(ref)} refers to no definition of the description")
 
 

@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
-from ._checking import parts
+from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, objects, refs_in, renamed
 from ._name_table import NameTable
 from ._python_text import IMPORTS, class_name, is_plain, member_name
 
@@ -29,13 +28,6 @@ class Tag(NamedTuple):
 
     field: str
     value: str | int
-
-
-def references(schema: Any) -> Iterator[str]:
-    """Yield the names of the definitions to which a schema refers directly."""
-    for each in parts(schema):
-        if "$ref" in each:
-            yield each["$ref"].removeprefix(PREFIX)
 
 
 # ---------------------------------------------------------------- one class for both forms
@@ -74,7 +66,7 @@ def _forms(definitions: Mapping[str, Schema]) -> dict[str, str]:
                 pairs[name] = given
     users: dict[str, list[str]] = {name: [] for name in pairs}
     for name in pairs:
-        for ref in set(references(definitions[name])):
+        for ref in set(refs_in(definitions[name])):
             if ref in users:
                 users[ref].append(name)
     todo = list(pairs)
@@ -193,7 +185,7 @@ class Plan:
     def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
         """Yield the classes of each union, and the field that distinguishes them according to the schema."""
         for schema in schemas:
-            for part in parts(schema):
+            for part in objects(schema):
                 if members := _members(part):
                     yield self.members(members), part.get("discriminator", {}).get("propertyName")
 

@@ -249,6 +249,14 @@ def test_a_file_of_declarations() -> None:
     assert "export type Api = {}\n" in nothing
 
 
+def test_a_default_that_looks_like_a_schema_is_data() -> None:
+    def paint(options: dict[str, str] = {"contentEncoding": "base64", "$ref": "#/$defs/Cup"}) -> None: ...  # noqa: B006
+
+    server = Server()
+    server.on("paint", paint)
+    assert "Base64" not in declarations(describe(server))
+
+
 def test_with_messagepack_bytes_are_bytes() -> None:
     server = Server()
     server.on("upload", upload)
