@@ -41,7 +41,7 @@ export class Room {
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
   readonly present = {
     get: (): readonly Present[] => this.#list,
-    subscribe: (subscriber: () => void): (() => void) => this.#handlers.add("present", subscriber),
+    subscribe: (subscriber: () => void): (() => void) => this.#handlers.add("presence", subscriber),
   }
   readonly #core: ClientCore
   readonly #channel: Pick<Channel, "on" | "request">
@@ -103,9 +103,9 @@ export class Room {
         if (this.#core.state === "closed") this.#finish(error)
         return // the page joins in the next session
       }
-      if (this.isLeft) return this.#finish(error)
-      this.error = error
       this.#finish(error)
+      if (this.isLeft) return
+      this.error = error
       if (position === undefined) this.complete = false
       else this.#miss()
       this.#change([], true)
@@ -120,8 +120,8 @@ export class Room {
     this.error = undefined
     this.#isFirst = false
     this.live = true
-    this.#finish()
     this.#call("live")
+    this.#finish()
     return answer
   }
 
@@ -165,7 +165,7 @@ export class Room {
       else this.#users.set(each.user, each)
     }
     this.#list = [...this.#users.values()]
-    this.#call("present")
+    this.#call("presence")
   }
 
   /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */

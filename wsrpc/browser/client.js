@@ -2154,7 +2154,7 @@ var Room = class {
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
   present = {
     get: () => this.#list,
-    subscribe: (subscriber) => this.#handlers.add("present", subscriber)
+    subscribe: (subscriber) => this.#handlers.add("presence", subscriber)
   };
   #core;
   #channel;
@@ -2215,9 +2215,9 @@ var Room = class {
         if (this.#core.state === "closed") this.#finish(error);
         return;
       }
-      if (this.isLeft) return this.#finish(error);
-      this.error = error;
       this.#finish(error);
+      if (this.isLeft) return;
+      this.error = error;
       if (position === void 0) this.complete = false;
       else this.#miss();
       this.#change([], true);
@@ -2231,8 +2231,8 @@ var Room = class {
     this.error = void 0;
     this.#isFirst = false;
     this.live = true;
-    this.#finish();
     this.#call("live");
+    this.#finish();
     return answer;
   }
   #miss() {
@@ -2271,7 +2271,7 @@ var Room = class {
       else this.#users.set(each.user, each);
     }
     this.#list = [...this.#users.values()];
-    this.#call("present");
+    this.#call("presence");
   }
   /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */
   leave() {
