@@ -170,7 +170,7 @@ def address_text(address: tuple[str, int] | None) -> str | None:
 LONGEST_HOST = 100
 
 
-def principal_text(principal: object) -> object:
+def logged_principal(principal: object) -> object:
     """Return a principal for the field of a record. It may be any object of the application."""
     return principal if principal is None or isinstance(principal, str | int) else short(principal)
 
@@ -360,7 +360,7 @@ class PeerLog:
             remote = address_text(self.remote)
             fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote, "url": self.url}
             if self.principal is not None:
-                fields["principal"] = principal_text(self.principal)
+                fields["principal"] = logged_principal(self.principal)
             if self.program is not None:
                 fields["program"] = self.program
             if (call := options.get("call")) is not None:

@@ -377,7 +377,7 @@ class ClientCore(PeerOwner):
         return self.state not in AT_REST
 
     def _decide(self, info: CloseInfo) -> Decision:
-        """Decide what follows a drop, and change nothing yet but the count of failures.
+        """Decide what follows a drop, without doing it yet. Count the failure, and log what was decided.
 
         `ReconnectSchedule` asks the user's `Reconnect`, which may close the client or bind another connection. A client
         without a URL cannot dial. It gives up if ``retry`` says so, or no `bind` follows, and otherwise waits for it.

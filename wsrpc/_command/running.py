@@ -182,7 +182,7 @@ class ItemCount:
     """Counts items, for the text that an interruption of the job reports.
 
     Args:
-        note: the beginning of the text, before the number of items.
+        text: the beginning of the text, before the number of items.
     """
 
     def __init__(self, job: Job, text: str) -> None:

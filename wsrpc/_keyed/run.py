@@ -19,7 +19,7 @@ from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
 from .._log.contract import OTHER, Appended, LogGone, LogState, NewLog, StoreFull
 from .._log.kept import UNREADABLE, read_kept
 from .._log.link import StoreLink, insist
-from .._log.writer import ENTRY, LogWriter, Unstored
+from .._log.writer import QUEUED_ENTRY, LogWriter, Unstored
 from ..errors import Draining, RemoteError, RpcError, RunLost, made_here
 from ..stats import RunStats
 from .run_inbox import RunInbox
@@ -255,16 +255,16 @@ class Run:
         Raises:
             LogGone: the store has no such run, or has lost items.
         """
-        self._size += len(item) + ENTRY
+        self._size += len(item) + QUEUED_ENTRY
         self.writer.add(Unstored(item))
         if self._size > AHEAD:
             await self.writer.wait_stored()
         if self._is_lost:
             raise LogGone("the store has no such run any more, or has lost items")
-        await self.readers.wait_near(len(item) + ENTRY)
+        await self.readers.wait_near(len(item) + QUEUED_ENTRY)
 
     async def _store_items(self, sequence: int, items: list[bytes]) -> Appended:
-        self._size -= sum(map(len, items)) + ENTRY * len(items)
+        self._size -= sum(map(len, items)) + QUEUED_ENTRY * len(items)
         try:
             if self._is_lost:
                 raise LogGone  # these would take the numbers of those before them that the store does not have

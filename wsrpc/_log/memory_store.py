@@ -38,7 +38,7 @@ LONGEST_PAGE = 256
 SHORT_END = 1024
 """Bytes of an end that always has room."""
 
-ENTRY = 64
+KEPT_ENTRY = 64
 """Bytes of memory that an entry takes besides its own bytes."""
 
 ID = 128
@@ -127,7 +127,7 @@ class StoredLog(Struct, eq=False):
     @property
     def each(self) -> int:
         """Bytes of memory that an entry takes besides its own bytes."""
-        return ENTRY if self.new.owned else ENTRY + ID
+        return KEPT_ENTRY if self.new.owned else KEPT_ENTRY + ID
 
     def id_of(self, number: int) -> str:
         if self.new.owned:

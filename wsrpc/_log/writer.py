@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..errors import WsrpcError
 from .contract import Appended
 
-ENTRY = 192
+QUEUED_ENTRY = 192
 """Bytes for which an entry counts besides its own: what a process needs for one that waits."""
 BATCH = 64 * 1024
 """Bytes of the entries that one step stores, at most, unless one has more. Readers get as many in one step, so a store
@@ -97,7 +97,7 @@ class LogWriter(Generic[U]):
             self._queue = [each for each in self._queue if each.is_wanted]
             if not self._queue:
                 break
-            sizes = [*accumulate(len(each.entry) + ENTRY for each in self._queue[: BATCH // ENTRY])]
+            sizes = [*accumulate(len(each.entry) + QUEUED_ENTRY for each in self._queue[: BATCH // QUEUED_ENTRY])]
             batch = self._queue[: max(1, bisect(sizes, BATCH))]
             size = sizes[len(batch) - 1]
             sequence, self.sequence = self.sequence + 1, self.sequence + len(batch)

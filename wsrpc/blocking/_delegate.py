@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 FORMS: dict[Any, Callable[[Any, CallBridge], Any]] = {}
-"""Blocking classes, by the asynchronous ones. `_core.peer` fills it."""
+"""Blocking classes, by the asynchronous ones. `_blocking_peer` fills it."""
 
 BRIDGES: WeakKeyDictionary[AsyncPeer, weakref.ref[CallBridge]] = WeakKeyDictionary()
 """The bridges of clients, by peer."""

@@ -107,7 +107,7 @@ class Admission:
 
     Messages of one kind are handled in order. Events that wait at the end of a session are still handled. A message
 
-    1. is ignored or refused, or goes to readers and has no handler: see `_needs_no_handler`.
+    1. is ignored or refused, or goes to readers and has no handler: see `_handle_without_handler`.
     2. waits, as `WAITING` says, or for room (see `ActiveCalls.has_room`), or behind other messages that wait for room.
     3. is refused if it would wait, and `Limits.waiting` or `Limits.waiting_bytes` is reached.
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
@@ -223,7 +223,7 @@ class Admission:
             mark_processed(view)
             return
         is_read = dispatcher.writer.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
-        if self._needs_no_handler(dispatcher, message, payload, decode, channel):
+        if self._handle_without_handler(dispatcher, message, payload, decode, channel):
             mark_processed(view)
             return
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
@@ -264,7 +264,7 @@ class Admission:
                 return report(*context.at)
         return True
 
-    def _needs_no_handler(
+    def _handle_without_handler(
         self,
         dispatcher: Dispatcher,
         message: WireMessage,
@@ -272,13 +272,13 @@ class Admission:
         decode: Decode,
         channel: ChannelCore | None,
     ) -> bool:
-        """Return whether a message needs no handler: it was refused or dropped, or it was for readers."""
+        """Refuse, drop or pass to readers a message that needs no handler. Return whether that was done."""
         i = message.i
         if i is not UNSET and dispatcher.knows(i):
             # A rejection would end the first request with this id, whose handler still runs.
             dispatcher.answers.ignored["duplicate id"] += 1
             return True
-        if self.rates and self._counts(message, channel) and not self.fits_rate(dispatcher, message):
+        if self.rates and self._counts(message, channel) and not self.spend_rate_or_refuse(dispatcher, message):
             return True
         if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
             return True
@@ -304,7 +304,7 @@ class Admission:
             return False
         return not (writer.requests or dispatcher.channels.opened)
 
-    def fits_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
+    def spend_rate_or_refuse(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against the rates. If it exceeds one, refuse it and return False."""
         now = self._loop.time()
         for number, rate in enumerate(self.rates):
@@ -320,7 +320,7 @@ class Admission:
         return True
 
     def refund(self) -> None:
-        """Undo a `fits_rate` that returned True, because the message is refused after all."""
+        """Undo a `spend_rate_or_refuse` that returned True, because the message is refused after all."""
         for rate in self.rates:
             rate.refund()
 

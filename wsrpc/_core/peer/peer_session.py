@@ -195,7 +195,7 @@ class PeerSession:
         """Apply what both sides support, which is nothing if the remote peer is a plain peer. See `Terms.agreed`."""
         self._receiver.agree(codec)
         self.writer.terms = self.host.settings.agreed(announced, codec, common)
-        self.writer.draining.terms_agreed()
+        self.writer.draining.ask_to_drain()
         self.greeting_changed()
         self.host.owner.greeted()
 

@@ -113,7 +113,7 @@ class Receiver:
                 decode = strict_decoder(self._other)
             size = len(payload)
             large = size > self._small
-            if large and self._refuses_values(payload, text):
+            if large and self._handle_part_or_refuse(payload, text):
                 return
             try:
                 message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
@@ -144,12 +144,12 @@ class Receiver:
                 self._receive_on_channel(message, payload, decode)
             elif (  # nearly all are on the main channel and have a short name
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
-            ) or self._accepts_names(message):
+            ) or self._check_names(message):
                 admission, dispatcher = self._admission, self._dispatcher
                 if message.i in self._active or admission.needs_checks:
                     admission.arrived(dispatcher, message, payload, view, decode)
                     return
-                if not admission.rates or admission.fits_rate(dispatcher, message):
+                if not admission.rates or admission.spend_rate_or_refuse(dispatcher, message):
                     dispatcher.run(message, payload, view)
                     return
             if view is not None:
@@ -163,8 +163,8 @@ class Receiver:
         """Return the codec of text messages, or of binary ones."""
         return self._codec if text is self._text or self._other is None else self._other
 
-    def _refuses_values(self, payload: bytes | bytearray, text: bool) -> bool:
-        """Return whether a large message is a part, or has more values than may be decoded, and was handled."""
+    def _handle_part_or_refuse(self, payload: bytes | bytearray, text: bool) -> bool:
+        """Take a part of a message, or refuse one that has too many values. Return whether that was done."""
         if self._session.receive_part(payload, text):
             return True
         codec, most = self._codec_of(text), self._limits.values
@@ -279,12 +279,16 @@ class Receiver:
             self._refuse(message, NOT_TEXT, _not_text(name))
         else:
             admission = self._admission
-            if not admission.rates or name in STREAM_EVENTS or admission.fits_rate(self._dispatcher, message):
+            if (
+                not admission.rates
+                or name in STREAM_EVENTS
+                or admission.spend_rate_or_refuse(self._dispatcher, message)
+            ):
                 message.c = None
                 channel.mailbox.receive(message, payload, decode)
 
-    def _accepts_names(self, message: WireMessage) -> bool:
-        """Return whether the names of an event or a request are text and not too long. Otherwise refuse the message."""
+    def _check_names(self, message: WireMessage) -> bool:
+        """Refuse a message whose names are not text, or too long. Return whether they are valid."""
         name, channel = message.a[0], message.c
         if name.__class__ is not str:
             self._refuse(message, NOT_TEXT, _not_text(name))

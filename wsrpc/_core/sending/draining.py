@@ -84,10 +84,10 @@ class Draining:
         self.closes_at = until
         if self.phase is DrainPhase.NONE:
             self._enter(DrainPhase.ASKED)
-        self.terms_agreed()
+        self.ask_to_drain()
         self._host.current.room_changed()
 
-    def terms_agreed(self) -> None:
+    def ask_to_drain(self) -> None:
         """Ask the remote peer to start nothing new, if this side drains and both sides support the question."""
         if self.agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
             self._session.send_control(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))

@@ -58,7 +58,7 @@ class PeerOwner:
         """It is known what the remote peer supports: it has said hello, or is a plain peer."""
 
     def decide(self, info: CloseInfo, /) -> Decision:
-        """The connection has ended. Decide what follows, and change nothing yet.
+        """The connection has ended. Decide what follows, without doing it yet.
 
         `session_detached` or `session_over` follows with the decision, if the session has not ended meanwhile.
         """

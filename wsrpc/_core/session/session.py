@@ -56,7 +56,7 @@ class Session:
     passes messages that it cannot handle to `receive_part` and `receive_control`. A plain peer sends neither.
 
     A session is made before its first connection. `start_on` gives it that connection, and `_resume_on` each later one.
-    ``TABLE`` of ``_core.session.session_states`` has its states, and the events that change them.
+    ``TABLE`` of ``_core.session.session_states`` has its states, and the inputs that change them.
 
     Args:
         queue: the messages of the peer that wait for a connection.

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any, cast
 
-from ..._base.logs import LogBudget, address_text, logger, principal_text
+from ..._base.logs import LogBudget, address_text, logged_principal, logger
 from ..._base.misuse import check_has_run
 from ..._base.names import check_address
 from ..._base.state import PeerState
@@ -211,7 +211,7 @@ def _reason(refusal: HandshakeRejected) -> str:
 
 
 def _about(handshake: Handshake) -> dict[str, object]:
-    principal = principal_text(handshake.principal)
+    principal = logged_principal(handshake.principal)
     return {"remote": address_text(handshake.remote), "address": handshake.address, "principal": principal}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..._log.contract import LogState, Page
 from ..._log.position import LAST, Position
-from ..._log.writer import ENTRY
+from ..._log.writer import QUEUED_ENTRY
 from ..lossless_fanout import Spawn
 
 TOGETHER = 16
@@ -53,7 +53,7 @@ class RoomPages:
             # A log that begins anew does not go on from the position that was reached.
             self._recent, self._bytes = [(before, b"")] if before.number + 1 == position.number else [], 0
         self._recent.append((position, item))
-        self._bytes += len(item) + ENTRY
+        self._bytes += len(item) + QUEUED_ENTRY
 
     def half(self) -> int:
         """Return the number of the event in the middle of those at hand, or 0 if these are not too many."""
@@ -63,7 +63,7 @@ class RoomPages:
         """Drop the events before a number from those at hand."""
         if before and self._recent:
             self._recent = [each for each in self._recent if each[0].number >= before]
-            self._bytes = sum(len(item) + ENTRY for _, item in self._recent)
+            self._bytes = sum(len(item) + QUEUED_ENTRY for _, item in self._recent)
 
     async def read(self, after: Position, reached: Position | None) -> Page:
         """Return a page after a position, while the other members have got the events up to ``reached``.
