@@ -115,6 +115,9 @@ class LoopCall:
         except BaseException as exc:
             self._error = exc
         else:
+            if awaited is None:  # a bare yield, as in `asyncio.sleep(0)`
+                awaited = asyncio.get_running_loop().create_future()
+                awaited.set_result(None)
             awaited.add_done_callback(self._step, context=self._context)
             self._awaited = awaited
             return

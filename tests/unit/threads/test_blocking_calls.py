@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -15,6 +16,7 @@ from in_a_thread import Served
 
 from wsrpc import BadResult, ChannelClosed, ConnectFailed, Retry
 from wsrpc.blocking import Client
+from wsrpc.blocking._loop_call import LoopCall
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RemoteError, RequestTimeout, UnknownEvent, WsrpcError
 
 pytestmark = pytest.mark.usefixtures("threads_end")
@@ -221,3 +223,18 @@ def test_who_leaves_a_stream_or_a_channel_ends_it_at_the_server(served: Served, 
         assert next(numbers) == 0
     client.open_channel("talk").abort("bored")
     served.idle(client)
+
+
+def test_a_step_without_a_task_may_yield_a_turn_of_the_loop() -> None:
+    async def yields() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    call = LoopCall(yields, set(), stepped=True)
+
+    async def run() -> None:
+        call.start(asyncio.get_running_loop())
+        assert await asyncio.to_thread(call.wait, 60)
+
+    asyncio.run(run())
+    assert call.over and call.pop_error() is None and call.result == "done"
