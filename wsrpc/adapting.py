@@ -19,6 +19,8 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `use_passing_on` runs a function around the calls that a server passes on for other nodes of its cluster.
 - `HttpRoutes` and `http_connections` respond to requests of HTTP. The adapter of a framework makes an `HttpRequest` of
   each request, and sends the `HttpResponse` by `send_body`.
+- `ChatRoutes` are the URLs of chats in a `ChatProtocol`, which reads what clients have `Asked`, and has a `ChatWriter`
+  of the events of a `ChatRun`.
 - `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
@@ -36,6 +38,7 @@ from ._base.request_headers import address, joined_headers
 from ._core.api.outgoing import OutgoingCall
 from ._core.api.outgoing_functions import read_function
 from ._core.api.registration import registry_of
+from ._http_server.chats import Asked, ChatProtocol, ChatRoutes, ChatRun, ChatWriter
 from ._http_server.connections import http_connections, is_carrier
 from ._http_server.requests import HttpRequest, HttpResponse, send_body, text_refusal
 from ._http_server.routes import HttpRoutes
@@ -53,8 +56,13 @@ from ._server.ports import Port
 from ._server.server import Server, accept_at_once, leave
 
 __all__ = [
+    "Asked",
     "Backpressure",
     "BadURL",
+    "ChatProtocol",
+    "ChatRoutes",
+    "ChatRun",
+    "ChatWriter",
     "ClientUpgrade",
     "Delivery",
     "DialRequest",

@@ -79,16 +79,22 @@ def routes(
     The options and exceptions are those of `wsrpc_adapters.asgi.routes`. See the guide "Call it with curl, from any
     language".
     """
-    found = HttpRoutes(server, calls, runs, rooms)
+    found, app = HttpRoutes(server, calls, runs, rooms), web.Application()
+    app[HTTP_ROUTES] = found
+    add_routes(app, "", found, state)
+    return app
+
+
+def add_routes(app: web.Application, path: str, found: HttpRoutes, state: Mapping[str, Any] | None) -> None:
+    """Add URLs below a path, and the path itself."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         asked = AiohttpRequest(request, state or {})
-        return await _answer(await found.respond(asked, request.match_info["path"]), asked, request)
+        return await _answer(await found.respond(asked, request.match_info.get("path", "")), asked, request)
 
-    app = web.Application()
-    app[HTTP_ROUTES] = found
-    app.router.add_route("*", r"/{path:[\s\S]*}", handler)
-    return app
+    app.router.add_route("*", path + r"/{path:[\s\S]*}", handler)
+    if path:
+        app.router.add_route("*", path, handler)
 
 
 async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:

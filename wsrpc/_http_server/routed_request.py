@@ -159,6 +159,10 @@ class RoutedRequest:
         """Whether a rate or a quota of the caller has refused something, and not what all callers share."""
         return any(kind in self._ignored for kind in ("above the rate", "above the quota"))
 
+    @property
+    def principal(self) -> object:
+        return self._handshake.principal
+
     def on(self, client: Client) -> Any:
         """Return the channel of the event."""
         return client if self._channel is None else client.of(self._channel)

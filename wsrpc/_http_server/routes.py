@@ -54,6 +54,8 @@ class HttpRoutes:
         rooms: the rooms that can be read, or patterns such as ``"public-*"``; see `fnmatch`.
     """
 
+    request_class = RoutedRequest
+
     def __init__(self, server: Server, calls: Iterable[str], runs: Iterable[str], rooms: Iterable[str]) -> None:
         self.server = server
         self.calls = names_of("calls", calls)
@@ -89,7 +91,7 @@ class HttpRoutes:
     ) -> HttpResponse:
         await self.server.handshake(handshake)
         handshake.address = None  # a call to this address is for a connection that lasts
-        routed = RoutedRequest(self.server, self.rates, request, handshake, name, key)
+        routed = self.request_class(self.server, self.rates, request, handshake, name, key)
         try:
             await routed.read()
             response: HttpResponse = await until_left(request, respond(routed))

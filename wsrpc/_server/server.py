@@ -28,6 +28,7 @@ from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
 from .._http.http_frames import TRANSPORT
 from .._keyed.keeper import Keeper, Owners
+from .._keyed.runs import Runs
 from .._log.contract import Store
 from .._net.serving.handshake_checks import HandshakeChecks
 from .._net.serving.health import Health
@@ -929,3 +930,6 @@ settings_of: Callable[[Server], Settings] = attrgetter("_settings")
 
 accept_of: Callable[[Server], Callable[..., Coroutine[Any, Any, Peer | RawConnection]]] = attrgetter("_accept")
 """`Server.accept` of a server, with `Settings.local`."""
+
+runs_of: Callable[[Server], Runs] = attrgetter("_parts.runs")
+"""The runs of a server."""
