@@ -77,7 +77,7 @@ class Writer:
         self._texts = 0
         self._in_text = self._finished = False
 
-    def begin(self) -> list[dict[str, Any]]:
+    def start(self) -> list[dict[str, Any]]:
         return [{"type": "RUN_STARTED", **self._run}]
 
     def write(self, item: Any) -> list[dict[str, Any]]:
@@ -86,8 +86,7 @@ class Writer:
             begun = [] if self._in_text else [{"type": "TEXT_MESSAGE_START", "messageId": id, "role": "assistant"}]
             self._in_text = True
             return [*begun, {"type": "TEXT_MESSAGE_CONTENT", "messageId": id, "delta": item}] if item else begun
-        fields: Any = item if isinstance(item, dict) else {}
-        kind = fields.get("type")
+        kind: Any = item.get("type") if item.__class__ is dict else None
         if kind not in EVENTS:
             raise ValueError(f"a text, or an event with a type of AG-UI, was expected; got {kind or item!r}")
         self._finished = self._finished or kind in ("RUN_FINISHED", "RUN_ERROR")

@@ -74,7 +74,7 @@ class Writer:
         self._texts = 0
         self._in_text = self._finished = False
 
-    def begin(self) -> list[dict[str, Any]]:
+    def start(self) -> list[dict[str, Any]]:
         return [self._start]
 
     def write(self, item: Any) -> list[dict[str, Any]]:
@@ -82,8 +82,7 @@ class Writer:
             begun = [] if self._in_text else [{"type": "text-start", "id": f"text-{self._texts}"}]
             self._in_text = True
             return [*begun, {"type": "text-delta", "id": f"text-{self._texts}", "delta": item}]
-        fields: Any = item if isinstance(item, dict) else {}
-        kind = fields.get("type")
+        kind: Any = item.get("type") if item.__class__ is dict else None
         if not isinstance(kind, str) or (kind not in CHUNKS and not kind.startswith("data-")):
             raise ValueError(f"a text, or a chunk with a type of the AI SDK, was expected; got {kind or item!r}")
         self._finished = self._finished or kind == "finish"

@@ -76,7 +76,7 @@ class Asked(NamedTuple):
 class ChatWriter(Protocol):
     """Makes the events of a protocol from the items of one run, for one reader."""
 
-    def begin(self) -> list[dict[str, Any]]: ...
+    def start(self) -> list[dict[str, Any]]: ...
 
     def write(self, item: Any) -> list[dict[str, Any]]:
         """Return the events of an item.
@@ -142,7 +142,7 @@ class ChatRoutes(HttpRoutes):
             raise HandshakeRejected(400, f"this is not what a client of the protocol sends\n{exc!r}") from None
         before = await self._latest(request, asked.chat)
         message = hash_of(asked.last)
-        if before.key and before.message == message and not asked.again and await self._goes_on(request, before):
+        if before.key and before.message == message and not asked.again and await self._is_running(request, before):
             return await self._stream(request, asked.chat, before._replace(id=asked.run), "0")
         key = hash_of([before.key or secrets.token_hex(8), message, secrets.token_hex(8) if asked.again else ""])
         run = ChatRun(key, message, asked.answer or key[:32], asked.run)
@@ -154,7 +154,7 @@ class ChatRoutes(HttpRoutes):
 
     async def _get(self, chat: str, request: RoutedRequest) -> HttpResponse:
         run = await self._latest(request, chat)
-        if not run.key or not await self._goes_on(request, run):
+        if not run.key or not await self._is_running(request, run):
             return HttpResponse(204, [])
         return await self._stream(request, chat, run, "0")
 
@@ -167,7 +167,7 @@ class ChatRoutes(HttpRoutes):
             await self._note(request, chat, run._replace(key=""))
         return HttpResponse(204, [])
 
-    async def _goes_on(self, request: RoutedRequest, run: ChatRun) -> bool:
+    async def _is_running(self, request: RoutedRequest, run: ChatRun) -> bool:
         request.options["key"] = run.key
         args, request.args = request.args, []
         try:
@@ -192,7 +192,7 @@ class ChatRoutes(HttpRoutes):
         async with request.connect() as client, stream(request, client, after) as items:
             yield b""  # it has begun
             error: WsrpcError | None = None
-            yield b"".join(map(data_of, writer.begin()))
+            yield b"".join(map(data_of, writer.start()))
             try:
                 async with aclosing(with_pauses(request, items, PULSE)) as timed:
                     async for found in timed:
