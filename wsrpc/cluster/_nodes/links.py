@@ -287,14 +287,16 @@ class NodeLinks:
         self._lost(_node_of(peer))
 
     def _report_lost(self, peer: Peer) -> None:
-        if _node_of(peer) in self.broken:
-            self._tasks.spawn(self._emit_lost(peer))
+        if (node := _node_of(peer)) in self.broken:
+            del self.broken[node]  # now, so that it is notified once
+            self._tasks.spawn(self._emit_lost(peer, node))
 
-    async def _emit_lost(self, peer: Peer) -> None:
+    async def _emit_lost(self, peer: Peer, node: str) -> None:
         """Notify a node that it may have missed messages."""
-        with suppress(WsrpcError):  # the connection broke, too: the node is notified on the next one
+        try:
             await peer.emit(LOST)
-            self.broken.pop(_node_of(peer), None)
+        except WsrpcError:  # the connection broke, too: the node is notified on the next one
+            self._mark_broken(node)
 
     def _mark_broken(self, node: str) -> None:
         self.broken[node] = None
