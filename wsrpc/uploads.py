@@ -116,8 +116,8 @@ class Uploads:
         Raises:
             RpcError: there is no such file, with the code ``"no_file"``, or the peer has no principal.
         """
-        path, _ = self._paths(_owner_of(peer), file if re.match(ID, file) else "none")
-        if not path.is_file():
+        owner = _owner_of(peer)
+        if not re.match(ID, file) or not (path := self._paths(owner, file)[0]).is_file():
             raise RpcError("there is no such file: upload it", code="no_file")
         return path
 

@@ -1,11 +1,15 @@
-"""`PostgresConnections`: the connections of a process to PostgreSQL, with the library asyncpg."""
+"""`PostgresConnections`: the connections of a process to PostgreSQL, with the library asyncpg; and the statements that
+they run, `SQL`, by their names in ``_postgres_store.sql``."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
+from importlib.resources import files
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import asyncpg
@@ -13,7 +17,6 @@ import asyncpg
 from wsrpc.store import FORMAT, StoreLost
 
 from ._broker_connection import error_text
-from ._postgres_sql import SQL
 
 T = TypeVar("T")
 
@@ -22,6 +25,22 @@ STEP_TIMEOUT = 2.0
 
 CONNECTIONS = 8
 """Maximum number of connections of a process, besides the one on which it listens."""
+
+KEY, LISTS, PAYER, SUBJECT = 1, 2, 3, 4
+"""Kinds of names that a transaction locks until its end, in this order."""
+
+
+def load() -> SimpleNamespace:
+    """Return the statements. A name in braces stands for an earlier one, which is a part of several."""
+    text = files("wsrpc_adapters").joinpath("_postgres_store.sql").read_text("utf-8")
+    _, *parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    found: dict[str, str] = {}
+    for name, statement in zip(parts[::2], parts[1::2], strict=True):
+        found[name] = re.sub(r"\{(\w+)\}", lambda part: found.get(part[1], part[0]), statement.strip())
+    return SimpleNamespace(**found)
+
+
+SQL = load()
 
 
 class PostgresConnections:

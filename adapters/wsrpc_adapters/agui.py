@@ -5,7 +5,6 @@ See the guide "An AI chat".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["add_agent", "agent"]
 
-EVENTS = frozenset(
-    re.findall(
-        r"\S+",
-        """
+_EVENTS = """
     TEXT_MESSAGE_START TEXT_MESSAGE_CONTENT TEXT_MESSAGE_END TEXT_MESSAGE_CHUNK TOOL_CALL_START TOOL_CALL_ARGS
     TOOL_CALL_END TOOL_CALL_CHUNK TOOL_CALL_RESULT STATE_SNAPSHOT STATE_DELTA MESSAGES_SNAPSHOT
     ACTIVITY_SNAPSHOT ACTIVITY_DELTA RAW CUSTOM RUN_FINISHED RUN_ERROR STEP_STARTED STEP_FINISHED
     REASONING_START REASONING_MESSAGE_START REASONING_MESSAGE_CONTENT REASONING_MESSAGE_END
     REASONING_MESSAGE_CHUNK REASONING_END REASONING_ENCRYPTED_VALUE SUBAGENT_STARTED SUBAGENT_FINISHED
     SUBAGENT_ERROR
-        """,
-    )
-)
+"""
+EVENTS = frozenset(_EVENTS.split())
 """The types of the events that version 1 knows, apart from the first one of a run, which is sent for each reader."""
 
 

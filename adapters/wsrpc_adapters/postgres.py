@@ -32,8 +32,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.postgres needs asyncpg: pip install python-wsrpc[postgres]") from exc
 
-from ._postgres_connections import PostgresConnections
-from ._postgres_sql import KEY, LISTS, PAYER, SQL, SUBJECT
+from ._postgres_connections import KEY, LISTS, PAYER, SQL, SUBJECT, PostgresConnections
 
 __all__ = ["PostgresStore"]
 

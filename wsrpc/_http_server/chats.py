@@ -13,13 +13,13 @@ The store has, for each chat of a principal, which run is the latest: all proces
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from .._base.logs import logger
 from .._keyed.keeper import principal_text
 from .._log.contract import NewLog, StoreFull
 from .._log.kept import hash_of, read_kept
@@ -32,8 +32,6 @@ from .requests import HttpRequest, HttpResponse
 from .routed_request import PULSE, RoutedRequest, event_stream, with_pauses
 from .routes import HttpRoutes, Respond
 from .runs import PAST_ALL_ITEMS, stop_run, stream
-
-logger = logging.getLogger("wsrpc")
 
 KEPT = 24 * 3600.0
 """Seconds for which a chat knows its latest run."""

@@ -266,7 +266,7 @@ class Keeper:
         state, _ = await self._find(handler, own, arguments, 0)
         inbox = inbox_of(self.runs.link, self._encode, handler, state.id, self._owners.payer_of(peer))
         assert inbox is not None
-        # Users that have no text are told apart by their sessions, and those who have not logged in not at all.
+        # A principal without a text is distinguished by its session. All who have not logged in are one sender.
         sender = "" if peer.principal is None else principal_text(peer.principal) or f"session {peer.id}"
         entry = Entry("message", 0, id, sender, plain_principal(peer.principal), message)
         await inbox.send(entry, partial(self.runs.is_over, own, state.id), has_ended=state.end is not None)

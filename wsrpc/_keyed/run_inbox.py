@@ -126,7 +126,10 @@ class RunInbox:
         numbers, claimed, last, count, size = set[int](), set[str](), 0, 0, len(self._encode(message))
         while True:
             page = await self.read(last, ask=ask, waits=bool(numbers))
-            if page is None if numbers else page is not None and page.number != last + 1:
+            if page is None:
+                if numbers:
+                    raise made_here(RunLost("the store has lost messages for this run"))
+            elif page.number != last + 1:
                 raise made_here(RunLost("the store has lost messages for this run"))
             for kept in () if page is None else page.entries:
                 last, entry = last + 1, read_kept(kept, Entry)
@@ -138,9 +141,9 @@ class RunInbox:
                 elif entry.kind == "read" and entry.number in numbers:
                     return
                 elif entry.kind == "closed" and numbers:
-                    raise (
-                        made_here(RunLost("perhaps a lost attempt has read it")) if claimed - {entry.by} else not_read()
-                    )
+                    if claimed - {entry.by}:
+                        raise made_here(RunLost("perhaps a lost attempt has read this message"))
+                    raise not_read()
             if page is not None and page.entries:
                 continue
             if numbers:
