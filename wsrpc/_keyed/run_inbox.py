@@ -126,10 +126,7 @@ class RunInbox:
         numbers, claimed, last, count, size = set[int](), set[str](), 0, 0, len(self._encode(message))
         while True:
             page = await self.read(last, ask=ask, waits=bool(numbers))
-            if page is None:
-                if numbers:
-                    raise made_here(RunLost("the store has lost messages for this run"))
-            elif page.number != last + 1:
+            if numbers if page is None else page.number != last + 1:
                 raise made_here(RunLost("the store has lost messages for this run"))
             for kept in () if page is None else page.entries:
                 last, entry = last + 1, read_kept(kept, Entry)
@@ -184,26 +181,30 @@ class InboxReader:
         self._last = 0
         """The number of the last entry before them."""
         self._unread: dict[int, tuple[str, InboxMessage[Any]]] = {}
-        """Messages that the log does not say to be claimed, and their senders, by their numbers."""
+        """The messages that this handler has not read, and their senders, by their numbers."""
+        self._readable: dict[int, Literal["claimed", "read"]] = {}
+        """Those of them which it may read: it has claimed them, or another attempt has read them. (What another one
+        has only claimed may be a message of which the sender learns that it is not read.)"""
         self._known = set[tuple[str, str]]()
-        """The senders and ids of those that were claimed: who sends one again may have added it twice."""
+        """The senders and ids of those that it has read: who sends one again may have added it twice."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> InboxMessage[Any]:
         async with self._lock:
-            while True:
-                while self._page:
-                    if self._page[0].kind == "closed":
-                        await asyncio.get_running_loop().create_future()  # the handler is being stopped
-                    if (found := self._pop()) is not None:
-                        return found
-                if self._unread:
-                    oldest = next(iter(self._unread))
-                    entry = Entry("claimed", oldest, by=self._inbox.name)
-                    await self._inbox.add(entry, writer=self._inbox.name, sequence=oldest)
-                await self._read_page()
+            while (found := self._pop()) is None:
+                if not self._page:
+                    if self._unread:
+                        oldest = next(iter(self._unread))
+                        entry = Entry("claimed", oldest, by=self._inbox.name)
+                        await self._inbox.add(entry, writer=self._inbox.name, sequence=oldest)
+                    await self._read_page()
+                elif self._page[0].kind == "closed":
+                    await asyncio.get_running_loop().create_future()  # the handler is being stopped
+                else:
+                    self._note(self._page.popleft())
+            return found
 
     async def _read_page(self) -> None:
         if (page := await self._inbox.read(self._last)) is None:
@@ -215,9 +216,8 @@ class InboxReader:
             self._last = page.number - 1
         self._page.extend(read_kept(entry, Entry) for entry in page.entries)
 
-    def _pop(self) -> InboxMessage[Any] | None:
-        """Pop the next entry. Return the message that it says is claimed, if it is a new one."""
-        entry = self._page.popleft()
+    def _note(self, entry: Entry) -> None:
+        """Note what the next entry of the log says."""
         self._last += 1
         if entry.kind == "message":
             try:
@@ -225,11 +225,16 @@ class InboxReader:
                 self._unread[self._last] = entry.by, message
             except msgspec.ValidationError as exc:  # of another version of the handler. Nobody reads it
                 logger.warning("a message for the run %s does not fit: %s", self._run, exc)
-            return None
-        if entry.kind == "read" or (found := self._unread.pop(entry.number, None)) is None:
-            return None
-        self._inbox.note_read(entry.number)
-        sender, message = found
-        is_new = (sender, message.id) not in self._known
-        self._known.add((sender, message.id))
-        return message if is_new else None
+        elif entry.number in self._unread and (entry.kind == "read" or entry.by == self._inbox.name):
+            self._readable[entry.number] = "read" if entry.kind == "read" else "claimed"
+
+    def _pop(self) -> InboxMessage[Any] | None:
+        """Pop the oldest message that is a new one, if the handler may read it."""
+        while (oldest := next(iter(self._unread), 0)) in self._readable:
+            if self._readable.pop(oldest) == "claimed":
+                self._inbox.note_read(oldest)
+            sender, message = self._unread.pop(oldest)
+            if (sender, message.id) not in self._known:
+                self._known.add((sender, message.id))
+                return message
+        return None

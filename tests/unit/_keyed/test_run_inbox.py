@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from leftovers import nothing_left as nothing_left
 from waiting import settled
 
 from wsrpc import Client, Context, Keep, Peer, Server
+from wsrpc._keyed.run_inbox import Entry, InboxReader, RunInbox
+from wsrpc._log.link import StoreLink
 from wsrpc.errors import (
     BadArguments,
     ConnectionLost,
@@ -313,3 +316,71 @@ async def test_a_full_store_refuses_messages_and_not_the_run() -> None:
         await items.send(Say("takes no second place"))
         assert (await anext(items))[1] == "takes no second place"
     await process.server.close()
+
+
+# ---------------------------------------------------------------- whatever several attempts have left in the log
+
+
+def entries(text: str) -> list[bytes]:
+    """Return entries of a log: ``claimed-1`` is by another attempt, ``claimed-1-third`` by a third one."""
+    found = list[bytes]()
+    for word in text.split():
+        given: Any = word.split("-")
+        kind, number, by = given + ["0", "other"][len(given) - 1 :]
+        found.append(msgspec.json.encode(Entry(kind, int(number), f"id {len(found)}", by, "ann", len(found) + 1)))
+    return found
+
+
+def inbox_with(text: str, store: MemoryStore) -> RunInbox:
+    inbox = RunInbox(StoreLink(store), msgspec.json.encode, "run", "ann", 60.0)
+    store.append_now(inbox._log.id, inbox._log, "", 0, entries(text))
+    return inbox
+
+
+@pytest.mark.parametrize(
+    ("log", "read"),
+    [
+        ("message message", [1, 2]),
+        ("message message claimed-1 claimed-2", [1, 2]),
+        ("message message claimed-1 claimed-2 closed", []),
+        ("message message claimed-1 read-1 claimed-2 closed", [1]),
+        ("message message claimed-1 claimed-2 read-2 closed", []),
+        ("message message claimed-1 claimed-2 read-2 read-1 closed", [1, 2]),
+        ("message claimed-1 read-1 closed message", [1]),
+    ],
+)
+async def test_an_attempt_reads_what_no_sender_takes_for_unread(log: str, read: list[int]) -> None:
+    handler: Any = SimpleNamespace(to_message=int)
+    reader, found = InboxReader(inbox_with(log, MemoryStore()), handler, "run"), list[int]()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(60):
+            async for message in reader:
+                found.append(message.value)
+    assert found == read
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("claimed-1 read-1", None),
+        ("claimed-1 closed", NotRead),
+        ("claimed-1 closed-0-third", RunLost),
+        ("claimed-1 claimed-1-third closed", RunLost),
+        ("closed", NotRead),
+        ("read-1 " + "message " * 40 + "closed", RunLost),  # the store drops the first ones
+    ],
+)
+async def test_what_a_sender_is_told(log: str, told: type[Exception] | None) -> None:
+    store = MemoryStore(log_bytes=2000)
+    inbox = inbox_with("", store)
+
+    async def is_over() -> bool:
+        return False
+
+    sending = asyncio.ensure_future(inbox.send(Entry("message", id="own"), is_over, has_ended=False))
+    await settled()
+    store.append_now(inbox._log.id, inbox._log, "", 0, entries(log))
+    if told is None:
+        return await sending
+    with pytest.raises(told):
+        await sending
