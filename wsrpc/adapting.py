@@ -38,7 +38,8 @@ from ._base.request_headers import address, joined_headers
 from ._core.api.outgoing import OutgoingCall
 from ._core.api.outgoing_functions import read_function
 from ._core.api.registration import registry_of
-from ._http_server.chats import Asked, ChatProtocol, ChatRoutes, ChatRun, ChatWriter
+from ._http_server.chat_runs import Asked, ChatRun
+from ._http_server.chats import ChatProtocol, ChatRoutes, ChatWriter
 from ._http_server.connections import http_connections, is_carrier
 from ._http_server.requests import HttpRequest, HttpResponse, send_body, text_refusal
 from ._http_server.routes import HttpRoutes

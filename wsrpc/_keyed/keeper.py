@@ -46,6 +46,11 @@ def principal_text(principal: object) -> str | None:
     return None if plain is None else f"{type(principal).__name__} {plain!r}"
 
 
+def key_of(owner: tuple[str, str, str], channel: ChannelRef, event: str, key: str) -> str:
+    """Return the key of a run in the store: of an ``"owner"`` or a ``"scope"``, and at a client."""
+    return hash_of((owner, channel, event, key))
+
+
 class Owners:
     """Whose keys are those of the peers of a server, and who pays for what is kept."""
 
@@ -179,7 +184,7 @@ class Keeper:
             if not isinstance(shared, str):
                 raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {shared!r}")
             owner = ("scope", shared, self._owners.client)
-        return hash_of((owner, channel, event, key))
+        return key_of(owner, channel, event, key)
 
     async def _join(self, invocation: Invocation, kept: KeptHandler, a: list[Any], context: CallContext) -> Any:
         """Join a call to the run with its key, or start the run. Return the result, or an iterator over the items.

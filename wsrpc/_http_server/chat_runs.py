@@ -1,0 +1,139 @@
+"""`ChatRuns`: which run is the latest of each chat, for clients of HTTP, and for pages with a connection.
+
+The store has, for each chat of a principal, which run is the latest: all processes know it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from .._core.api.peer import Peer
+from .._keyed.keeper import key_of, principal_text
+from .._log.contract import NewLog, StoreFull
+from .._log.kept import hash_of, read_kept
+from .._log.position import LAST
+from .._server.server import Server, runs_of
+from ..errors import Overloaded, RemoteError, made_here
+from .answers import encode
+
+KEPT = 24 * 3600.0
+"""Seconds for which a chat knows its latest run."""
+
+
+class ChatRun(NamedTuple):
+    """A run of a chat.
+
+    Attributes:
+        key: the key of the run. Empty: the chat has none.
+        message: a text that is equal for equal last messages.
+        answer: the id of the message that the run writes.
+        id: the id by which the client knows the run.
+    """
+
+    key: str
+    message: str
+    answer: str
+    id: str
+
+
+class Asked(NamedTuple):
+    """What a client has sent.
+
+    Attributes:
+        chat: the id of the chat.
+        last: the last message, as JSON has it.
+        answer: the id of the message that the answer continues. None: a new one.
+        run: the id by which the client knows the run.
+        again: whether it wants another answer to the same message.
+    """
+
+    chat: str
+    last: Any
+    answer: str | None
+    run: str
+    again: bool
+
+
+class ChatRuns:
+    """The runs that answer chats, of one event. A page asks for them by the request ``EVENT.chat``."""
+
+    def __init__(self, server: Server, event: str) -> None:
+        channel, _, self._name = event.rpartition(":")
+        self._event, self._channel = event, channel or None
+        self._runs = runs_of(server)
+        (server.of(channel) if channel else server).on(f"{self._name}.chat", self._answer, hidden=True)
+
+    async def _answer(
+        self,
+        peer: Peer,
+        wants: Literal["ask", "join", "stop"],
+        chat: str,
+        last: Any = None,
+        answer: str | None = None,
+        again: bool = False,
+    ) -> dict[str, Any] | None:
+        """Answer a page: with a run, and how many items it has, or None if it is to be started."""
+        if wants == "stop":
+            await self.stop(peer.principal, chat)
+            return None
+        if wants == "ask":
+            run, items = await self.ask(peer.principal, Asked(chat, last, answer, "", again))
+        else:
+            run, items = await self.latest(peer.principal, chat)
+            if items is None:
+                return None
+        return {"key": run.key, "answer": run.answer, "items": items}
+
+    async def ask(self, principal: object, asked: Asked) -> tuple[ChatRun, int | None]:
+        """Return the run that answers, and how many items it has. None: it is to be started."""
+        before, items = await self.latest(principal, asked.chat)
+        message = hash_of(asked.last)
+        if items is not None and before.message == message and not asked.again:
+            return before._replace(id=asked.run), items
+        key = hash_of([before.key or secrets.token_hex(8), message, secrets.token_hex(8) if asked.again else ""])
+        run = ChatRun(key, message, asked.answer or key[:32], asked.run)
+        await self._note(principal, asked.chat, run)
+        return run, None
+
+    async def latest(self, principal: object, chat: str) -> tuple[ChatRun, int | None]:
+        """Return the latest run, and how many items it has. None: it does not go on."""
+        key, _ = self._log(principal, chat)
+        ask, store = self._runs.link.ask, self._runs.link.store
+        page = await ask(partial(store.read, key, LAST))
+        if page is not None and page.state.last:
+            page = await ask(partial(store.read, key, page.state.last - 1))
+        if page is None or not page.entries:
+            return ChatRun("", "", "", ""), None
+        run = ChatRun(*read_kept(page.entries[-1], list[str]))
+        state = await self._runs.find(own := self._key(principal, run))
+        if state is None or await self._runs.is_over(own, state.id):
+            return run, None
+        return run, state.last
+
+    async def stop(self, principal: object, chat: str) -> None:
+        """Stop the run that goes on. The chat has no run any more."""
+        run, _ = await self.latest(principal, chat)
+        if run.key:
+            if (state := await self._runs.find(own := self._key(principal, run))) is not None:
+                await self._runs.stop(own, state.id)
+            await self._note(principal, chat, run._replace(key=""))
+
+    def _key(self, principal: object, run: ChatRun) -> str:
+        return key_of(("owner", principal_text(principal) or "", ""), self._channel, self._name, run.key)
+
+    def _log(self, principal: object, chat: str) -> tuple[str, NewLog]:
+        owner = principal_text(principal)
+        if owner is None:
+            text = "a chat needs a principal that is a string or an integer: see on_handshake"
+            raise made_here(RemoteError(text, "forbidden"))
+        key = hash_of(["chat", owner, self._event, chat])
+        return key, NewLog(id=secrets.token_hex(8), payer=f"chats of {owner}", keep=KEPT)
+
+    async def _note(self, principal: object, chat: str, run: ChatRun) -> None:
+        key, log = self._log(principal, chat)
+        try:
+            await self._runs.link.ask(partial(self._runs.link.store.append, key, log, log.id, 1, [encode(list(run))]))
+        except StoreFull:
+            raise made_here(Overloaded("this user has too many chats")) from None
