@@ -70,7 +70,8 @@ class Writer:
         self._in_text = self._finished = False
 
     def start(self) -> list[dict[str, Any]]:
-        return [self._start]
+        # Of a message that it continues, the results of tools belong to the step before.
+        return [self._start, {"type": "start-step"}]
 
     def write(self, item: Any) -> list[dict[str, Any]]:
         if isinstance(item, str):

@@ -1,5 +1,6 @@
-// HttpAgent of @ag-ui/client, without a page. Obeys a command a line.
+// HttpAgent of @ag-ui/client, or WsrpcAgent if the URL is that of a WebSocket, without a page. Obeys a command a line.
 import { createInterface } from "node:readline"
+import { asked, isConnected, reader } from "./chat_page.mjs"
 
 const [library, url, threadId] = process.argv.slice(2)
 const { HttpAgent } = await import(library)
@@ -8,10 +9,11 @@ const stream = `${url}/api/agent/${encodeURIComponent(threadId)}/stream`
 const headers = { authorization: "Bearer ada" }
 
 let agent, joined, running, types, error
-const load = (initialMessages) => {
-  agent = new HttpAgent({ url: `${url}/api/agent`, threadId, headers, initialMessages })
+const load = async (initialMessages) => {
+  const options = { threadId, initialMessages }
+  agent = (await reader("agui", "WsrpcAgent", options)) ?? new HttpAgent({ url: `${url}/api/agent`, headers, ...options })
 }
-load([])
+await load([])
 
 function run() {
   types = []
@@ -28,11 +30,18 @@ const commands = {
   },
   stop: () => agent.abortRun(),
   // A page that was loaded asks again for the answer to the last message that the server has stored.
-  reload: (count) => {
-    load(agent.messages.slice(0, count))
+  reload: async (count) => {
+    await load(agent.messages.slice(0, count))
     run()
   },
-  stopModel: () => fetch(stream, { method: "DELETE", headers }).then(({ status }) => status),
+  stopModel: async () => (isConnected ? agent.stop() : (await fetch(stream, { method: "DELETE", headers })).status),
+  asked: () => asked,
+  connect: () => {
+    running = agent.connectAgent()
+  },
+  until: async (words) => {
+    while (!JSON.stringify(agent.messages).includes(words)) await new Promise((done) => setTimeout(done, 10))
+  },
   join: async () => (joined = await fetch(stream, { headers })).status,
   rest: () => joined.text(),
 }

@@ -1,7 +1,10 @@
-// useChat of @ai-sdk/react with its default transport and `resume: true`, without a page. Obeys a command a line.
+// useChat of @ai-sdk/react with `resume: true`, without a page: with its default transport, or over a connection of
+// wsrpc if the URL is that of a WebSocket. Obeys a command a line.
 import { createInterface } from "node:readline"
+import { lastAssistantMessageIsCompleteWithToolCalls } from "ai"
 import React from "react"
 import TestRenderer from "react-test-renderer"
+import { asked, reader } from "./chat_page.mjs"
 
 const [library, api, id] = process.argv.slice(2)
 const { useChat } = await import(library)
@@ -16,10 +19,29 @@ globalThis.fetch = async (url, options = {}) => {
   return response
 }
 
+const transport = await reader("aisdk", "WsrpcTransport")
+const reconnect = transport?.reconnectToStream.bind(transport)
+if (transport) {
+  transport.reconnectToStream = async (options) => {
+    const stream = await reconnect(options)
+    resumed(stream ? 200 : 204)
+    return stream
+  }
+}
+
 let chat
 let root
 function Page({ messages }) {
-  chat = useChat({ id, messages, resume: true })
+  chat = useChat({
+    id,
+    messages,
+    resume: true,
+    ...(transport && { transport }),
+    onToolCall: ({ toolCall: { toolName: tool, toolCallId, input } }) => {
+      if (input.question === "Ask in a message!") void chat.addToolOutput({ tool, toolCallId, output: "no" })
+    },
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+  })
   return null
 }
 async function load(messages) {
@@ -40,7 +62,15 @@ const commands = {
     root.unmount()
     return load(stored)
   },
-  stopModel: () => fetch(`/api/chat/${encodeURIComponent(id)}/stream`, { method: "DELETE" }).then(({ status }) => status),
+  stopModel: async () => {
+    if (transport) return transport.stop(id)
+    return (await fetch(`/api/chat/${encodeURIComponent(id)}/stream`, { method: "DELETE" })).status
+  },
+  asked: () => asked,
+  connect: () => {}, // it has, by `resume`
+  until: async (words) => {
+    while (!JSON.stringify(chat.messages).includes(words)) await new Promise((done) => setTimeout(done, 10))
+  },
 }
 /** Resolves with what the page shows once its last message has these words, or once nothing goes on. */
 async function shown(words) {
