@@ -112,11 +112,14 @@ def types() -> Iterator[Case]:
         ("position-renamed", "T(1)", "T(1)", *(f"class T(NamedTuple): {each}: int" for each in "ab")),
         ("positions-reordered", "T(1, 2)", "T(1, 2)", f"{array}a: int; b: int", f"{array}b: int; a: int"),
     ]
+    models = "class A(pydantic.BaseModel): a: int\nclass B(pydantic.BaseModel): b: int"
     more: list[Any] = [
         ("type-narrowed", ("dict[str, int]", "{}"), ("T", "T(1)"), "", one),
         ("dict-to-class", ("dict[str, int]", "{'b': 1}"), ("T", "T()"), "", f"{one} = 1"),
         ("class-to-dict", ("T", "T()"), ("dict[str, int]", "{'b': 1}"), f"{one} = 1", ""),
         ("constraint-tightened", ("dict[str, int]", "{'b': 1}"), ("dict[int, int]", "{1: 1}"), "", ""),
+        ("constraint-tightened", ("int", "-1"), ("pydantic.PositiveInt", "1"), "", ""),
+        ("variant-removed", ("A | B", "B(b=1)"), ("A", "A(a=1)"), models, models),
         (
             "constraint-tightened",
             ("datetime", "datetime(2026, 1, 2)"),

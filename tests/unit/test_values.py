@@ -272,6 +272,7 @@ VALUES = {
     ),
     "a deep one": same(deep(50)),
     "a subclass of str": Row(Markup("<b>"), "<b>"),
+    "a url of pydantic": Row([pydantic.HttpUrl("https://example.org/")], ["https://example.org/"]),
     "a subclass of int": Row(Count(5), 5),
     "a subclass of float": Row(Ratio(0.5), 0.5),
     "nan of a subclass": Row(Ratio("nan"), None, ..., NAN),

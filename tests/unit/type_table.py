@@ -13,9 +13,11 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotReq
 import attrs
 import msgspec
 import pydantic
+from annotated_types import Len
 from msgspec import Meta
+from pydantic import Field, HttpUrl, PositiveInt
 
-USED_IN_ROWS = (Literal, datetime)
+USED_IN_ROWS = (Literal, datetime, Field, HttpUrl, Len, PositiveInt)
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -87,6 +89,18 @@ class Crow(pydantic.BaseModel):
 class Animal(pydantic.RootModel[Lion | Crow]): ...
 
 
+@dataclass
+class Tea:
+    kind: Literal["tea"]
+    minutes: int
+
+
+@dataclass
+class Coffee:
+    kind: Literal["coffee"]
+    milk: bool = False
+
+
 class Row(NamedTuple):
     code: str
     right: Any
@@ -123,5 +137,11 @@ ROWS = [
     Row("Annotated[datetime, Meta(tz=True)]", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05"),
     Row("Lion", {"kind": "lion", "mane": True}, {"kind": "lion"}, "a pydantic model"),
     Row("Lion | None", {"kind": "lion", "mane": True}, 5, "a model or `None`, `Lion | None`"),
+    Row("Lion | Crow", {"kind": "crow", "age": 2}, {"kind": "crow", "mane": True}, "two models, `Lion | Crow`"),
+    Row("PositiveInt", 1, 0, "`pydantic.PositiveInt`"),
+    Row("HttpUrl", "https://example.org/", "example", "`pydantic.HttpUrl`"),
+    Row("Annotated[int, Field(gt=0)]", 1, 0),
+    Row("Annotated[str, Len(1, 3)]", "tea", "", "`Annotated[str, annotated_types.Len(1, 3)]`"),
+    Row("Annotated[Tea | Coffee, Field(discriminator='kind')]", {"kind": "tea", "minutes": 3}, {"kind": "tea"}),
     Row("Animal", {"kind": "crow", "age": 2}, {"kind": "crow", "mane": True}, "a `RootModel[Lion | Crow]`"),
 ]

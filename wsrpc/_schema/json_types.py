@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import inspect as mi
 
-from .._values.convert import check_type, nodes_of, type_name
+from .._values.convert import check_type, for_msgspec, nodes_of, type_name
 from .definitions import (
     FLAGS,
     MEMBER_NAMES,
@@ -57,8 +57,9 @@ def schemas_of(types: Sequence[tuple[Any, Form]]) -> tuple[list[Described], dict
     failures: dict[Any, str] = {}
     for key, (tp, _) in dict(zip(keys, types, strict=True)).items():  # many handlers use the same types
         try:
-            _check_describable(tp)
-            good[key] = tp
+            adapted = for_msgspec(tp)
+            _check_describable(adapted)
+            good[key] = adapted
         except Exception as exc:  # for example for a default that cannot be encoded
             failures[key] = f"{type_name(tp)} has no JSON Schema: {exc}"
     models = describe_models(good.values())

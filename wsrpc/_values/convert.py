@@ -18,8 +18,8 @@ from msgspec import inspect as mi
 
 from .caching import memoized
 from .older_names import has_older_names, with_present_names
-from .pydantic_types import is_pydantic, misfit, pydantic_dumper, pydantic_validator
-from .type_survey import problem_of
+from .pydantic_types import adapted, has_core_schema, is_pydantic, misfit, pydantic_dumper, pydantic_validator
+from .type_survey import is_for_pydantic, problem_of
 
 DecHook = Callable[[type[Any], Any], Any]
 """Function ``dec_hook(type, value)`` that returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
@@ -72,7 +72,7 @@ _TO_BASE: dict[type[Any], Callable[[Any], Any]] = {
 
 
 def make_dec_hook(user: DecHook | None) -> DecHook:
-    """Make the hook that msgspec calls for types that it does not know: pydantic models, then the user's hook."""
+    """Make the hook that msgspec calls for types that it does not know: pydantic's, then the user's hook."""
 
     def dec_hook(tp: Any, value: Any) -> Any:
         if tp is object:
@@ -93,16 +93,19 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
     """Make the hook that msgspec calls for values that it does not know.
 
     Pydantic models come first, then other list and dict types of the standard library, then the user's hook. Last, a
-    value of a subclass of str, float, datetime and the like is encoded as a value of the type itself.
+    value of a subclass of str, float, datetime and the like is encoded as a value of the type itself, and one of a
+    class such as ``HttpUrl`` by pydantic.
     """
 
     def enc_hook(value: Any) -> Any:
         cls = value.__class__
         if is_pydantic(cls):
-            return pydantic_dumper(cls)(value, for_pydantic)
+            return by_pydantic(value)
         if (builtin := _BUILTIN.get(cls)) is not None:
             return builtin(value)
         to_base = next((_TO_BASE[base] for base in type(value).__mro__ if base in _TO_BASE), _refuse)
+        if to_base is _refuse and has_core_schema(cls):
+            to_base = by_pydantic
         try:
             # A hook such as `str` may return the value itself, of which msgspec would ask the hook again.
             if user is not None and (encodable := user(value)) is not value:
@@ -111,6 +114,9 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
             if to_base is _refuse:
                 raise
         return to_base(value)
+
+    def by_pydantic(value: Any) -> Any:
+        return pydantic_dumper(value.__class__)(value, for_pydantic)
 
     def for_pydantic(value: Any) -> Any:
         return msgspec.to_builtins(value, str_keys=True, enc_hook=enc_hook)
@@ -126,6 +132,16 @@ def type_name(tp: Any) -> str:
 
 
 # ---------------------------------------------------------------- what a type needs
+
+
+@memoized
+def for_msgspec(tp: Any) -> Any:
+    """Return the type itself or, if pydantic has to validate it, a class that stands for it.
+
+    Raises:
+        TypeError: neither of the two can enforce all that it says.
+    """
+    return adapted(tp, type_name(tp)) if is_for_pydantic(tp) else tp
 
 
 def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
@@ -205,7 +221,7 @@ def check_type(tp: Any) -> None:
     except TypeError as exc:
         if "custom type" not in str(exc):
             raise
-        raise TypeError(f"{exc}: for pydantic models, write a RootModel of the union") from exc
+        raise TypeError(f"{exc}: put one of the two into a dataclass, or write a pydantic model of the union") from exc
     except KeyError as exc:  # from msgspec, for a class of attrs
         raise TypeError(f"{type_name(tp)}: field {exc} has no annotation: write {exc.args[0]}: Any") from exc
     except (NotImplementedError, RecursionError, AssertionError) as exc:  # such as for a class derived from Protocol[T]
@@ -231,6 +247,7 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
 
 
 def _converter(tp: Any, dec_hook: DecHook | None = None) -> Callable[[Any], Any]:
+    tp = for_msgspec(tp)
     if tp is Any or tp is object:
         return lambda value: value
     # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. If a Struct has a field of

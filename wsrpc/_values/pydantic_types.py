@@ -1,7 +1,10 @@
-"""Validation and encoding of pydantic models. pydantic is imported only when one of them is used.
+"""Validation and encoding by pydantic, which is imported only when it is used.
 
 In JSON and in MessagePack, a model is encoded as pydantic's own JSON, and validated by pydantic's rules for JSON. So a
 model with ``strict=True`` accepts a datetime as text, and a tuple as an array.
+
+An annotation that msgspec cannot enforce, such as ``PositiveInt``, is validated by pydantic as a whole. For msgspec, it
+is a class, `Adapted`, like a model.
 """
 
 from __future__ import annotations
@@ -17,9 +20,56 @@ _MOST_CACHED = 4096
 """Maximum number of cached validators and serializers. Programs have fewer models."""
 
 
+class Adapted(type):
+    """A class that stands for an annotation. msgspec takes any value that the hook returns for an instance of it."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+def adapted(tp: Any, name: str) -> Any:
+    """Return the class that stands for an annotation, of which errors say the name.
+
+    Raises:
+        TypeError: pydantic cannot validate it, or is not installed. Or it has aliases, which only models are sent with.
+    """
+
+    def core_schema(cls: Any, source: Any, handler: Any) -> Any:
+        return handler.generate_schema(tp)
+
+    try:
+        made = Adapted(name, (), {"__get_pydantic_core_schema__": classmethod(core_schema)})
+        pydantic_validator(made)
+        if alias := _alias_in(core_schema_of(made)):
+            raise TypeError(f"only pydantic models are sent with aliases such as {alias!r}: make its class a model")
+    except ImportError as exc:
+        raise TypeError(f"pydantic has to validate this annotation: {exc}") from exc
+    except (RuntimeError, NameError) as exc:  # what pydantic raises for a type that it does not know
+        why = str(exc).partition("\n")[0]
+        raise TypeError(f"pydantic cannot validate {name}: {why}") from exc
+    return made
+
+
+def _alias_in(schema: dict[str, Any]) -> Any:
+    """Return an alias of a field outside of models. None: there is none."""
+    if schema["type"] == "model":
+        return None
+    if own := schema.get("validation_alias") or schema.get("serialization_alias"):
+        return own
+    inner = (each for part in _inner(schema).values() for each in _schemas_in(part))
+    return next((found for each in inner if (found := _alias_in(each))), None)
+
+
 def is_pydantic(tp: Any) -> bool:
-    """Whether a type is a pydantic model. Does not import pydantic."""
+    """Whether a type is a pydantic model, or stands for an annotation of pydantic's. Does not import pydantic."""
+    if isinstance(tp, Adapted):
+        return True
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__") and hasattr(tp, "model_validate")
+
+
+def has_core_schema(cls: Any) -> bool:
+    """Whether a class says how pydantic validates it, as ``HttpUrl`` does."""
+    return hasattr(cls, "__get_pydantic_core_schema__")
 
 
 _MOST_DESCRIBED = 100
@@ -85,8 +135,8 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     except TypeError as exc:  # pydantic is older than 2.13
         if "_use_prebuilt" not in str(exc):
             raise
-        validate_json = tp.model_validate_json
-    mode = tp.model_config.get("val_json_bytes", "base64")
+        validate_json = _adapter(tp).validate_json
+    mode = getattr(tp, "model_config", {}).get("val_json_bytes", "base64")
     # pydantic accepts JSON only as text, so the value is encoded again. Values that only MessagePack has (bytes,
     # datetimes, keys that are not text, NaN) are validated as their JSON.
     return lambda value: validate_json(pydantic_core.to_json(value, bytes_mode=mode, inf_nan_mode="constants"))
@@ -94,7 +144,7 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
 
 @lru_cache(maxsize=_MOST_CACHED)
 def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
-    """Make a function that converts an instance of the model ``tp`` to decoded JSON.
+    """Make a function that converts an instance of the model ``tp``, or of a class with a core schema, to decoded JSON.
 
     Its second argument is a function that converts values of other libraries, such as msgspec's Structs. Fields have
     the names that validation on the other side reads: their aliases, if they have any.
@@ -104,20 +154,28 @@ def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
     """
     if not _overrides(tp, "model_dump") and (why := _unreadable(_checked_schema(tp), tp.__qualname__)):
         raise TypeError(f"{tp.__qualname__} cannot be sent: {why}")
-    return lambda value, fallback: value.model_dump(mode="json", by_alias=True, fallback=fallback)
+    if hasattr(tp, "model_dump"):
+        return lambda value, fallback: value.model_dump(mode="json", by_alias=True, fallback=fallback)
+    dump = _adapter(tp).dump_python
+    return lambda value, fallback: dump(value, mode="json", by_alias=True, fallback=fallback)
 
 
 def _overrides(tp: Any, method: str) -> bool:
     from pydantic import BaseModel
 
-    return bool(getattr(tp, method).__qualname__ != getattr(BaseModel, method).__qualname__)
+    base: Any = getattr(BaseModel, method)
+    return bool(getattr(tp, method, base).__qualname__ != base.__qualname__)
+
+
+def _adapter(tp: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(tp)
 
 
 def core_schema_of(tp: Any) -> dict[str, Any]:
     """Return pydantic's core schema of a model."""
-    from pydantic import TypeAdapter
-
-    return cast("dict[str, Any]", TypeAdapter(tp).core_schema)
+    return cast("dict[str, Any]", _adapter(tp).core_schema)
 
 
 def _checked_schema(tp: Any) -> dict[str, Any]:
@@ -127,9 +185,9 @@ def _checked_schema(tp: Any) -> dict[str, Any]:
     """
     schema = core_schema_of(tp)
     if _holds_plain_bytes(schema, chosen=False):
+        config = 'model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")'
         raise TypeError(
-            f"{tp.__qualname__} holds bytes, which pydantic takes for UTF-8 text: give the class of the field "
-            'model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")'
+            f"{tp.__qualname__} holds bytes, which pydantic takes for UTF-8 text: give the class of the field {config}"
         )
     return schema
 

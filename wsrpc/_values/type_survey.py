@@ -27,7 +27,7 @@ from uuid import UUID
 import msgspec
 
 from .caching import memoized
-from .pydantic_types import is_pydantic
+from .pydantic_types import Adapted, has_core_schema, is_pydantic
 
 UNIONS = (Union, types.UnionType)
 
@@ -39,7 +39,6 @@ _TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, time
 _LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length")
 _FIELDS = ("__dataclass_fields__", "__attrs_attrs__", "__struct_fields__", "__required_keys__", "_fields")
 """Attributes that only classes with fields have. Each kind of class has one of them."""
-_INSTEAD = "write msgspec.Meta(...), or make it a field of a pydantic model"
 
 
 class Part(NamedTuple):
@@ -54,6 +53,21 @@ class Part(NamedTuple):
 def problem_of(tp: Any) -> str:
     """Return what msgspec would ignore or misread in a type, and what to do. Empty if there is no such part."""
     return next((part.owner + why for part in _parts(Part(tp, ""), []) if (why := _problem(part.type))), "")
+
+
+@memoized
+def is_for_pydantic(tp: Any) -> bool:
+    """Return whether pydantic has to validate a type, because something in it says what msgspec cannot enforce.
+
+    Raises:
+        TypeError: something else in it says what pydantic cannot enforce, or the type of a field cannot be resolved.
+    """
+    parts = list(_parts(Part(tp, ""), []))
+    if not any(_is_of_pydantic(part.type) for part in parts):
+        return False
+    if problem := next((part.owner + why for part in parts if (why := _lost_with_pydantic(part.type))), ""):
+        raise TypeError(problem)
+    return True
 
 
 @memoized
@@ -102,9 +116,6 @@ def _hints_of(tp: Any, cls: Any) -> Iterator[tuple[str, Any]]:
 def _problem(tp: Any) -> str:
     """Return what msgspec would ignore or misread in one part of a type, and what to do."""
     origin = get_origin(tp)
-    if origin is Annotated:
-        foreign = next((_shown(each) for each in tp.__metadata__ if _is_foreign(each)), "")
-        return foreign and f"msgspec cannot enforce {foreign}: {_INSTEAD}"
     if origin in UNIONS:
         return _misread(list(_members(tp)))
     cls: Any = origin or tp
@@ -113,7 +124,7 @@ def _problem(tp: Any) -> str:
     if type(cls).__name__ == "TypeAliasType" and getattr(cls.__value__, "__parameters__", ()) != cls.__type_params__:
         # For ``type X[A, B] = dict[B, A]``, msgspec 0.22 uses the arguments in the wrong order.
         return f"msgspec confuses the arguments of {tp}: write the type out" if origin else ""
-    if is_pydantic(cls):
+    if is_pydantic(cls) and not isinstance(cls, Adapted):
         for name, field in cls.model_fields.items():
             for each in field.metadata:
                 if isinstance(each, msgspec.Meta) and _restricts(each):
@@ -124,8 +135,6 @@ def _problem(tp: Any) -> str:
 def _problem_of_class(cls: Any) -> str:
     """Return which setting of a class or of its fields msgspec would ignore, and what to do."""
     name = cls.__qualname__
-    if hasattr(cls, "__pydantic_validator__") and not is_pydantic(cls):
-        return f"msgspec cannot enforce {name}, a class of pydantic: make it a pydantic model"
     if not _has_fields(cls):
         return ""
     attributes = getattr(cls, "__attrs_attrs__", ())
@@ -133,12 +142,6 @@ def _problem_of_class(cls: Any) -> str:
         return why
     if each := next((each for each in attributes if each.converter is not None), None):
         return f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__"
-    defaults = [each.default for each in attributes or getattr(cls, "__dataclass_fields__", {}).values()]
-    defaults += [*getattr(cls, "__struct_defaults__", ()), *getattr(cls, "_field_defaults", {}).values()]
-    if any(type(default).__module__ == "pydantic.fields" for default in defaults):
-        return f"{name} has a default Field(...), which msgspec cannot enforce: {_INSTEAD}"
-    if hasattr(cls, "__pydantic_config__") or any(_is_validator(cls, each) for each in dir(cls)):
-        return f"{name} has a config or a validator of pydantic, which msgspec ignores: make it a pydantic model"
     if hasattr(cls, "__required_keys__"):  # a TypedDict, of typing_extensions, too
         if getattr(cls, "__closed__", None):
             return f"{name} is closed, which msgspec ignores: use a msgspec.Struct with forbid_unknown_fields=True"
@@ -152,6 +155,51 @@ def _private(cls: Any) -> str:
     for each in getattr(cls, "__attrs_attrs__", ()):
         if each.name.startswith("_"):
             return f"{cls.__qualname__}.{each.name} would not be sent: rename it, or make the class a dataclass"
+    return ""
+
+
+# ---------------------------------------------------------------- what pydantic validates
+
+
+def _is_of_pydantic(tp: Any) -> bool:
+    """Return whether one part of a type says what msgspec cannot enforce, and pydantic can."""
+    origin = get_origin(tp)
+    if origin is Annotated:
+        return any(map(_is_foreign, tp.__metadata__))
+    if origin in UNIONS:
+        members = [member for member, _ in _members(tp) if member is not types.NoneType]
+        return len(members) > 1 and Any not in members and any(map(is_pydantic, members))
+    cls: Any = origin or tp
+    if not isinstance(cls, type) or is_pydantic(cls):
+        return False
+    if hasattr(cls, "__pydantic_validator__") or has_core_schema(cls):  # a dataclass of pydantic, HttpUrl
+        return True
+    if not _has_fields(cls):
+        return False
+    fields = getattr(cls, "__attrs_attrs__", ()) or getattr(cls, "__dataclass_fields__", {}).values()
+    defaults = [*(each.default for each in fields), *getattr(cls, "__struct_defaults__", ())]
+    defaults += getattr(cls, "_field_defaults", {}).values()
+    if any(type(default).__module__ == "pydantic.fields" for default in defaults):
+        return True
+    return hasattr(cls, "__pydantic_config__") or any(_is_decorated(cls, each, "Validator") for each in dir(cls))
+
+
+def _lost_with_pydantic(tp: Any) -> str:
+    """Return what pydantic, or msgspec when the value is sent, would ignore in one part of a type, and what to do."""
+    if get_origin(tp) is Annotated:
+        for each in tp.__metadata__:
+            if isinstance(each, msgspec.Meta) or (_is_foreign(each) and not _is_known_to_pydantic(each)):
+                return f"pydantic, which has to validate this annotation, ignores {each!r}: write Field(...)"
+            if "Serializer" in type(each).__name__:
+                return f"{each!r} is ignored outside of pydantic models: make it a field of a model"
+    cls: Any = get_origin(tp) or tp
+    if hasattr(cls, "__struct_fields__") or hasattr(cls, "__attrs_attrs__"):
+        return (
+            f"pydantic has to validate this annotation, and cannot validate {cls.__qualname__}: make it a dataclass or "
+            "a pydantic model, or write msgspec.Meta(...)"
+        )
+    if _has_fields(cls) and any(_is_decorated(cls, each, "Serializer", "Computed") for each in dir(cls)):
+        return f"{cls.__qualname__} has a serializer, which is ignored outside of pydantic models: make it a model"
     return ""
 
 
@@ -169,10 +217,6 @@ def _is_foreign(metadata: Any) -> bool:
     return not homes.isdisjoint(_LIBRARIES) and type(metadata).__name__ not in _NO_CONSTRAINTS
 
 
-def _shown(metadata: Any) -> str:
-    return "Field(...)" if type(metadata).__module__ == "pydantic.fields" else repr(metadata)
-
-
 def _restricts(meta: msgspec.Meta) -> bool:
     """Whether ``meta`` restricts values, besides describing them."""
     return _has_limits(meta) or meta.pattern is not None or meta.tz is not None
@@ -182,8 +226,15 @@ def _has_limits(meta: msgspec.Meta) -> bool:
     return any(getattr(meta, name) is not None for name in _LIMITS)
 
 
-def _is_validator(cls: Any, name: str) -> bool:
-    return "Validator" in type(getattr(inspect.getattr_static(cls, name), "decorator_info", None)).__name__
+def _is_known_to_pydantic(metadata: Any) -> bool:
+    """Whether pydantic enforces metadata: it does not look at subclasses of constraints."""
+    return has_core_schema(metadata) or type(metadata).__module__.partition(".")[0] in _LIBRARIES
+
+
+def _is_decorated(cls: Any, name: str, *kinds: str) -> bool:
+    """Whether an attribute of a class is a function with a decorator of pydantic of one of the kinds."""
+    decorator = type(getattr(inspect.getattr_static(cls, name), "decorator_info", None)).__name__
+    return any(kind in decorator for kind in kinds)
 
 
 # ---------------------------------------------------------------- members of unions

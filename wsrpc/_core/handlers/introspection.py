@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Struct
 
+from ..._values.convert import for_msgspec
 from ..._values.type_survey import UNIONS, unwrapped
 from .callables import body_of, full_name, is_generator, layers_of, place_of, without_partials
 from .invocation import Invocation
@@ -277,7 +278,7 @@ def _stream_parameter(declared: inspect.Parameter, read: Parameter) -> Parameter
     if declared.kind is declared.VAR_POSITIONAL:
         raise TypeError("one parameter reads the stream that the caller sends, *args cannot")
     item, *_ = (*typing.get_args(tp), Any)
-    return read._replace(source="stream", type=item, required=True, default=None)
+    return read._replace(source="stream", type=for_msgspec(item), required=True, default=None)
 
 
 def _wire_parameter(declared: inspect.Parameter, read: Parameter) -> Parameter:
@@ -285,17 +286,14 @@ def _wire_parameter(declared: inspect.Parameter, read: Parameter) -> Parameter:
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("a stream that the caller sends is only read: annotate AsyncIterator[...]")
     if type(declared.default).__module__ == "pydantic.fields":
-        raise TypeError(
-            "its default is pydantic's Field(...): write `name: Annotated[..., msgspec.Meta(...)] = default`"
-        )
+        raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
     for cls in classes:
         base = next((base for base in getattr(cls, "__mro__", ()) if base in injections), None)
         if base is not None:
             name = base.__qualname__
             raise TypeError(f"only {name} itself is injected: annotate {name} or {name} | None")
-    if declared.kind is declared.VAR_POSITIONAL:
-        return read._replace(source="rest")
-    return read
+    rest = declared.kind is declared.VAR_POSITIONAL
+    return read._replace(source="rest" if rest else "wire", type=for_msgspec(read.type))
 
 
 def read_signature(function: Any, what: str = "handler") -> Facts:
