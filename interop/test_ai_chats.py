@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
 from asgi_servers import uvicorn_serving
 from hosts import running
-from programs import ROOT, Screen, start
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from interop.node import JS, find_node
+from interop.asking import asking
+from interop.chat_tabs import AGENT, NEWEST, OLDER, OLDER_AGENT, tab
 from wsrpc import Context, Handshake, Keep, RpcError, Server
 from wsrpc.store import MemoryStore
 from wsrpc_adapters.agui import add_agent, agent
@@ -27,28 +23,6 @@ from wsrpc_adapters.aisdk import add_chat, chat
 from wsrpc_adapters.asgi import asgi, lifespan
 
 WORDS = ["It", " depends", " on", " the", " context", "."]
-
-
-def chunks_of(question: str) -> list[dict[str, Any]]:
-    """The use of a tool of the page, as the AI SDK has it."""
-    called = {"toolCallId": "call-1", "toolName": "ask_user"}
-    return [{"type": "tool-input-available", **called, "input": {"question": question}}]
-
-
-def events_of(question: str) -> list[dict[str, Any]]:
-    """The same, as AG-UI has it."""
-    asked = json.dumps({"question": question})
-    return [
-        {"type": "TOOL_CALL_START", "toolCallId": "call-1", "toolCallName": "ask_user"},
-        *({"type": "TOOL_CALL_ARGS", "toolCallId": "call-1", "delta": part} for part in (asked[:5], asked[5:])),
-        {"type": "TOOL_CALL_END", "toolCallId": "call-1"},
-    ]
-
-
-def result_of(result: Any, *, is_agent: bool) -> list[dict[str, Any]]:
-    if is_agent:
-        return [{"type": "TOOL_CALL_RESULT", "messageId": "m-1", "toolCallId": "call-1", "content": json.dumps(result)}]
-    return [{"type": "tool-output-available", "toolCallId": "call-1", "output": result}, {"type": "start-step"}]
 
 
 class Model:
@@ -81,17 +55,9 @@ class Model:
                 yield f"You said {last['parts'][-1]['output']}."
                 return
             if "Ask" in question:
-                is_agent = "threadId" in asked
-                called = (events_of if is_agent else chunks_of)(question)
-                for event in called[len(earlier) :]:
-                    yield event
-                if question == "Ask in a message!":
-                    return
-                result = (await anext(aiter(ctx.inbox(Any)))).value
-                for event in result_of(result, is_agent=is_agent)[max(0, len(earlier) - len(called)) :]:
-                    yield event
-                await self.steps.acquire()
-                yield f"You said {result}."
+                async with aclosing(asking(ctx, asked, question, self.steps)) as events:
+                    async for event in events:
+                        yield event
                 return
             for word in WORDS[len(earlier) :]:
                 await self.steps.acquire()
@@ -134,46 +100,6 @@ def other_way(url: str) -> str:
     return url[:-4].replace("ws", "http") if url.startswith("ws") else url.replace("http", "ws") + "/ws/"
 
 
-class Tab:
-    """A page with `useChat`, or with an `HttpAgent`."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-
-    async def do(self, name: str, *args: Any) -> Any:
-        self._screen.type(json.dumps([name, *args]))
-        return json.loads(await self._screen.line())
-
-    async def shown(self, words: str | None = None) -> Any:
-        return await self.do("shown", *([words] if words else []))
-
-
-@asynccontextmanager
-async def tab(library: str, url: str, chat: str = "c 1") -> AsyncGenerator[Tab]:
-    program = "use_chat.mjs" if "sdk" in library else "http_agent.mjs"
-    with modules_beside(library) as modules:
-        process = await start(find_node(), program, library, url, chat, modules.as_uri(), cwd=JS)
-        try:
-            yield Tab(Screen(process))
-        finally:
-            process.kill()
-            await process.communicate()
-
-
-@contextmanager
-def modules_beside(library: str) -> Generator[Path]:
-    """The modules of pages, beside a version of AG-UI's client."""
-    with TemporaryDirectory() as folder:
-        modules = shutil.copytree(ROOT / "wsrpc" / "browser", Path(folder) / "modules")
-        (modules / "package.json").write_text('{"type": "module"}', "utf-8")
-        (modules / "node_modules" / "@ag-ui").mkdir(parents=True)
-        (modules / "node_modules" / "@ag-ui" / "client").symlink_to(JS / "node_modules" / library)
-        (modules / "node_modules" / "rxjs").symlink_to(JS / "node_modules" / "rxjs")
-        yield modules
-
-
-NEWEST, OLDER = "@ai-sdk/react", "ai-sdk-react-3"
-AGENT, OLDER_AGENT = "@ag-ui/client", "ag-ui-client-0"
 CLIENTS = [(NEWEST, "uvicorn"), (OLDER, "aiohttp"), (NEWEST, "connection"), (OLDER, "connection")]
 WHOLE = [["user", "Why?"], ["assistant", "It depends on the context."]]
 

@@ -29,13 +29,15 @@ server = Server(store=store, cluster=Cluster(RedisEngine(REDIS), name="ai_chat")
 
 @server.on_handshake
 def log_in(handshake: Handshake) -> None:
-    conversation = handshake.state["conversation"] = handshake.query.get("conversation", "")
-    if not re.fullmatch("[0-9a-f-]{36}", conversation):
-        handshake.reject(400, "?conversation= is missing or not valid")
     cookies = SimpleCookie(handshake.headers.get("cookie", ""))
     if "user" not in cookies:
         handshake.reject(401, "the page sets a cookie")
     user = handshake.principal = cookies["user"].value
+    if (conversation := handshake.query.get("conversation")) is None:
+        return  # other clients have their conversations themselves
+    if not re.fullmatch("[0-9a-f-]{36}", conversation):
+        handshake.reject(400, "?conversation= is not valid")
+    handshake.state["conversation"] = conversation
     if not is_staff(user):
         chats.begin(conversation, user)
         if chats.owner(conversation) != user:

@@ -129,9 +129,6 @@ although nobody reads. Ask me for something shorter, and I break off. When you w
 something, in all your tabs: answer in one of them, now or tomorrow, and the other one asks no more. And if you kill \
 the worker that I run in, another one goes on with this answer, within a second or so."""
 
-WORDS = {"email": "ask_user", "color": "pick_color"}
-"""Which word of a message lets the simulated model use which tool, if it has it."""
-
 
 async def simulated(messages: list[Message], tools: list[Message]) -> AsyncGenerator[str | Message]:
     last, written = messages[-1], 0
@@ -140,12 +137,10 @@ async def simulated(messages: list[Message], tools: list[Message]) -> AsyncGener
     if last["role"] == "tool":
         text = f"You said: {last['content']}. Thank you!"
     else:
-        there = [tool["function"]["name"] for tool in tools]
-        asked = last["content"].lower()
-        used = [tool for word, tool in WORDS.items() if word in asked and tool in there]
-        text = "Let me ask you." if used else "In short: I go on." if "short" in asked else ADVICE
-        for name in used:
-            function = {"name": name, "arguments": json.dumps({"question": last["content"]})}
+        asks = tools and "email" in last["content"].lower()
+        text = "Let me ask you." if asks else "In short: I go on." if "short" in last["content"].lower() else ADVICE
+        if asks:
+            function = {"name": "ask_user", "arguments": json.dumps({"question": last["content"]})}
             yield {"id": f"call-{number_of(messages)}", "type": "function", "function": function}
     for word in text[written:].split():
         await asyncio.sleep(0.05)

@@ -1,23 +1,22 @@
-"""The chat as a web application: its page, the WebSocket, and handlers for clients of other protocols."""
+"""The chat as a web application: its page, the WebSocket, and chats for clients of the AI SDK and of AG-UI."""
 
 from __future__ import annotations
 
 import logging
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import agui
-import aisdk
-from ai_chat import items_before, may_see, may_send, server
+from ai_chat import items_before, server
 from fastapi import Cookie, FastAPI, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from language_model import Word, Words
+from language_model import think
 
-from wsrpc import Context, Keep, Peer
+from wsrpc import Context, Keep
+from wsrpc_adapters import agui, aisdk
 from wsrpc_adapters.asgi import lifespan, routes, serve_websocket
 
 HERE = Path(__file__).parent
@@ -57,26 +56,22 @@ async def ws(websocket: WebSocket) -> None:
 # ---------------------------------------------------------------- other clients, which have the conversation themselves
 
 
-def may_generate(peer: Peer, run: agui.RunAgentInput) -> str:
-    return may_see(peer, run.thread_id)
+@server.on("reply", keep=Keep(600, unread=60, attempts=3))
+async def reply(ctx: Context, asked: dict[str, Any]) -> AsyncGenerator[str]:
+    """Answer the last message, or go on with what the attempts before have written."""
+    messages = [{"role": message["role"], "content": text_of(message)} for message in asked["messages"]]
+    if written := "".join(await items_before(ctx)):
+        messages.append({"role": "assistant", "content": written})
+    async with aclosing(think(messages, [])) as words:
+        async for word in words:
+            yield str(word)
 
 
-@server.on("generate", keep=Keep(600, unread=60, attempts=3, scope=may_generate, inbox=Word, may_send=may_send))
-async def generate(ctx: Context, run: agui.RunAgentInput) -> AsyncGenerator[agui.Event]:
-    """Answer a client of AG-UI, whose tools are its own."""
-    earlier = await items_before(ctx)
-    with closing(Words(ctx.inbox(Word), [])) as words:
-        async with aclosing(agui.events(run, earlier, words)) as events:
-            async for event in events:
-                yield event
+def text_of(message: dict[str, Any]) -> str:
+    content: str | list[dict[str, Any]] = message.get("parts") or message.get("content", "")
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-@server.on("chat", keep=Keep(600, unread=60, attempts=3))
-async def chat(ctx: Context, asked: aisdk.Chat) -> AsyncGenerator[dict[str, str]]:
-    """Answer a chat of the AI SDK."""
-    async with aclosing(aisdk.chunks(asked, await items_before(ctx))) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-app.mount("/http", routes(server, runs=["answer", "chat"]))  # for curl, and the AI SDK
+app.mount("/api/chat", aisdk.chat(server, "reply"))
+app.mount("/api/agent", agui.agent(server, "reply"))
+app.mount("/http", routes(server, runs=["answer"]))  # for curl

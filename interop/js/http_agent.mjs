@@ -1,6 +1,6 @@
 // HttpAgent of @ag-ui/client, or WsrpcAgent if the URL is that of a WebSocket, without a page. Obeys a command a line.
 import { createInterface } from "node:readline"
-import { asked, isConnected, reader } from "./chat_page.mjs"
+import { commands as ofTools, isConnected, reader } from "./chat_page.mjs"
 
 const [library, url, threadId] = process.argv.slice(2)
 const { HttpAgent } = await import(library)
@@ -35,7 +35,7 @@ const commands = {
     run()
   },
   stopModel: async () => (isConnected ? agent.stop() : (await fetch(stream, { method: "DELETE", headers })).status),
-  asked: () => asked,
+  ...ofTools,
   connect: () => {
     running = agent.connectAgent()
   },

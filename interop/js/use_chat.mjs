@@ -4,7 +4,7 @@ import { createInterface } from "node:readline"
 import { lastAssistantMessageIsCompleteWithToolCalls } from "ai"
 import React from "react"
 import TestRenderer from "react-test-renderer"
-import { asked, reader } from "./chat_page.mjs"
+import { commands as ofTools, reader } from "./chat_page.mjs"
 
 const [library, api, id] = process.argv.slice(2)
 const { useChat } = await import(library)
@@ -66,7 +66,7 @@ const commands = {
     if (transport) return transport.stop(id)
     return (await fetch(`/api/chat/${encodeURIComponent(id)}/stream`, { method: "DELETE" })).status
   },
-  asked: () => asked,
+  ...ofTools,
   connect: () => {}, // it has, by `resume`
   until: async (words) => {
     while (!JSON.stringify(chat.messages).includes(words)) await new Promise((done) => setTimeout(done, 10))

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
-from asyncio.subprocess import STDOUT
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
 
 import pytest
 from browser.firefox import firefox
@@ -26,8 +22,7 @@ from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 from programs import ROOT, Screen, free_port, printed_by, start
 from waiting import until
 
-from interop.node import JS, find_node
-from wsrpc.testing import FaultProxy
+from interop.chat_tabs import AGENT, NEWEST, OLDER, OLDER_AGENT, tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -65,7 +60,7 @@ async def serving_chat(
 ) -> AsyncGenerator[Chat]:
     redis, port = redis_server(), free_port()
     env = environment("")
-    env["PYTHONPATH"] += os.pathsep + str(EXAMPLE)
+    env["PYTHONPATH"] += os.pathsep.join(("", str(EXAMPLE), str(ROOT)))
     env |= {"REDIS": redis.url, "CHAT_DATABASE": str(folder / "chat.sqlite"), "OPENAI_API_KEY": ""}
     options = ("--port", str(port), "--workers", str(workers), *more)
     try:
@@ -476,116 +471,54 @@ async def shoot_beside(context: BrowserContext, tabs: dict[str, Page], name: str
     await shoot(sheet, name)
 
 
-def copy_with_modules(name: str, folder: Path) -> None:
-    """Copy a module of the example, and the program that tries it, beside the packages of npm."""
-    shutil.copy(EXAMPLE / f"{name}.js", folder)
-    shutil.copy(Path(__file__).with_name(f"{name}_run.mjs"), folder)
-    (folder / "node_modules").symlink_to(JS / "node_modules")
-
-
-async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
-    lines = [line for name in ("agui.py", "agui.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
-    assert len(lines) <= 214
-    copy_with_modules("agui", tmp_path)
-    client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
+@pytest.mark.parametrize("library", [NEWEST, OLDER, AGENT, OLDER_AGENT])
+async def test_an_answer_to_another_client_goes_on_after_its_workers_were_killed(library: str, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat:
-        where = chat.url.replace("http", "ws", 1)
-        screen = Screen(await start(find_node(), "agui_run.mjs", client, where, cwd=tmp_path))
-        first, stopped, _ = [json.loads(await screen.line()) for _ in range(3)]
-        for pid in chat.workers():
-            os.kill(pid, signal.SIGKILL)
-        killed = json.loads(await screen.line())
-    assert [(message["role"], message["content"]) for message in first["messages"]] == [
-        ("assistant", "Let me ask you. "),
-        ("tool", "#ff8800"),
-        ("assistant", "You said: #ff8800. Thank you! "),
-    ]
-    assert first["types"][0] == "RUN_STARTED" and first["types"][-1] == "RUN_FINISHED"
-    assert stopped["types"][-1] == "RUN_ERROR"
-    [answer] = killed["messages"]
-    assert killed["types"].count("RUN_STARTED") == 1 and killed["types"][-1] == "RUN_FINISHED"
-    assert answer["content"].count("simulated model") == 1 and answer["content"].endswith("a second or so. ")
+        async with tab(library, chat.url.replace("http", "ws", 1) + "/ws", event="reply") as page:
+            await page.do("send", "Good morning!")
+            await page.shown("Reload this page")
+            for pid in chat.workers():
+                os.kill(pid, signal.SIGKILL)
+            [_, (role, text)] = (await page.shown())["texts"]
+        assert (role, text.count("simulated model")) == ("assistant", 1) and text.endswith("a second or so. ")
 
 
-async def test_curl_reads_an_answer_whose_worker_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", [NEWEST, AGENT])
+async def test_a_tool_of_the_page_is_used_while_the_workers_are_killed(library: str, tmp_path: Path) -> None:
+    driven = serving_chat(tmp_path, app="driven_chat:app", app_folder=HERE)
+    async with driven as chat:
+        async with tab(library, chat.url.replace("http", "ws", 1) + "/ws", event="asking") as page:
+            await page.do("send", "Ask, and wait!")
+            await page.do("until", "call-1")
+            for pid in chat.workers():
+                os.kill(pid, signal.SIGKILL)
+            await chat.logged(ATTEMPT)
+            await page.do("answer")
+            assert (await page.shown())["texts"][-1][1] == "You said later."
+            assert await page.do("asked") == ["Ask, and wait!"]
+
+
+async def test_curl_reads_a_chat_whose_worker_is_killed(tmp_path: Path) -> None:
     asked = {"id": "1", "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "Good morning!"}]}]}
     async with serving_chat(tmp_path) as chat:
-        url = f"{chat.url}/http/runs/chat/k?conversation={uuid4()}"
-        curl = ("curl", "-sN", "-H", "Cookie: user=ann", url)
+        curl = ("curl", "-sNL", "-H", "Cookie: user=ann")
         writer, reader = chat.workers()
         with stopped({reader}):
-            asking = await start(*curl, "-H", "Content-Type: application/json", "-d", json.dumps([asked]))
+            asking = await start(*curl, "--json", json.dumps(asked), f"{chat.url}/api/chat")
             assert asking.stdout is not None
             while b"simulated" not in await asking.stdout.readline():
                 pass
         with stopped({writer}):
-            reading = Screen(await start(*curl))
-            while "simulated" not in (line := await reading.line()):
-                pass
+            reading = Screen(await start(*curl, f"{chat.url}/api/chat/1/stream"))
+            found = [await reading.line()]
         os.kill(writer, signal.SIGKILL)
         await asking.communicate()
-        found = [line]
-        while "event: end" not in found:
+        while found[-1] != "data: [DONE]":
             found.append(await reading.line())
         await chat.logged(ATTEMPT)
-        # Without wait=, it says what has come so far, and pauses of 0.1 s between items end it.
-        whole = json.loads(await printed_by(await start("curl", "-s", "-H", "Cookie: user=ann", f"{url}&wait=20")))
-        assert whole["state"] == "ended"
-        types = [item["type"] for item in whole["items"]]
-        assert types == ["start", "text-start", *["text-delta"] * (len(types) - 4), "text-end", "finish"]
-        text = "".join(item.get("delta", "") for item in whole["items"])
+        chunks = [json.loads(line[6:]) for line in found if line.startswith("data: {")]
+        types = [chunk["type"] for chunk in chunks]
+        assert types == ["start", "start-step", "text-start", *["text-delta"] * (len(types) - 5), "text-end", "finish"]
+        text = "".join(chunk.get("delta", "") for chunk in chunks)
         assert text.startswith("I am a simulated model") and text.endswith("a second or so. ")
         assert text.count("simulated model") == 1
-        read = [json.loads(line[6:]) for line in found if line.startswith("data: {")]
-        assert read == whole["items"][-len(read) :] and read[0]["delta"] == "simulated "
-
-
-async def test_a_chat_of_the_ai_sdk_resumes_a_cut_answer_from_its_first_word(tmp_path: Path) -> None:
-    lines = [line for name in ("aisdk.py", "aisdk.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
-    assert len(lines) <= 90
-    copy_with_modules("aisdk", tmp_path)
-    async with serving_chat(tmp_path) as chat, FaultProxy(chat.url.replace("http", "ws", 1)) as proxy:
-        where = proxy.url.replace("ws", "http", 1)
-        process = await start(find_node(), "aisdk_run.mjs", where, str(uuid4()), cwd=tmp_path, stderr=STDOUT)
-        screen = Screen(process)
-
-        async def do(name: str, *args: str) -> Any:
-            screen.type(json.dumps([name, *args]))
-            return json.loads(await screen.line())
-
-        try:
-            await do("send", "Good morning!")
-            started = await do("shown", "so that you can try things.")
-            assert started["status"] == "streaming"
-            proxy.drop()
-            cut = await do("shown")
-            assert cut["status"] == "error" and "a second or so." not in cut["texts"][1][1]
-            await do("resume")
-            whole = await do("shown")
-            assert (whole["status"], whole["ids"]) == ("ready", started["ids"])
-            [(_, asked), (role, answer)] = whole["texts"]
-            assert (asked, role) == ("Good morning!", "assistant")
-            assert answer.startswith("I am a simulated model") and answer.endswith("a second or so. ")
-            assert answer.count("simulated model") == 1
-
-            # Another page of the conversation, in which nobody has asked yet.
-            await do("reload")
-            await do("resume")
-            again = await do("shown")
-            assert (again["texts"], again["ids"]) == (whole["texts"][1:], whole["ids"][1:])
-
-            # Stopped in the middle. Its readers learn it.
-            await do("send", "Which color?")
-            await do("shown", "I write slowly")
-            assert await do("stop") == 204
-            stopped = await do("shown")
-            assert stopped["status"] == "error" and "a second or so." not in stopped["texts"][-1][1]
-
-            # A chat without a run has nothing to resume.
-            await do("forget")
-            await do("reload")
-            await do("resume")
-            assert await do("shown") == {"status": "ready", "texts": [], "ids": []}
-        finally:
-            process.kill()
-            await process.communicate()
