@@ -574,7 +574,7 @@ class KeyReused(RemoteError):
 
 
 class NotRead(RemoteError):
-    """The handler of a call with a key has ended, and has not read a message of `Stream.send`."""
+    """The handler of a call with a key has not read a message of `Stream.send`: it has ended, or takes no more."""
 
     code = "wsrpc.not_read"
     outcome: Outcome = "not_run"

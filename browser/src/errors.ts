@@ -17,6 +17,7 @@ const NOT_RUN = new Set<unknown>([
   "wsrpc.overloaded",
   "wsrpc.draining",
   "wsrpc.key_reused",
+  "wsrpc.not_read",
 ])
 
 /** A call has failed. */

@@ -441,7 +441,7 @@ ODD: dict[str, dict[str, OddRow]] = {
         "a control character in a key": ("POST /runs/count/a%00", b"", b"[3]", 404, NO_PATH),
         "a key that is not UTF-8": ("POST /runs/count/%FF", b"", b"[1]", 400, "the URL is not UTF-8"),
         "a query that is not UTF-8": ("GET /rooms/lobby?args=%FF", b"", b"", 400, "the URL is not UTF-8"),
-        "arguments that are no JSON": ("POST /call/add", b"", b"[1,", 400, "the arguments are not JSON: "),
+        "arguments that are no JSON": ("POST /call/add", b"", b"[1,", 400, "the arguments cannot be read: no JSON: "),
         "a method": ("HEAD /rooms/lobby", b"", b"", 405, ""),
     },
     "misfits": {

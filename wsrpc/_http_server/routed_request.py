@@ -78,19 +78,19 @@ class RoutedRequest:
             if kind in FORM_TYPES or (body and kind != "application/json"):
                 raise HandshakeRejected(415, f"arguments are application/json\ngot {kind or 'no content-type'}")
         if has_message:
-            self.message = self._decoded(body)
+            self.message = self._decoded(body, "message")
         if arguments := body if self.posted else self.query.get("args", "").encode():
-            found = self._decoded(arguments)
+            found = self._decoded(arguments, "arguments")
             is_list = found.__class__ is list
             self.args = found if is_list else self._by_name(found) if found.__class__ is dict else [found]
 
-    def _decoded(self, body: bytes | bytearray) -> Any:
+    def _decoded(self, body: bytes | bytearray, what: str) -> Any:
         if (why := CODEC.objection(body, self._handshake.limits.values)) is not None:
-            raise HandshakeRejected(400, f"the arguments have {why}")
+            raise HandshakeRejected(400, f"the {what} cannot be read: JSON with {why}")
         try:
             return msgspec.json.decode(body)
         except (ValueError, RecursionError) as exc:
-            raise HandshakeRejected(400, f"the arguments are not JSON\n{exc}") from None
+            raise HandshakeRejected(400, f"the {what} cannot be read: no JSON\n{exc}") from None
 
     def _by_name(self, found: dict[str, Any]) -> list[Any]:
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from inspect import Parameter
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -20,10 +22,9 @@ from .._core.api.caller import user_channel_of
 from .._core.api.peer import Peer
 from .._core.channels.source import close_source
 from .._core.handlers.compiled import Handler
-from .._core.handlers.introspection import Kind
+from .._core.handlers.introspection import Kind, signature_of
 from .._core.handlers.invocation import CURRENT, Call, Invocation, KeyedRun
 from .._core.handlers.lifecycle import attempted
-from .._core.handlers.method import Keep
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
 from .._core.wire.codecs import Codec
@@ -104,12 +105,15 @@ class KeptHandler(Struct, eq=False):
     Attributes:
         call: calls it without a key.
         adopter: None if its runs go on in no other process.
+        by_key: whether the key and the peer alone decide which run is meant: who continues it, or sends a message to
+            it, may leave the arguments out.
     """
 
     call: Call
     channel: ChannelRef
     adopter: Adopter | None
     counted: CountedRuns
+    by_key: bool
 
 
 class Keeper:
@@ -133,6 +137,8 @@ class Keeper:
         self._encode = encode = encoder_of(codec)
         self._owners = owners
         self._adopter = None if absent_peer is None else Adopter(self.runs, encode, absent_peer)
+        self._adding: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
+        """By peers and runs: who adds a message."""
 
     def keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
         """Let calls of a handler have keys, by replacing its ``call``. See `Registry.keeper`.
@@ -149,9 +155,8 @@ class Keeper:
             self._adopter.add(handler, call)
 
         adopter = self._adopter if keep.moves else None
-        kept = KeptHandler(
-            call, channel, adopter, self.runs.counted[event if channel is None else f"{channel}:{event}"]
-        )
+        counted = self.runs.counted[event if channel is None else f"{channel}:{event}"]
+        kept = KeptHandler(call, channel, adopter, counted, keep.scope is None or is_by_key(keep.scope))
 
         def keyed(invocation: Invocation, a: list[Any]) -> Any:
             context = context_of(invocation.inbound)
@@ -170,21 +175,22 @@ class Keeper:
         lanes = self.runs.lanes.setdefault(peer, WeakKeyDictionary())
         return lanes.setdefault(key, asyncio.Lock())
 
-    def _key(self, keep: Keep, peer: Any, event: str, arguments: list[Any], channel: ChannelRef, key: str) -> str:
+    def _key(self, handler: Handler, kept: KeptHandler, peer: Any, event: str, arguments: list[Any], key: str) -> str:
         """Return the key of a run in the store.
 
         Raises:
             TypeError: the principal cannot own keys, or ``scope=`` returned no text.
         """
+        assert handler.keep is not None
         owner: tuple[str, str, str]
-        if keep.scope is None:
+        if (scope := handler.keep.scope) is None:
             owner = ("owner", self._owners.owner_of(peer), self._owners.client)
         else:
-            shared: Any = keep.scope(peer, *arguments)
+            shared: Any = scope(peer, key=key) if kept.by_key else scope(peer, *arguments)
             if not isinstance(shared, str):
-                raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {shared!r}")
+                raise TypeError(f"scope= returns a text, and {scope!r} returned {shared!r}")
             owner = ("scope", shared, self._owners.client)
-        return key_of(owner, channel, event, key)
+        return hash_of((owner, kept.channel, event, key))
 
     async def _join(self, invocation: Invocation, kept: KeptHandler, a: list[Any], context: CallContext) -> Any:
         """Join a call to the run with its key, or start the run. Return the result, or an iterator over the items.
@@ -197,12 +203,12 @@ class Keeper:
         assert handler.arguments_of is not None
         if context.message is not UNSET:
             return await self._send(invocation, kept, a, context.key, context.message)
-        channel, adopter = kept.channel, kept.adopter
+        adopter = kept.adopter
         keep, streams = handler.keep, handler.facts.kind is Kind.STREAM or after is not UNSET
         announces = context_of(invocation.inbound) is context
         invocation.movable = streams and announces and self.runs.link.is_shared
-        if after is not UNSET and len(a) == 1 and keep.scope is None:  # who continues may leave the arguments out
-            key = self._key(keep, invocation.peer, a[0], [], channel, context.key)
+        if after is not UNSET and len(a) == 1 and kept.by_key:
+            key = self._key(handler, kept, invocation.peer, a[0], [], context.key)
             return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
         attempt = None if adopter is None else adopter.first_attempt(invocation, a, keyed)
@@ -214,7 +220,7 @@ class Keeper:
         performer = HandlerPerformer(own, body, self._encode, lane)
         try:
             passed = handler.arguments_of(own, list(a))
-            key = self._key(keep, invocation.peer, a[0], passed, channel, context.key)
+            key = self._key(handler, kept, invocation.peer, a[0], passed, context.key)
             arguments = hash_of_arguments(passed, a)
         except BaseException:
             performer.drop()
@@ -261,20 +267,24 @@ class Keeper:
             converted = convert(message)
         except msgspec.ValidationError as exc:
             raise made_here(BadArguments(f"the message does not fit {invocation.full_event!r}: {exc}")) from None
-        if keep.may_send is not None and not await attempted(keep.may_send, peer, converted):
-            raise made_here(RemoteError("this message is not allowed", "forbidden"))
-        passed, arguments = list[Any](), None
-        if keep.scope is not None or len(call) > 1:
-            passed = handler.arguments_of(invocation, list(call))
-            arguments = hash_of_arguments(passed, call)
-        own = self._key(keep, peer, call[0], passed, kept.channel, key)
-        state, _ = await self._find(handler, own, arguments, 0)
-        inbox = inbox_of(self.runs.link, self._encode, handler, state.id, self._owners.payer_of(peer))
-        assert inbox is not None
-        # A principal without a text is distinguished by its session. All who have not logged in are one sender.
-        sender = "" if peer.principal is None else principal_text(peer.principal) or f"session {peer.id}"
-        entry = Entry("message", 0, id, sender, plain_principal(peer.principal), message)
-        await inbox.send(entry, partial(self.runs.is_over, own, state.id), has_ended=state.end is not None)
+        # Messages of one peer for one run are added in the order in which they have arrived.
+        async with self._adding.setdefault((peer.id, kept.channel, call[0], key), asyncio.Lock()):
+            if keep.may_send is not None and not await attempted(keep.may_send, peer, converted):
+                raise made_here(RemoteError("this message is not allowed", "forbidden"))
+            passed, arguments = list[Any](), None
+            if not kept.by_key or len(call) > 1:
+                passed = handler.arguments_of(invocation, list(call))
+                arguments = hash_of_arguments(passed, call)
+            own = self._key(handler, kept, peer, call[0], passed, key)
+            state, _ = await self._find(handler, own, arguments, 0)
+            inbox = inbox_of(self.runs.link, self._encode, handler, state.id, self._owners.payer_of(peer))
+            assert inbox is not None
+            # A principal without a text is distinguished by its session. All who have not logged in are one sender.
+            sender = "" if peer.principal is None else principal_text(peer.principal) or f"session {peer.id}"
+            digest = hash_of_arguments([converted], ["", message])[:16]
+            sending = inbox.sending(Entry("message", 0, id, sender, plain_principal(peer.principal), message, digest))
+            await sending.add(has_ended=state.end is not None)
+        await sending.wait(partial(self.runs.is_over, own, state.id))
         return "read"
 
     async def _find(self, handler: Handler, key: str, arguments: str | None, after: int | str) -> tuple[LogState, int]:
@@ -339,6 +349,13 @@ def hash_of_arguments(passed: list[Any], a: list[Any]) -> str:
         return hash_of(passed)
     except BadArguments:  # the handler has a type that cannot be encoded
         return hash_of(a[1:])
+
+
+def is_by_key(scope: Callable[..., str]) -> bool:
+    """Return whether ``scope=`` of `Keep` gets the key in place of the arguments."""
+    with suppress(TypeError, ValueError):  # it has no signature
+        return getattr(signature_of(scope).parameters.get("key"), "kind", None) is Parameter.KEYWORD_ONLY
+    return False
 
 
 def _new_call(

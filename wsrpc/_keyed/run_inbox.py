@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Self
@@ -25,11 +25,13 @@ from .._core.handlers.invocation import InboxMessage
 from .._log.contract import NewLog, Page, StoreFull
 from .._log.kept import Encode, hash_of, read_kept
 from .._log.link import RETRY, StoreLink, insist
-from ..errors import NotRead, Overloaded, RunLost, made_here
+from ..errors import KeyReused, NotRead, Overloaded, RunLost, made_here
 
 MOST_MESSAGES, MOST_BYTES = 500, 512 * 1024
 """How many messages a run takes, and how large they are together. With what the store needs for each, these are less
 than the `log_bytes` of a store, so that an attempt can read all of them."""
+OF_ONE_SENDER, BYTES_OF_ONE_SENDER = 200, 128 * 1024
+"""How many of one sender, and how large they are together: who floods a run does not keep others from approving it."""
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Calls the store, again if it does not answer."""
@@ -47,6 +49,9 @@ class Entry(Struct, array_like=True, omit_defaults=True):
     process that does not run the handler has no name."""
     principal: str | int | None = None
     value: Any = None
+    """The message. For "closed": the numbers of those that were read, where no entry says so."""
+    digest: str = ""
+    """Of a message: it differs for different values."""
 
 
 def inbox_of(link: StoreLink, encode: Encode, handler: Handler, id: str, payer: str) -> RunInbox | None:
@@ -74,6 +79,8 @@ class RunInbox:
         """The name of this process as a reader."""
         self._noting = set[asyncio.Task[None]]()
         """Note that messages were read."""
+        self._unnoted = set[int]()
+        """The numbers of the messages that were read, and of which this is not noted yet."""
 
     async def add(self, entry: Entry, *, ask: Ask = insist, writer: str = "", sequence: int = 1) -> None:
         """Add an entry. A writer that repeats itself adds it once."""
@@ -86,6 +93,10 @@ class RunInbox:
         store = self._link.store
         page: Page | None = await ask(partial(store.read, self._log.id, after, wait=store.lease / 2 if waits else 0.0))
         return page
+
+    def sending(self, message: Entry) -> Sending:
+        """Begin to send a message."""
+        return Sending(self, message, self._encode, self._link.ask)
 
     async def prolong(self) -> None:
         """Keep the log from now on, or begin it."""
@@ -100,7 +111,14 @@ class RunInbox:
 
     def note_read(self, number: int) -> None:
         """Note that the handler has a message."""
-        self._noting.add(task := self._link.spawn(self.add(Entry("read", number))))
+
+        async def note() -> None:
+            with suppress(StoreFull):  # its end says it
+                await self.add(Entry("read", number))
+                self._unnoted.discard(number)
+
+        self._unnoted.add(number)
+        self._noting.add(task := self._link.spawn(note()))
         task.add_done_callback(self._noting.discard)
 
     async def close(self) -> None:
@@ -108,57 +126,106 @@ class RunInbox:
         if self._noting:
             await asyncio.wait(self._noting)
         with suppress(StoreFull):  # those who wait note it themselves
-            await self.add(Entry("closed", by=self.name))
+            await self.add(Entry("closed", by=self.name, value=sorted(self._unnoted) or None))
 
-    async def send(self, message: Entry, is_over: Callable[[], Awaitable[bool]], *, has_ended: bool) -> None:
-        """Add a message, unless it is there, and wait until the handler has read it.
+
+class Sending:
+    """A message on its way, and what the log says of it.
+
+    Its methods raise `NotRead` if the run has ended before or takes no more messages, `KeyReused` if the id is that of
+    another message, `Overloaded` if the store has no room or does not answer, and `RunLost` if nobody knows whether it
+    was read, or the store has lost messages.
+    """
+
+    def __init__(self, inbox: RunInbox, message: Entry, encode: Encode, ask: Ask) -> None:
+        self._inbox = inbox
+        self._message = message
+        self._ask = ask
+        self._last = 0
+        """The number of the last entry that was read."""
+        self._numbers = set[int]()
+        """Those of the message. It has two if it was sent in two processes at once."""
+        self._claimed = set[str]()
+        """Who has claimed it."""
+        self._counts, self._sizes = Counter[str](), Counter[str | None]()
+        """How many messages there are of each sender with this one, and how large they are. None: other entries."""
+        self._count(message, len(encode(message)))
+        self._is_read = False
+
+    async def add(self, *, has_ended: bool) -> None:
+        """Add it, unless it is there.
 
         Args:
-            is_over: returns whether the run has ended.
-            has_ended: whether it had ended before.
-
-        Raises:
-            NotRead: the run has ended before.
-            Overloaded: there are too many messages, or the store has no room, or does not answer.
-            RunLost: nobody knows whether it was read, or the store has lost messages.
+            has_ended: whether the run has ended.
         """
-        ask, named = self._link.ask, (message.by, message.id)
-        numbers, claimed, last, count, size = set[int](), set[str](), 0, 0, len(self._encode(message))
-        while True:
-            page = await self.read(last, ask=ask, waits=bool(numbers))
-            if numbers if page is None else page.number != last + 1:
-                raise made_here(RunLost("the store has lost messages for this run"))
-            for kept in () if page is None else page.entries:
-                last, entry = last + 1, read_kept(kept, Entry)
-                count, size = count + (entry.kind == "message"), size + len(kept)
-                if entry.kind == "message" and (entry.by, entry.id) == named:
-                    numbers.add(last)
-                elif entry.kind == "claimed" and entry.number in numbers:
-                    claimed.add(entry.by)
-                elif entry.kind == "read" and entry.number in numbers:
-                    return
-                elif entry.kind == "closed" and numbers:
-                    if claimed - {entry.by}:
-                        raise made_here(RunLost("perhaps a lost attempt has read this message"))
-                    raise not_read()
-            if page is not None and page.entries:
-                continue
-            if numbers:
-                if await is_over():
-                    await self.add(Entry("closed"), ask=ask)
+        while not self._numbers:
+            if await self._read(waits=False):
                 continue
             if has_ended:
                 raise not_read()
-            if count >= MOST_MESSAGES or size > MOST_BYTES:
-                raise made_here(Overloaded("this run has too many messages"))
+            sender = self._message.by
+            if self._counts[sender] > OF_ONE_SENDER or self._sizes[sender] > BYTES_OF_ONE_SENDER:
+                raise full(" of one sender", OF_ONE_SENDER, BYTES_OF_ONE_SENDER)
+            if self._counts.total() > MOST_MESSAGES or self._sizes.total() > MOST_BYTES:
+                raise full("", MOST_MESSAGES, MOST_BYTES)
+            writer = hash_of([sender, self._message.id])[:40]
             try:
-                await self.add(message, ask=ask, writer=hash_of(named)[:40])
+                await self._inbox.add(self._message, ask=self._ask, writer=writer)
             except StoreFull:
                 raise made_here(Overloaded("the store has no room for a message")) from None
+
+    async def wait(self, is_over: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until the handler has read it.
+
+        Args:
+            is_over: returns whether the run has ended.
+        """
+        while not self._is_read:
+            if not await self._read(waits=True) and await is_over():
+                await self._inbox.add(Entry("closed"), ask=self._ask)
+
+    async def _read(self, *, waits: bool) -> bool:
+        """Read what follows in the log. Return whether there was something."""
+        page = await self._inbox.read(self._last, ask=self._ask, waits=waits)
+        if self._numbers if page is None else page.number != self._last + 1:
+            raise made_here(RunLost("the store has lost messages for this run"))
+        entries: Sequence[bytes] = () if page is None else page.entries
+        for entry in entries:
+            self._note(read_kept(entry, Entry), len(entry))
+        return bool(entries)
+
+    def _count(self, entry: Entry, size: int) -> None:
+        if entry.kind == "message":
+            self._counts[entry.by] += 1
+        self._sizes[entry.by if entry.kind == "message" else None] += size
+
+    def _note(self, entry: Entry, size: int) -> None:
+        self._last += 1
+        if self._is_read:
+            return
+        self._count(entry, size)
+        if entry.kind == "message" and (entry.by, entry.id) == (self._message.by, self._message.id):
+            if entry.digest != self._message.digest:
+                raise made_here(KeyReused("the id belongs to another message"))
+            self._numbers.add(self._last)
+        elif entry.kind == "claimed" and entry.number in self._numbers:
+            self._claimed.add(entry.by)
+        elif entry.kind == "read":
+            self._is_read = entry.number in self._numbers
+        elif entry.kind == "closed" and self._numbers:
+            self._is_read = not self._numbers.isdisjoint(entry.value or ())
+            if not self._is_read and self._claimed - {entry.by}:
+                raise made_here(RunLost("perhaps a lost attempt has read this message"))
+            if not self._is_read:
+                raise not_read()
 
 
 def not_read() -> NotRead:
     return made_here(NotRead("the handler has ended, and has not read this message"))
+
+
+def full(whose: str, count: int, size: int) -> NotRead:
+    return made_here(NotRead(f"a run takes at most {count} messages{whose}, of together {size // 1024} KiB"))
 
 
 class InboxReader:

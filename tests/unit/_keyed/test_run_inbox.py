@@ -22,7 +22,6 @@ from wsrpc.errors import (
     ItemsGone,
     KeyReused,
     NotRead,
-    Overloaded,
     RemoteError,
     RequestTimeout,
     RpcError,
@@ -290,15 +289,66 @@ async def test_a_later_version_does_not_read_what_does_not_fit() -> None:
             await unread
 
 
-@pytest.mark.parametrize(("text", "most"), [("", 500), ("x" * 60_000, 8)])
-async def test_a_run_has_a_limit_of_messages_and_who_reaches_it_harms_nobody(text: str, most: int) -> None:
+@pytest.mark.parametrize(("text", "most"), [("", 200), ("x" * 60_000, 2), ("x" * 200_000, 0)])
+async def test_who_sends_too_much_keeps_nobody_from_sending(text: str, most: int) -> None:
+    async with processes(scope=lambda peer, *, key: "all") as (one, _, ours, theirs):
+        async with ours.stream("ask", key="k") as items, connect(one.server, principal="eve") as eve:
+            sending = theirs.stream("ask", key="k")
+            for number in range(most):
+                await sending.send(Say(text, number))
+            with pytest.raises(NotRead, match="a run takes at most 200 messages of one sender, of together 128 KiB"):
+                await sending.send(Say(text))
+            await eve.stream("ask", key="k").send(Say("approved"))
+            assert [(await anext(items))[1] for _ in range(most + 1)] == [*[text] * most, "approved"]
+            await items.stop()
+
+
+async def test_a_run_has_a_limit_of_messages_of_all() -> None:
+    async with processes(scope=lambda peer, *, key: "all") as (one, _, ours, _), AsyncExitStack() as stack:
+        async with ours.stream("ask", key="k") as items:
+            for user in "abcd":
+                client = await stack.enter_async_context(connect(one.server, principal=user))
+                for _ in range(2):
+                    await client.stream("ask", key="k").send(Say("x" * 60_000))
+            with pytest.raises(NotRead, match="at most 500 messages, of together 512 KiB"):
+                await ours.stream("ask", key="k").send(Say("x" * 60_000))
+            await items.stop()
+
+
+async def test_messages_that_are_sent_at_once_are_read_in_their_order() -> None:
+    store = Slow()
+    process = Process(store)
+    async with connect(process.server, principal="ann") as client, client.stream("ask", key="k") as items:
+        sending = [asyncio.ensure_future(items.send(Say(f"{n}"))) for n in range(5)]
+        assert [(await anext(items))[1] for _ in range(5)] == [*"01234"]
+        await asyncio.gather(*sending)
+        await items.stop()
+    await process.server.close()
+
+
+async def test_an_id_of_another_message_is_refused() -> None:
     async with processes() as (_, _, ours, theirs), ours.stream("ask", key="k") as items:
-        sending = theirs.stream("ask", key="k")
-        for number in range(most):
-            await sending.send(Say(text, number))
-        with pytest.raises(Overloaded, match="too many messages"):
-            await sending.send(Say(text))
-        assert (await anext(items))[1] == text
+        await items.send(Say("yes"), id="1")
+        await theirs.stream("ask", key="k").send({"text": "yes"}, id="1")
+        with pytest.raises(KeyReused, match="the id belongs to another message"):
+            await theirs.stream("ask", key="k").send(Say("no"), id="1")
+        await items.stop()
+
+
+async def test_who_approves_needs_the_key_alone_if_it_decides_who_shares_the_run() -> None:
+    def owner_of(peer: Peer, *, key: str) -> str:
+        if peer.principal not in ("ann", "mia"):
+            raise RpcError("not your order", "forbidden")
+        return f"order {key}"
+
+    async with processes(scope=owner_of) as (one, _, ours, _), ours.stream("ask", "tea", key="k") as items:
+        async with connect(one.server, principal="mia") as mia, connect(one.server, principal="eve") as eve:
+            await mia.stream("ask", key="k").send(Say("approved"))
+            assert await anext(mia.stream("ask", key="k", after=0)) == [1, "approved", "mia"]
+            with pytest.raises(ItemsGone):
+                await mia.stream("ask", key="other").send(Say("approved"))
+            with pytest.raises(RpcError, match="not your order"):
+                await eve.stream("ask", key="k").send(Say("approved"))
         await items.stop()
 
 
@@ -327,7 +377,8 @@ def entries(text: str) -> list[bytes]:
     for word in text.split():
         given: Any = word.split("-")
         kind, number, by = given + ["0", "other"][len(given) - 1 :]
-        found.append(msgspec.json.encode(Entry(kind, int(number), f"id {len(found)}", by, "ann", len(found) + 1)))
+        value = [int(number)] if kind == "closed" else len(found) + 1
+        found.append(msgspec.json.encode(Entry(kind, int(number), f"id {len(found)}", by, "ann", value)))
     return found
 
 
@@ -367,6 +418,8 @@ async def test_an_attempt_reads_what_no_sender_takes_for_unread(log: str, read: 
         ("claimed-1 closed-0-third", RunLost),
         ("claimed-1 claimed-1-third closed", RunLost),
         ("closed", NotRead),
+        ("claimed-1 closed-1", None),
+        ("message claimed-1 closed-2", NotRead),
         ("read-1 " + "message " * 40 + "closed", RunLost),  # the store drops the first ones
     ],
 )
@@ -377,7 +430,9 @@ async def test_what_a_sender_is_told(log: str, told: type[Exception] | None) -> 
     async def is_over() -> bool:
         return False
 
-    sending = asyncio.ensure_future(inbox.send(Entry("message", id="own"), is_over, has_ended=False))
+    sent = inbox.sending(Entry("message", id="own"))
+    await sent.add(has_ended=False)
+    sending = asyncio.ensure_future(sent.wait(is_over))
     await settled()
     store.append_now(inbox._log.id, inbox._log, "", 0, entries(log))
     if told is None:

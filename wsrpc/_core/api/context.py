@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from ..._base.names import UNTYPED
 from ..._base.state import PeerState
-from ...errors import BadArguments, made_here
+from ...errors import BadArguments, ItemsGone, made_here
 from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import CURRENT, Earlier, InboxMessage, Invocation
 from ..handlers.observation import Message
@@ -136,6 +136,25 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         if keyed is None or keyed.read_earlier is None:
             return Earlier([], complete=True)
         return await keyed.read_earlier()
+
+    async def skip_earlier(self, items: AsyncIterable[T]) -> AsyncGenerator[T]:
+        """Yield items, but not those that the attempts before have yielded.
+
+        It is for a handler that yields in each attempt what it yielded before, for example because it depends on its
+        messages alone, which each attempt reads from the first.
+
+        Raises:
+            ItemsGone: it is unknown how many they were, because the store has lost them.
+        """
+        earlier = await self.earlier()
+        if not earlier.complete:
+            raise made_here(ItemsGone("the items of the attempts before are no longer kept"))
+        skipped = len(earlier.items)
+        async for item in items:
+            if skipped:
+                skipped -= 1
+            else:
+                yield item
 
     def inbox(self, kind: TypeForm[T] = UNTYPED) -> AsyncIterator[InboxMessage[T]]:
         """Return the messages that `Stream.send` sends to this run, from the first one in each attempt.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypedDict, Unpack, overload
 
 from msgspec import UNSET, Struct, UnsetType
@@ -25,9 +25,10 @@ class Keep(Struct, frozen=True):
         seconds: the time for which the result or the items are kept after the handler has ended.
         scope: a function ``scope(peer, *args)`` that returns a text. It gets the arguments as the handler does. Callers
             for which it returns the same text share their keys: they get each other's results. If it raises an
-            `RpcError`, the call is rejected. Without it, a key is private to the `Peer.principal` of its caller, which
-            must be a string or an integer; to the session of a caller without a principal, so that it is lost with the
-            session; and to the client, for a handler of a client.
+            `RpcError`, the call is rejected. A function ``scope(peer, *, key)`` gets the key in place of the arguments:
+            who continues a stream, or sends a message, then needs no arguments. Without ``scope``, a key is private to
+            the `Peer.principal` of its caller, which must be a string or an integer; to the session of a caller without
+            a principal, so that it is lost with the session; and to the client, for a handler of a client.
         unread: the time in seconds after which a handler without any reader is stopped. None: it runs to its end.
         attempts: how often the handler may begin for one key. If its process ends, another process that has the handler
             begins the next attempt, whose items follow those before it; see `Context.attempt` and `Context.earlier`. If
@@ -37,8 +38,8 @@ class Keep(Struct, frozen=True):
             as the run is kept.
         inbox: the type of messages for the handler while it runs, which `Stream.send` sends; see `Context.inbox`. None:
             there are none.
-        may_send: a function ``may_send(peer, message)`` that returns whether a peer may send a message, or raises an
-            `RpcError`. None: who has the key may.
+        may_send: a function ``may_send(peer, message)``, plain or async, that returns whether a peer may send a
+            message, or raises an `RpcError`. None: who has the key may.
         last_argument: whether peers that speak plain ws-wrapper can pass a key and a position: as one more argument
             after the others, ``{"wsrpc": {"key": "answer-42", "after": 17}}``.
 
@@ -52,7 +53,7 @@ class Keep(Struct, frozen=True):
     attempts: int = 1
     on_end: Callable[[Any], Any] | None = None
     inbox: Any = None
-    may_send: Callable[[Any, Any], bool] | None = None
+    may_send: Callable[[Any, Any], bool | Awaitable[bool]] | None = None
     last_argument: bool = False
 
     def __post_init__(self) -> None:
