@@ -16,7 +16,8 @@ var NOT_RUN = /* @__PURE__ */ new Set([
   "wsrpc.unknown_event",
   "wsrpc.overloaded",
   "wsrpc.draining",
-  "wsrpc.key_reused"
+  "wsrpc.key_reused",
+  "wsrpc.not_read"
 ]);
 var WsrpcError = class extends Error {
   name = "WsrpcError";
