@@ -14,20 +14,18 @@ export type { Tools }
 export class WsrpcAgent extends AbstractAgent {
   private chats: Chats
 
-  /**
-   * @param event the event of the handler: "event", or "channel:event" on a named channel
-   */
+  /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client: Client<any>, event: string, { tools, ...config }: AgentConfig & { tools?: Tools } = {}) {
     super(config)
     this.chats = new Chats(client, event, tools)
   }
 
   run(input: RunAgentInput): Observable<BaseEvent> {
-    return observe(input, () => this.chats.ask(input.threadId, input, input.messages.at(-1) ?? null, null, false))
+    return observe(input, () => this.chats.find("ask", [input.threadId, input.messages.at(-1) ?? null], input))
   }
 
   protected override connect(input: RunAgentInput): Observable<BaseEvent> {
-    return observe(input, () => this.chats.join(input.threadId))
+    return observe(input, () => this.chats.find("join", [input.threadId]))
   }
 
   /** Only ends the reading, as some pages do when a component is unmounted. */
@@ -36,8 +34,8 @@ export class WsrpcAgent extends AbstractAgent {
   }
 
   /** Stops the model, for all readers. */
-  stop(): Promise<void> {
-    return this.chats.stop(this.threadId)
+  async stop(): Promise<void> {
+    await this.chats.find("stop", [this.threadId])
   }
 
   override clone(): WsrpcAgent {
@@ -47,51 +45,36 @@ export class WsrpcAgent extends AbstractAgent {
 
 function observe(input: RunAgentInput, find: () => Promise<Run | null>): Observable<BaseEvent> {
   return new Observable<BaseEvent>((subscriber) => {
-    let run: Run | null
+    const finding = find()
     const read = async () => {
-      run = await find()
-      if (!run || subscriber.closed) return
-      for await (const event of events(input, run)) subscriber.next(event as BaseEvent)
+      const run = await finding
+      if (run) for await (const event of eventsOf(input, run)) subscriber.next(event as BaseEvent)
     }
-    read().then(
-      () => subscriber.complete(),
-      (error) => subscriber.error(error),
-    )
-    return () => run?.leave()
+    read().then(() => subscriber.complete(), (error) => subscriber.error(error))
+    return () => void finding.then((run) => run?.leave(), () => {})
   })
 }
 
-async function* events({ threadId, runId }: RunAgentInput, run: Run): AsyncGenerator<object, undefined> {
-  let [texts, inText, finished] = [0, false, false]
+function eventsOf({ threadId, runId }: RunAgentInput, run: Run): AsyncGenerator<object> {
   const calls = new Map<string, { name: string; input: string }>()
-  const message = () => ({ messageId: `${run.answer}-${texts}` })
-  const endOfText = () => (inText ? [{ type: EventType.TEXT_MESSAGE_END, ...message() }] : [])
-  yield { type: EventType.RUN_STARTED, threadId, runId }
-  try {
-    for await (const item of run) {
-      if (typeof item === "string") {
-        if (!inText) yield { type: EventType.TEXT_MESSAGE_START, ...message(), role: "assistant" }
-        inText = true
-        if (item) yield { type: EventType.TEXT_MESSAGE_CONTENT, ...message(), delta: item }
-        continue
-      }
-      const { type, toolCallId: id, toolCallName: name, delta } = item ?? {}
-      if (!(type in EventType)) throw new TypeError(`a text, or an event of AG-UI, was expected; got '${type ?? item}'`)
-      yield* endOfText()
-      if (inText) texts++
-      inText = false
-      finished ||= type === EventType.RUN_FINISHED || type === EventType.RUN_ERROR
+  const texts = {
+    start: { type: EventType.TEXT_MESSAGE_START, role: "assistant" },
+    delta: { type: EventType.TEXT_MESSAGE_CONTENT },
+    end: { type: EventType.TEXT_MESSAGE_END },
+  }
+  return run.events({
+    start: [{ type: EventType.RUN_STARTED, threadId, runId }],
+    text: (kind, number, delta) => ({ ...texts[kind], messageId: `${run.found.answer}-${number}`, ...(delta && { delta }) }),
+    look({ type, toolCallId: id, toolCallName: name, delta }) {
+      if (!(type in EventType)) throw new TypeError(`a text or an event of AG-UI was expected; got '${type}'`)
       const call = calls.get(id)
       if (type === EventType.TOOL_CALL_START) calls.set(id, { name, input: "" })
-      else if (type === EventType.TOOL_CALL_ARGS && call) call.input += delta
-      else if (type === EventType.TOOL_CALL_END && call) run.called(id, call.name, () => JSON.parse(call.input || "{}"))
-      else if (type === EventType.TOOL_CALL_RESULT) run.answered(id)
-      yield item
-    }
-    yield* endOfText()
-    if (!finished) yield { type: EventType.RUN_FINISHED, threadId, runId }
-  } catch (error: any) {
-    yield* endOfText()
-    if (!finished) yield { type: EventType.RUN_ERROR, message: error.message, ...(error.code != null && { code: `${error.code}` }) }
-  }
+      if (type === EventType.TOOL_CALL_ARGS && call) call.input += delta
+      if (type === EventType.TOOL_CALL_END && call) run.called(id, call.name, () => JSON.parse(call.input || "{}"))
+      if (type === EventType.TOOL_CALL_RESULT) run.answered(id)
+      return type === EventType.RUN_FINISHED || type === EventType.RUN_ERROR
+    },
+    end: { type: EventType.RUN_FINISHED, threadId, runId },
+    error: ({ code, message }) => ({ type: EventType.RUN_ERROR, message, ...(code != null && { code: `${code}` }) }),
+  })
 }

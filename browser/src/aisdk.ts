@@ -13,15 +13,6 @@ const CHUNKS = new Set(
   tool-input-error tool-input-start tool-output-available tool-output-denied tool-output-error`.split(/\s+/),
 )
 
-interface Sent {
-  chatId: string
-  messages: any[]
-  trigger: string
-  messageId?: string | undefined
-  body?: object | undefined
-  abortSignal?: AbortSignal | undefined
-}
-
 /**
  * Lets `useChat` read the runs of a handler, for which the server has `wsrpc_adapters.aisdk.chat`: over lost connections,
  * and with `resume: true`, after a reload and in a second tab.
@@ -31,71 +22,52 @@ export class WsrpcTransport {
   readonly resumeStreamIsReplay = true
   readonly #chats: Chats
 
-  /**
-   * @param event the event of the handler: "event", or "channel:event" on a named channel
-   */
+  /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client: Client<any>, event: string, { tools }: { tools?: Tools } = {}) {
     this.#chats = new Chats(client, event, tools)
   }
 
-  async sendMessages({ chatId, messages, trigger, messageId, body, abortSignal }: Sent): Promise<ReadableStream<any>> {
+  async sendMessages({ chatId, messages, trigger, messageId, body, abortSignal }: any): Promise<ReadableStream<any>> {
     const sent = { ...body, id: chatId, messages, trigger, messageId }
     const last = messages.at(-1)
-    const answer = last?.role === "assistant" ? last.id : null
-    const again = trigger === "regenerate-message"
-    return stream(await this.#chats.ask(chatId, sent, last, answer, again, abortSignal), abortSignal)
+    const args = [chatId, last, last?.role === "assistant" ? last.id : null, trigger === "regenerate-message"]
+    return stream((await this.#chats.find("ask", args, sent, abortSignal))!, abortSignal)
   }
 
-  async reconnectToStream({ chatId, abortSignal }: Pick<Sent, "chatId" | "abortSignal">): Promise<ReadableStream<any> | null> {
-    const run = await this.#chats.join(chatId, abortSignal)
+  async reconnectToStream({ chatId, abortSignal }: any): Promise<ReadableStream<any> | null> {
+    const run = await this.#chats.find("join", [chatId], undefined, abortSignal)
     return run && stream(run, abortSignal)
   }
 
   /** Stops the model, for all readers. The `stop` of a chat only ends its reading, as when its component is unmounted. */
-  stop(chatId: string): Promise<void> {
-    return this.#chats.stop(chatId)
+  async stop(chatId: string): Promise<void> {
+    await this.#chats.find("stop", [chatId])
   }
 }
 
 function stream(run: Run, signal: AbortSignal | undefined): ReadableStream<any> {
-  const found = chunks(run, signal)
+  const chunks = run.events({
+    // Of a message that it continues, the results of tools belong to the step before.
+    start: [{ type: "start", messageId: run.found.answer }, { type: "start-step" }],
+    text: (kind, number, delta) => ({ type: `text-${kind}`, id: `text-${number}`, ...(delta && { delta }) }),
+    look({ type, toolCallId, toolName, input }) {
+      if (!CHUNKS.has(type) && !/^data-/.test(type)) throw new TypeError(`a text or a chunk of the AI SDK was expected; got '${type}'`)
+      if (type === "tool-input-available") run.called(toolCallId, toolName, () => input)
+      if (/^tool-output-/.test(type)) run.answered(toolCallId)
+      return type === "finish"
+    },
+    end: { type: "finish" },
+    error({ code, message }) {
+      if (signal?.aborted) throw signal.reason // as `fetch` does
+      return code === "wsrpc.stopped" ? { type: "abort" } : { type: "error", errorText: message }
+    },
+  })
   return new ReadableStream({
     async pull(controller) {
-      const { done, value } = await found.next()
+      const { done, value } = await chunks.next()
       if (done) controller.close()
       else controller.enqueue(value)
     },
     cancel: () => run.leave(),
   })
-}
-
-async function* chunks(run: Run, signal: AbortSignal | undefined): AsyncGenerator<object, undefined> {
-  let [texts, inText, finished] = [0, false, false]
-  const endOfText = () => (inText ? [{ type: "text-end", id: `text-${texts++}` }] : [])
-  yield { type: "start", messageId: run.answer }
-  yield { type: "start-step" } // of a message that it continues, the results of tools belong to the step before
-  try {
-    for await (const item of run) {
-      if (typeof item === "string") {
-        if (!inText) yield { type: "text-start", id: `text-${texts}` }
-        inText = true
-        yield { type: "text-delta", id: `text-${texts}`, delta: item }
-        continue
-      }
-      const { type, toolCallId: id, toolName, input } = item ?? {}
-      if (!CHUNKS.has(type) && !/^data-/.test(type)) throw new TypeError(`a text, or a chunk of the AI SDK, was expected; got '${type ?? item}'`)
-      yield* endOfText()
-      inText = false
-      finished ||= type === "finish"
-      if (type === "tool-input-available") run.called(id, toolName, () => input)
-      else if (/^tool-output-/.test(type)) run.answered(id)
-      yield item
-    }
-    yield* endOfText()
-    if (!finished) yield { type: "finish" }
-  } catch (error: any) {
-    if (signal?.aborted) throw signal.reason // as `fetch` does
-    yield* endOfText()
-    yield error.code === "wsrpc.stopped" ? { type: "abort" } : { type: "error", errorText: error.message }
-  }
 }

@@ -4,66 +4,82 @@ import type { Caller, Client, Items } from "./client.js"
 
 /**
  * Functions of the page that the handler may use, by their names. It yields a call, and gets what the function returns,
- * or `{ error: text }`, as a message whose id is that of the call. Of several tabs, one calls the function, unless it is
- * closed before the handler has the result.
+ * or `{ error: text }`, as a message whose id is that of the call. Of several tabs, one calls the function. If it is
+ * closed before the handler has yielded the result, another one does.
  */
 export type Tools = { readonly [name: string]: (input: any) => unknown }
 
-/** What the server says of a run. Without `items`, the number of those that it has, it is to be started. */
-interface Found {
-  readonly key: string
-  readonly answer: string
-  readonly items: number | null
+/** What the server says of a run: how many items it has, or null if it is to be started. */
+type Found = { readonly key: string; readonly answer: string; readonly items: number | null }
+
+/** What a protocol has. `look` sees calls of tools, and returns whether an item is the end. It throws if it is unknown. */
+export interface Protocol {
+  readonly start: object[]
+  readonly text: (kind: "start" | "delta" | "end", number: number, delta?: string) => object
+  readonly look: (item: any) => boolean
+  readonly end: object
+  readonly error: (error: any) => object
 }
 
 /** A run that answers a chat, for one reader. */
 export class Run {
-  /** The id of the message that the run writes. */
-  readonly answer: string
-  readonly #found: Found
-  readonly #follow: (after?: number) => Items<any>
-  readonly #tools: Tools
-  /** The calls of tools that have no result yet. */
-  readonly #calls = new Map<string, () => unknown>()
+  /** The calls of tools that have no result yet: what makes the call, until it is made. */
+  readonly #calls = new Map<string, (() => unknown) | undefined>()
+  readonly #left = new AbortController()
   #items: Items<any>
-  #end!: () => void
-  readonly #ended = new Promise<void>((resolve) => (this.#end = resolve))
 
-  constructor(found: Found, follow: (after?: number) => Items<any>, tools: Tools) {
-    this.#found = found
-    this.#follow = follow
-    this.#tools = tools
-    this.answer = found.answer
+  constructor(
+    readonly found: Found,
+    readonly follow: (after?: number) => Items<any>,
+    readonly tools: Tools,
+  ) {
     this.#items = found.items === null ? follow() : follow(0)
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<any, undefined> {
+  /** Yields the events of a protocol. */
+  async *events({ start, text, look, end, error }: Protocol): AsyncGenerator<object, undefined> {
+    let [texts, inText, finished] = [0, false, false]
+    const endOfText = () => (inText ? [text("end", texts++)] : [])
+    yield* start
     try {
-      yield* this.#read()
-    } catch (error: any) {
-      if (error.code !== "wsrpc.key_reused") throw error
-      this.#items = this.#follow(0) // another tab has just asked this
-      yield* this.#read()
+      for await (const item of this.#read()) {
+        const isText = typeof item === "string"
+        if (!isText) finished ||= look(item ?? {})
+        if (!isText) yield* endOfText()
+        else if (!inText) yield text("start", texts)
+        inText = isText
+        if (item !== "") yield isText ? text("delta", texts, item) : item
+      }
+      yield* endOfText()
+      if (!finished) yield end
+    } catch (reason) {
+      const last = error(reason)
+      yield* endOfText()
+      yield last
     } finally {
-      this.#end()
+      this.leave()
     }
   }
 
   async *#read(): AsyncGenerator<any, undefined> {
     let read = 0
-    for await (const item of this.#items) {
-      yield item
-      if (++read < (this.#found.items ?? 0)) continue // the result of a call may be among the items that it has
-      for (const [id, use] of this.#calls) if (!this.#using.has(id)) void this.#use(id, use)
+    try {
+      for await (const item of this.#items) {
+        yield item
+        if (++read < (this.found.items ?? 0)) continue // the result of a call may be among the items that it has
+        for (const [id, use] of this.#calls) if (use) void this.#use(id, use)
+      }
+    } catch (error: any) {
+      if (error.code !== "wsrpc.key_reused") throw error
+      this.#items = this.follow(0) // another tab has just asked this
+      yield* this.#read()
     }
   }
 
-  readonly #using = new Set<string>()
-
   /** The run has called a tool. */
   called(id: string, name: string, input: () => unknown): void {
-    const tool = this.#tools[name]
-    if (tool) this.#calls.set(id, async () => tool(await input()))
+    const tool = this.tools[name]
+    if (tool) this.#calls.set(id, async () => tool(input()))
   }
 
   /** A call has its result. */
@@ -72,19 +88,22 @@ export class Run {
   }
 
   async #use(id: string, use: () => unknown): Promise<void> {
-    this.#using.add(id)
+    this.#calls.set(id, undefined)
     const once = async () => {
       if (!this.#calls.has(id)) return // another tab has called the tool
-      const result = await Promise.resolve().then(use).catch((error) => ({ error: `${error}` }))
+      const result = await Promise.resolve(use()).catch((error) => ({ error: `${error}` }))
       await this.#items.send(result, { id }).catch(console.warn)
-      await this.#ended
+      const { signal } = this.#left // before, other tabs may not have read the result
+      if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve))
     }
     const { locks } = globalThis.navigator ?? {}
-    await (locks ? locks.request(`${this.#found.key} ${id}`, once) : once())
+    await (locks ? locks.request(`${this.found.key} ${id}`, once) : once())
   }
 
   /** Ends the reading. */
   leave(): void {
+    this.#calls.clear()
+    this.#left.abort()
     void this.#items.return()
   }
 }
@@ -95,9 +114,7 @@ export class Chats {
   readonly #event: string
   readonly #tools: Tools
 
-  /**
-   * @param event the event of the handler: "event", or "channel:event" on a named channel
-   */
+  /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client: Client<any>, event: string, tools: Tools = {}) {
     const [, channel, name] = /^(?:(.*):)?(.*)$/.exec(event)!
     this.#caller = channel ? client.of(channel) : client
@@ -105,29 +122,12 @@ export class Chats {
     this.#tools = tools
   }
 
-  #request(...args: unknown[]): Promise<Found | null> {
-    return this.#caller.with({ retry: "idempotent" }).request(`${this.#event}.chat`, ...args)
-  }
-
-  #run(found: Found, body: unknown, signal: AbortSignal | undefined): Run {
+  /** Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it. */
+  async find(wants: "ask" | "join" | "stop", args: unknown[], body?: unknown, signal?: AbortSignal): Promise<Run | null> {
+    const event = this.#event
+    const found: Found | null = await this.#caller.with({ retry: "idempotent" }).request(`${event}.chat`, wants, ...args)
     const follow = (after?: number) =>
-      this.#caller.with({ key: found.key, after, signal }).follow(this.#event, ...(after === undefined ? [body] : []))
-    return new Run(found, follow, this.#tools)
-  }
-
-  /** Returns the run that answers the last message: a new one, or the one that goes on. */
-  async ask(chat: string, body: unknown, last: unknown, answer: string | null, again: boolean, signal?: AbortSignal): Promise<Run> {
-    return this.#run((await this.#request("ask", chat, last, answer, again))!, body, signal)
-  }
-
-  /** Returns the run that goes on, if there is one. */
-  async join(chat: string, signal?: AbortSignal): Promise<Run | null> {
-    const found = await this.#request("join", chat)
-    return found && this.#run(found, undefined, signal)
-  }
-
-  /** Stops the run that goes on, for all its readers. */
-  async stop(chat: string): Promise<void> {
-    await this.#request("stop", chat)
+      this.#caller.with({ key: found!.key, after, signal }).follow(event, ...(after === undefined ? [body] : []))
+    return found && new Run(found, follow, this.#tools)
   }
 }

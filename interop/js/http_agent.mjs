@@ -12,6 +12,7 @@ let agent, joined, running, types, error
 const load = async (initialMessages) => {
   const options = { threadId, initialMessages }
   agent = (await reader("agui", "WsrpcAgent", options)) ?? new HttpAgent({ url: `${url}/api/agent`, headers, ...options })
+  agent = agent.clone() // as CopilotKit does
 }
 await load([])
 

@@ -4,65 +4,82 @@ import { Observable } from "rxjs";
 
 // src/chats.ts
 var Run = class {
-  /** The id of the message that the run writes. */
-  answer;
-  #found;
-  #follow;
-  #tools;
-  /** The calls of tools that have no result yet. */
-  #calls = /* @__PURE__ */ new Map();
-  #items;
-  #end;
-  #ended = new Promise((resolve) => this.#end = resolve);
   constructor(found, follow, tools) {
-    this.#found = found;
-    this.#follow = follow;
-    this.#tools = tools;
-    this.answer = found.answer;
+    this.found = found;
+    this.follow = follow;
+    this.tools = tools;
     this.#items = found.items === null ? follow() : follow(0);
   }
-  async *[Symbol.asyncIterator]() {
+  found;
+  follow;
+  tools;
+  /** The calls of tools that have no result yet: what makes the call, until it is made. */
+  #calls = /* @__PURE__ */ new Map();
+  #left = new AbortController();
+  #items;
+  /** Yields the events of a protocol. */
+  async *events({ start, text, look, end, error }) {
+    let [texts, inText, finished] = [0, false, false];
+    const endOfText = () => inText ? [text("end", texts++)] : [];
+    yield* start;
     try {
-      yield* this.#read();
-    } catch (error) {
-      if (error.code !== "wsrpc.key_reused") throw error;
-      this.#items = this.#follow(0);
-      yield* this.#read();
+      for await (const item of this.#read()) {
+        const isText = typeof item === "string";
+        if (!isText) finished ||= look(item ?? {});
+        if (!isText) yield* endOfText();
+        else if (!inText) yield text("start", texts);
+        inText = isText;
+        if (item !== "") yield isText ? text("delta", texts, item) : item;
+      }
+      yield* endOfText();
+      if (!finished) yield end;
+    } catch (reason) {
+      const last = error(reason);
+      yield* endOfText();
+      yield last;
     } finally {
-      this.#end();
+      this.leave();
     }
   }
   async *#read() {
     let read = 0;
-    for await (const item of this.#items) {
-      yield item;
-      if (++read < (this.#found.items ?? 0)) continue;
-      for (const [id, use] of this.#calls) if (!this.#using.has(id)) void this.#use(id, use);
+    try {
+      for await (const item of this.#items) {
+        yield item;
+        if (++read < (this.found.items ?? 0)) continue;
+        for (const [id, use] of this.#calls) if (use) void this.#use(id, use);
+      }
+    } catch (error) {
+      if (error.code !== "wsrpc.key_reused") throw error;
+      this.#items = this.follow(0);
+      yield* this.#read();
     }
   }
-  #using = /* @__PURE__ */ new Set();
   /** The run has called a tool. */
   called(id, name, input) {
-    const tool = this.#tools[name];
-    if (tool) this.#calls.set(id, async () => tool(await input()));
+    const tool = this.tools[name];
+    if (tool) this.#calls.set(id, async () => tool(input()));
   }
   /** A call has its result. */
   answered(id) {
     this.#calls.delete(id);
   }
   async #use(id, use) {
-    this.#using.add(id);
+    this.#calls.set(id, void 0);
     const once = async () => {
       if (!this.#calls.has(id)) return;
-      const result = await Promise.resolve().then(use).catch((error) => ({ error: `${error}` }));
+      const result = await Promise.resolve(use()).catch((error) => ({ error: `${error}` }));
       await this.#items.send(result, { id }).catch(console.warn);
-      await this.#ended;
+      const { signal } = this.#left;
+      if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
     };
     const { locks } = globalThis.navigator ?? {};
-    await (locks ? locks.request(`${this.#found.key} ${id}`, once) : once());
+    await (locks ? locks.request(`${this.found.key} ${id}`, once) : once());
   }
   /** Ends the reading. */
   leave() {
+    this.#calls.clear();
+    this.#left.abort();
     void this.#items.return();
   }
 };
@@ -70,60 +87,43 @@ var Chats = class {
   #caller;
   #event;
   #tools;
-  /**
-   * @param event the event of the handler: "event", or "channel:event" on a named channel
-   */
+  /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client, event, tools = {}) {
     const [, channel, name] = /^(?:(.*):)?(.*)$/.exec(event);
     this.#caller = channel ? client.of(channel) : client;
     this.#event = name;
     this.#tools = tools;
   }
-  #request(...args) {
-    return this.#caller.with({ retry: "idempotent" }).request(`${this.#event}.chat`, ...args);
-  }
-  #run(found, body, signal) {
-    const follow = (after) => this.#caller.with({ key: found.key, after, signal }).follow(this.#event, ...after === void 0 ? [body] : []);
-    return new Run(found, follow, this.#tools);
-  }
-  /** Returns the run that answers the last message: a new one, or the one that goes on. */
-  async ask(chat, body, last, answer, again, signal) {
-    return this.#run(await this.#request("ask", chat, last, answer, again), body, signal);
-  }
-  /** Returns the run that goes on, if there is one. */
-  async join(chat, signal) {
-    const found = await this.#request("join", chat);
-    return found && this.#run(found, void 0, signal);
-  }
-  /** Stops the run that goes on, for all its readers. */
-  async stop(chat) {
-    await this.#request("stop", chat);
+  /** Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it. */
+  async find(wants, args, body, signal) {
+    const event = this.#event;
+    const found = await this.#caller.with({ retry: "idempotent" }).request(`${event}.chat`, wants, ...args);
+    const follow = (after) => this.#caller.with({ key: found.key, after, signal }).follow(event, ...after === void 0 ? [body] : []);
+    return found && new Run(found, follow, this.#tools);
   }
 };
 
 // src/agui.ts
 var WsrpcAgent = class extends AbstractAgent {
   chats;
-  /**
-   * @param event the event of the handler: "event", or "channel:event" on a named channel
-   */
+  /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client, event, { tools, ...config } = {}) {
     super(config);
     this.chats = new Chats(client, event, tools);
   }
   run(input) {
-    return observe(input, () => this.chats.ask(input.threadId, input, input.messages.at(-1) ?? null, null, false));
+    return observe(input, () => this.chats.find("ask", [input.threadId, input.messages.at(-1) ?? null], input));
   }
   connect(input) {
-    return observe(input, () => this.chats.join(input.threadId));
+    return observe(input, () => this.chats.find("join", [input.threadId]));
   }
   /** Only ends the reading, as some pages do when a component is unmounted. */
   abortRun() {
     void this.detachActiveRun();
   }
   /** Stops the model, for all readers. */
-  stop() {
-    return this.chats.stop(this.threadId);
+  async stop() {
+    await this.chats.find("stop", [this.threadId]);
   }
   clone() {
     return Object.assign(super.clone(), { chats: this.chats });
@@ -131,52 +131,38 @@ var WsrpcAgent = class extends AbstractAgent {
 };
 function observe(input, find) {
   return new Observable((subscriber) => {
-    let run;
+    const finding = find();
     const read = async () => {
-      run = await find();
-      if (!run || subscriber.closed) return;
-      for await (const event of events(input, run)) subscriber.next(event);
+      const run = await finding;
+      if (run) for await (const event of eventsOf(input, run)) subscriber.next(event);
     };
-    read().then(
-      () => subscriber.complete(),
-      (error) => subscriber.error(error)
-    );
-    return () => run?.leave();
+    read().then(() => subscriber.complete(), (error) => subscriber.error(error));
+    return () => void finding.then((run) => run?.leave(), () => {
+    });
   });
 }
-async function* events({ threadId, runId }, run) {
-  let [texts, inText, finished] = [0, false, false];
+function eventsOf({ threadId, runId }, run) {
   const calls = /* @__PURE__ */ new Map();
-  const message = () => ({ messageId: `${run.answer}-${texts}` });
-  const endOfText = () => inText ? [{ type: EventType.TEXT_MESSAGE_END, ...message() }] : [];
-  yield { type: EventType.RUN_STARTED, threadId, runId };
-  try {
-    for await (const item of run) {
-      if (typeof item === "string") {
-        if (!inText) yield { type: EventType.TEXT_MESSAGE_START, ...message(), role: "assistant" };
-        inText = true;
-        if (item) yield { type: EventType.TEXT_MESSAGE_CONTENT, ...message(), delta: item };
-        continue;
-      }
-      const { type, toolCallId: id, toolCallName: name, delta } = item ?? {};
-      if (!(type in EventType)) throw new TypeError(`a text, or an event of AG-UI, was expected; got '${type ?? item}'`);
-      yield* endOfText();
-      if (inText) texts++;
-      inText = false;
-      finished ||= type === EventType.RUN_FINISHED || type === EventType.RUN_ERROR;
+  const texts = {
+    start: { type: EventType.TEXT_MESSAGE_START, role: "assistant" },
+    delta: { type: EventType.TEXT_MESSAGE_CONTENT },
+    end: { type: EventType.TEXT_MESSAGE_END }
+  };
+  return run.events({
+    start: [{ type: EventType.RUN_STARTED, threadId, runId }],
+    text: (kind, number, delta) => ({ ...texts[kind], messageId: `${run.found.answer}-${number}`, ...delta && { delta } }),
+    look({ type, toolCallId: id, toolCallName: name, delta }) {
+      if (!(type in EventType)) throw new TypeError(`a text or an event of AG-UI was expected; got '${type}'`);
       const call = calls.get(id);
       if (type === EventType.TOOL_CALL_START) calls.set(id, { name, input: "" });
-      else if (type === EventType.TOOL_CALL_ARGS && call) call.input += delta;
-      else if (type === EventType.TOOL_CALL_END && call) run.called(id, call.name, () => JSON.parse(call.input || "{}"));
-      else if (type === EventType.TOOL_CALL_RESULT) run.answered(id);
-      yield item;
-    }
-    yield* endOfText();
-    if (!finished) yield { type: EventType.RUN_FINISHED, threadId, runId };
-  } catch (error) {
-    yield* endOfText();
-    if (!finished) yield { type: EventType.RUN_ERROR, message: error.message, ...error.code != null && { code: `${error.code}` } };
-  }
+      if (type === EventType.TOOL_CALL_ARGS && call) call.input += delta;
+      if (type === EventType.TOOL_CALL_END && call) run.called(id, call.name, () => JSON.parse(call.input || "{}"));
+      if (type === EventType.TOOL_CALL_RESULT) run.answered(id);
+      return type === EventType.RUN_FINISHED || type === EventType.RUN_ERROR;
+    },
+    end: { type: EventType.RUN_FINISHED, threadId, runId },
+    error: ({ code, message }) => ({ type: EventType.RUN_ERROR, message, ...code != null && { code: `${code}` } })
+  });
 }
 export {
   WsrpcAgent
