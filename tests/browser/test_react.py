@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ Present = [[["here"]], True, True]
 """What a room shows after its state: who is there, and that it is live and complete."""
 
 
-def bundle(source: Path, target: Path) -> None:
+def bundle(source: Path, target: Path, versions: Mapping[str, str] = {}) -> None:
     """Bundle a page for development, in which StrictMode mounts everything twice."""
     modules = Path(wsrpc.__file__).with_name("browser")
-    found = [f"--alias:python-wsrpc={modules}/client.js", f"--alias:python-wsrpc/react={modules}/react.js"]
+    ours = {f"python-wsrpc/{name}": f"{modules}/{name}.js" for name in ("agui", "aisdk", "react")}
+    aliases = {**ours, "python-wsrpc": f"{modules}/client.js", **versions}
+    found = [f"--alias:{name}={path}" for name, path in aliases.items() if name != path]
     options = [
         "--bundle",
         "--log-level=error",
