@@ -63,8 +63,8 @@ async def serving(*arguments: str, cwd: Path | None = None) -> AsyncGenerator[No
 
 
 @asynccontextmanager
-async def browsing(browser: Browser, **options: object) -> AsyncGenerator[BrowserContext]:
-    """A browser of one's own; no page may raise an error."""
+async def browsing(browser: Browser, *tolerated: str, **options: object) -> AsyncGenerator[BrowserContext]:
+    """A browser of one's own; no page may raise an error, apart from those that a test tolerates."""
     context = await browser.new_context(**options)  # type: ignore[arg-type]
     context.set_default_timeout(PATIENCE)
     errors: list[str] = []
@@ -73,7 +73,7 @@ async def browsing(browser: Browser, **options: object) -> AsyncGenerator[Browse
         yield context
     finally:
         await context.close()
-    assert errors == []
+    assert [error for error in errors if error not in tolerated] == []
 
 
 @contextmanager

@@ -46,9 +46,9 @@ class Chat:
         remote = re.findall(r'(\S+) - "WebSocket /ws\?conversation=', self._command.log)[-1]
         return int(await self._command.logged(rf"\[(\d+)\] peer \w+ connected from {remote} \("))
 
-    async def logged(self, pattern: str) -> str:
-        """Wait until a pattern stands in the log. Return what it found."""
-        return await self._command.logged(pattern)
+    async def logged(self, pattern: str, times: int = 1) -> str:
+        """Wait until a pattern stands so often in the log. Return what it last found."""
+        return await self._command.logged(pattern, times)
 
     def workers(self) -> set[int]:
         return {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self._command.log)}

@@ -1,0 +1,253 @@
+"""`useChat` and `HttpAgent`, unmodified, in Chromium, on two workers with Redis, one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser.page_site import HERE
+from browser.pages import browsing, stopped
+from browser.test_ai_chat import Chat, serving_chat
+from browser.test_react import bundle
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
+from redis.asyncio import Redis
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(200)]
+
+WHOLE = "It depends on the context."
+CUT = re.compile("network error")
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("chats") / "page.js"
+    bundle(HERE / "page_http_chats.jsx", target)
+    return target
+
+
+class Stage:
+    """Tabs of one user, and a model that writes when the test says so."""
+
+    def __init__(self, client: str, chat: Chat, context: Callable[[], Awaitable[BrowserContext]]) -> None:
+        self.chat, self._context, self._client = chat, context, client
+        is_agent = client == "AgUi"
+        self.aborted: Any = {"status": "error", "error": "signal is aborted without reason"}
+        self.stopped: Any = {"status": "error", "error": "the handler was stopped"}
+        if not is_agent:
+            self.aborted = self.stopped = {"status": "ready"}
+        self.around_tool = ["", "You like green."] if is_agent else ["You like green."]
+        self._redis: Redis = Redis.from_url(chat.redis.url)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def write(self, question: str, words: int = 6) -> None:
+        """Let the model write so many words more."""
+        for _ in range(words):
+            await self._redis.xadd(f"words of {question}", {"a": "word"})
+
+    async def tab(self) -> Tab:
+        """Open the page in a browser of its own, whose connections no other page uses."""
+        tab = Tab(await (await self._context()).new_page(), self._client, self.chat.url)
+        await tab.load()
+        return tab
+
+    async def begun(self) -> Tab:
+        """A tab that shows the begin of an answer."""
+        tab = await self.tab()
+        await tab.say("Why?")
+        await self.write("Why?", 2)
+        await tab.shows("It depends")
+        return tab
+
+    async def second_tab_after_kill(self) -> Tab:
+        """Open a second tab at the other worker, and kill the one that answers."""
+        writer = int(await self.chat.logged(r"\[(\d+)\] attempt 1 answers"))
+        with stopped({writer}):
+            second = await self.tab()
+            await second.shows("It depends")
+        os.kill(writer, signal.SIGKILL)
+        return second
+
+
+class Tab:
+    def __init__(self, page: Page, client: str, url: str) -> None:
+        self.page, self._client, self._url = page, client, url
+
+    async def load(self) -> None:
+        await self.page.goto(self._url)
+        await self.page.evaluate("client => import('/page.js').then(() => open(client))", self._client)
+        await expect(self.page.locator("output")).not_to_be_empty()
+
+    async def say(self, text: str) -> None:
+        await self.page.evaluate("text => say(text)", text)
+
+    async def press(self, name: str) -> None:
+        await self.page.get_by_role("button", name=name, exact=True).click()
+
+    def of(self, role: str) -> Locator:
+        return self.page.locator(f"p.{role}")
+
+    async def shows(self, *answers: str, status: str | None = None, error: Any = "") -> None:
+        """Wait until the page shows these answers, none twice; and so has what it says of its status."""
+        await expect(self.of("assistant")).to_have_text(list(answers))
+        if status is not None:
+            await expect(self.page.locator("output")).to_have_text(status)
+            await expect(self.page.locator("i")).to_have_text(error)
+
+
+@asynccontextmanager
+async def staged(browser: Browser, client: str, bundled: Path, folder: Path) -> AsyncGenerator[Stage]:
+    async with serving_chat(folder, app="chats_app:app", app_folder=HERE) as chat, AsyncExitStack() as stack:
+
+        async def context() -> BrowserContext:
+            # An HttpAgent whose response is cut rejects, and raises the same error where nobody can catch it.
+            opened = await stack.enter_async_context(browsing(browser, "network error"))
+            await opened.route("**/page.js", lambda route: route.fulfill(path=bundled))
+            return opened
+
+        stage = Stage(client, chat, context)
+        yield stage
+        await stage.close()
+
+
+async def reload_and_second_tab(stage: Stage) -> None:
+    """Each shows the answer once, from its first word."""
+    tab = await stage.begun()
+    await tab.load()
+    await tab.shows("It depends")
+    second = await stage.tab()
+    await second.shows("It depends")
+    await stage.write("Why?")
+    for each in (tab, second):
+        await each.shows(WHOLE, status="ready")
+        await expect(each.of("user")).to_have_text(["Why?"])
+    await tab.load()
+    await tab.shows(WHOLE, status="ready")
+
+
+async def killed(stage: Stage) -> None:
+    """Its page says that the connection is lost, and "resume" shows the rest. A tab at the other worker goes on."""
+    tab = await stage.begun()
+    second = await stage.second_tab_after_kill()
+    await tab.shows("It depends", status="error", error=CUT)
+    await stage.chat.logged("attempt 2 answers")
+    await stage.write("Why?", 1)
+    await second.shows("It depends on")
+    await tab.press("resume")
+    await tab.shows("It depends on")
+    await stage.write("Why?")
+    for each in (tab, second):
+        await each.shows(WHOLE, status="ready")
+    await tab.say("Still there?")
+    await stage.write("Still there?")
+    await tab.shows(WHOLE, WHOLE, status="ready")
+
+
+async def killed_before_the_end(stage: Stage) -> None:
+    """An answer that has ended before "resume" is what another tab has stored."""
+    tab = await stage.begun()
+    second = await stage.second_tab_after_kill()
+    await stage.write("Why?")
+    await second.shows(WHOLE, status="ready")
+    await tab.shows("It depends", status="error", error=CUT)
+    await tab.press("resume")
+    await tab.shows(WHOLE, status="ready")
+
+
+async def stop_of_the_page(stage: Stage) -> None:
+    """It ends the reading, and the model goes on: a reload shows the rest."""
+    tab = await stage.begun()
+    second = await stage.tab()
+    await second.shows("It depends")
+    await tab.press("stop")
+    await tab.shows("It depends", **stage.aborted)
+    await stage.write("Why?", 1)
+    await second.shows("It depends on")
+    await tab.load()
+    await tab.shows("It depends on")
+    await stage.write("Why?")
+    for each in (tab, second):
+        await each.shows(WHOLE, status="ready")
+
+
+async def stop_of_the_model(stage: Stage) -> None:
+    """All tabs keep what was written, a reload does not go on, and the next message gets its answer."""
+    tab = await stage.begun()
+    second = await stage.tab()
+    await second.shows("It depends")
+    await second.press("stop model")
+    for each in (tab, second):
+        await each.shows("It depends", **stage.stopped)
+    await stage.write("Why?")
+    await tab.say("And now?")
+    await stage.write("And now?")
+    await tab.shows("It depends", WHOLE, status="ready")
+    await tab.load()
+    await tab.shows("It depends", WHOLE, status="ready")
+
+
+async def tool_in_the_page(stage: Stage) -> None:
+    """The page answers, and the model goes on with its answer."""
+    tab = await stage.tab()
+    await tab.say("Which color?")
+    await tab.shows(*stage.around_tool, status="ready")
+    await tab.load()
+    await tab.shows(*stage.around_tool, status="ready")
+
+
+async def error_of_the_model(stage: Stage) -> None:
+    """It is told, and another answer can be asked for."""
+    tab = await stage.tab()
+    await tab.say("Fail!")
+    await stage.write("Fail!")
+    await tab.shows(WHOLE, status="error", error="the model is tired")
+    await tab.say("Why?")
+    await stage.write("Why?")
+    await tab.shows(WHOLE, WHOLE, status="ready")
+
+
+async def regenerated(stage: Stage) -> None:
+    """The new answer takes the place of the first one."""
+    tab = await stage.tab()
+    await tab.say("Why?")
+    await stage.write("Why?")
+    await tab.shows(WHOLE, status="ready")
+    id = await tab.of("assistant").get_attribute("id")
+    await tab.press("regenerate")
+    await expect(tab.of("assistant")).not_to_have_id(id or "")
+    await tab.shows(WHOLE, status="ready")
+    await stage.chat.logged("attempt 1 answers 'Why", 2)
+
+
+async def two_messages(stage: Stage) -> None:
+    """Both are answered. An HttpAgent is for one run at a time: it shows the answer that ends last."""
+    tab = await stage.tab()
+    await tab.say("Why?")
+    await tab.say("And now?")
+    await stage.write("Why?")
+    await stage.write("And now?")
+    await expect(tab.of("user")).to_have_text(["Why?", "And now?"])
+    await expect(tab.page.locator("output")).to_have_text("ready")
+    await tab.shows(WHOLE, WHOLE, status="ready")
+
+
+ROWS: list[Callable[[Stage], Awaitable[None]]] = [
+    *(reload_and_second_tab, killed, killed_before_the_end, stop_of_the_page, stop_of_the_model, tool_in_the_page),
+    *(error_of_the_model, regenerated),
+]
+
+
+@pytest.mark.parametrize(("row", "client"), [*product(ROWS, ["AiSdk", "AgUi"]), (two_messages, "AiSdk")])
+async def test_a_page(
+    row: Callable[[Stage], Awaitable[None]], client: str, browser: Browser, bundled: Path, tmp_path: Path
+) -> None:
+    async with staged(browser, client, bundled, tmp_path) as stage:
+        await row(stage)
