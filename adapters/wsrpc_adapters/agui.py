@@ -60,7 +60,7 @@ def add_agent(
 
 
 def read(body: dict[str, Any]) -> Asked:
-    return Asked(str(body["threadId"]), (body["messages"] or [None])[-1], None, str(body["runId"]), again=False)
+    return Asked(body["threadId"], (body["messages"] or [None])[-1], None, body["runId"], again=False)
 
 
 class Writer:
@@ -76,6 +76,8 @@ class Writer:
         return [{"type": "RUN_STARTED", **self._run}]
 
     def write(self, item: Any) -> list[dict[str, Any]]:
+        if self._finished:
+            raise ValueError("nothing follows RUN_FINISHED or RUN_ERROR")
         if isinstance(item, str):
             id = f"{self._answer}-{self._texts}"
             begun = [] if self._in_text else [{"type": "TEXT_MESSAGE_START", "messageId": id, "role": "assistant"}]
@@ -84,7 +86,7 @@ class Writer:
         kind: Any = item.get("type") if item.__class__ is dict else None
         if kind not in EVENTS:
             raise ValueError(f"a text, or an event with a type of AG-UI, was expected; got {kind or item!r}")
-        self._finished = self._finished or kind in ("RUN_FINISHED", "RUN_ERROR")
+        self._finished = kind in ("RUN_FINISHED", "RUN_ERROR")
         return [*self._text_end(), item]
 
     def end(self, error: WsrpcError | None) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from wsrpc import Handshake, HandshakeRejected, Server
 from wsrpc.adapting import (
+    ChatRoutes,
     HttpResponse,
     HttpRoutes,
     ServerUpgrade,
@@ -85,7 +86,9 @@ def routes(
     return app
 
 
-def add_routes(app: web.Application, path: str, found: HttpRoutes, state: Mapping[str, Any] | None) -> None:
+def add_routes(
+    app: web.Application, path: str, found: HttpRoutes | ChatRoutes, state: Mapping[str, Any] | None
+) -> None:
     """Add URLs below a path, and the path itself."""
 
     async def handler(request: web.Request) -> web.StreamResponse:

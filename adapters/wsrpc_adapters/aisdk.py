@@ -58,7 +58,7 @@ def add_chat(
 def read(body: dict[str, Any]) -> Asked:
     last = body["messages"][-1]
     answer = last["id"] if last["role"] == "assistant" else None
-    return Asked(str(body["id"]), last, answer, "", body.get("trigger") == "regenerate-message")
+    return Asked(body["id"], last, answer, "", body.get("trigger") == "regenerate-message")
 
 
 class Writer:

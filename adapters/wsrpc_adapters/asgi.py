@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc.adapting import (
+    ChatRoutes,
     HttpResponse,
     HttpRoutes,
     accept_at_once,
@@ -279,7 +280,7 @@ async def start(
 class RoutesApplication(Application):
     """ASGI application that `routes` returns."""
 
-    def __init__(self, server: Server, state: Mapping[str, Any], found: HttpRoutes) -> None:
+    def __init__(self, server: Server, state: Mapping[str, Any], found: HttpRoutes | ChatRoutes) -> None:
         super().__init__(server, state)
         self.http_routes = found
         """`wsrpc types --openapi` describes them."""

@@ -10,24 +10,28 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from .._core.api.peer import Peer
+from .._core.handlers.compiled import Handler
 from .._keyed.keeper import key_of, principal_text
 from .._log.contract import NewLog, StoreFull
 from .._log.kept import hash_of, read_kept
 from .._log.position import LAST
 from .._server.server import Server, runs_of
-from ..errors import Overloaded, RemoteError, made_here
+from ..errors import BadArguments, Overloaded, RemoteError, made_here
 from .answers import encode
+from .routed_request import handler_of
 
 KEPT = 24 * 3600.0
 """Seconds for which a chat knows its latest run."""
+LONGEST_ID = 1000
+"""Maximum characters of the ids that a client chooses: the store has them for each run."""
 
 
 class ChatRun(NamedTuple):
     """A run of a chat.
 
     Attributes:
-        key: the key of the run. Empty: the chat has none.
-        message: a text that is equal for equal last messages.
+        key: the key of the run. Empty: the chat has had none.
+        message: a text that is equal for equal last messages. Empty: the run was stopped.
         answer: the id of the message that the run writes.
         id: the id by which the client knows the run.
     """
@@ -62,6 +66,7 @@ class ChatRuns:
     def __init__(self, server: Server, event: str) -> None:
         channel, _, self._name = event.rpartition(":")
         self._event, self._channel = event, channel or None
+        check_handler(handler_of(server, self._channel, self._name), event)
         self._runs = runs_of(server)
         (server.of(channel) if channel else server).on(f"{self._name}.chat", self._answer, hidden=True)
 
@@ -87,12 +92,21 @@ class ChatRuns:
         return {"key": run.key, "answer": run.answer, "items": items}
 
     async def ask(self, principal: object, asked: Asked) -> tuple[ChatRun, int | None]:
-        """Return the run that answers, and how many items it has. None: it is to be started."""
+        """Return the run that answers, and how many items it has. None: it is to be started.
+
+        Raises:
+            BadArguments: an id is not valid.
+        """
+        ids: list[Any] = [asked.chat or None, asked.answer or "", asked.run]
+        if not all(isinstance(id, str) and len(id) <= LONGEST_ID for id in ids):
+            raise made_here(BadArguments(f"the ids of a chat are texts of at most {LONGEST_ID} characters"))
         before, items = await self.latest(principal, asked.chat)
         message = hash_of(asked.last)
-        if items is not None and before.message == message and not asked.again:
+        is_same = before.message == message and not asked.again
+        # Tabs that send the same message at once start one run, which the latest one may not have done yet.
+        if is_same and (items is not None or await self._runs.find(self._key(principal, before)) is None):
             return before._replace(id=asked.run), items
-        key = hash_of([before.key or secrets.token_hex(8), message, secrets.token_hex(8) if asked.again else ""])
+        key = hash_of([before.key, message, secrets.token_hex(8) if asked.again else ""])
         run = ChatRun(key, message, asked.answer or key[:32], asked.run)
         await self._note(principal, asked.chat, run)
         return run, None
@@ -108,7 +122,7 @@ class ChatRuns:
             return ChatRun("", "", "", ""), None
         run = ChatRun(*read_kept(page.entries[-1], list[str]))
         state = await self._runs.find(own := self._key(principal, run))
-        if state is None or await self._runs.is_over(own, state.id):
+        if not run.message or state is None or await self._runs.is_over(own, state.id):
             return run, None
         return run, state.last
 
@@ -118,7 +132,12 @@ class ChatRuns:
         if run.key:
             if (state := await self._runs.find(own := self._key(principal, run))) is not None:
                 await self._runs.stop(own, state.id)
-            await self._note(principal, chat, run._replace(key=""))
+            await self._note(principal, chat, run._replace(message=""))
+
+    async def stop_if_unwanted(self, principal: object, chat: str, run: ChatRun) -> None:
+        """Stop a run that has started if the chat was stopped before that."""
+        if (await self.latest(principal, chat))[0] == run._replace(message=""):
+            await self.stop(principal, chat)
 
     def _key(self, principal: object, run: ChatRun) -> str:
         return key_of(("owner", principal_text(principal) or "", ""), self._channel, self._name, run.key)
@@ -137,3 +156,15 @@ class ChatRuns:
             await self._runs.link.ask(partial(self._runs.link.store.append, key, log, log.id, 1, [encode(list(run))]))
         except StoreFull:
             raise made_here(Overloaded("this user has too many chats")) from None
+
+
+def check_handler(handler: Handler | None, event: str) -> None:
+    """Check that runs of a handler can answer chats.
+
+    Raises:
+        TypeError: they cannot.
+    """
+    if handler is None:
+        raise TypeError(f"the server has no handler for {event!r}: register it before the routes of its chats")
+    if handler.keep is None or handler.keep.scope is not None:
+        raise handler.facts.refusal(None, "a handler that answers chats has keep=, without scope=")

@@ -11,12 +11,12 @@ DELETE   ``ID/stream``    stops this run, for all its readers, and the chat has 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from .._base.logs import logger
 from .._server.server import Server
 from ..errors import HandshakeRejected, KeyReused, RemoteError, WsrpcError
 from ..handshake import Handshake
@@ -24,7 +24,7 @@ from .answers import COMMENT, CUT, encode
 from .chat_runs import Asked, ChatRun, ChatRuns
 from .requests import HttpRequest, HttpResponse
 from .routed_request import PULSE, RoutedRequest, event_stream, with_pauses
-from .routes import HttpRoutes, Respond
+from .routes import Respond, Routes
 from .runs import stream
 
 
@@ -67,19 +67,23 @@ class ChatRequest(RoutedRequest):
         return [found]
 
 
-class ChatRoutes(HttpRoutes):
-    """The URLs of the chats that ``event`` answers."""
+class ChatRoutes(Routes):
+    """The URLs of the chats that ``event`` answers.
+
+    Raises:
+        TypeError: the server has no handler for it yet, or one whose runs cannot answer chats.
+    """
 
     request_class = ChatRequest
 
     def __init__(self, server: Server, event: str, protocol: ChatProtocol) -> None:
-        super().__init__(server, (), (), ())
+        super().__init__(server)
         self._event = event
         self._protocol = protocol
         self._runs = ChatRuns(server, event)
 
     def _find(self, request: HttpRequest, handshake: Handshake, path: str) -> tuple[Respond, str, str]:
-        chat, slash, rest = path.strip("/").rpartition("/")
+        chat, slash, rest = path.rpartition("/")
         found: dict[tuple[str, str], Respond] = {
             ("POST", ""): self._post,
             ("GET", "/stream"): partial(self._get, chat),
@@ -121,6 +125,8 @@ class ChatRoutes(HttpRoutes):
     ) -> AsyncGenerator[bytes]:
         writer = self._protocol.writer(chat, run)
         async with request.connect() as client, stream(request, client, after) as items:
+            if after is None:
+                await self._runs.stop_if_unwanted(request.principal, chat, run)
             yield b""  # it has begun
             error: WsrpcError | None = None
             yield b"".join(map(data_of, writer.start()))
@@ -134,7 +140,9 @@ class ChatRoutes(HttpRoutes):
             except WsrpcError as exc:
                 error = exc
             except ValueError as exc:
-                logger.error("the handler of %r has yielded what a client does not know: %s", self._event, exc)
+                request.log(
+                    logging.ERROR, "the handler of %r has yielded what clients do not know: %s", self._event, exc
+                )
                 error = RemoteError(str(exc))
             yield b"".join(map(data_of, writer.end(error))) + self._protocol.done
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from .._base.logs import PeerLog
 from .._client.client import Client
 from .._core.api.context import CallNext, Context, Middleware
-from .._core.api.peer import Peer
+from .._core.api.peer import Peer, core_of
 from .._core.api.registration import registry_of
 from .._core.handlers.arguments import placed
 from .._core.handlers.compiled import Handler
@@ -63,6 +64,7 @@ class RoutedRequest:
         self.query: Mapping[str, str] = handshake.query
         self.options: dict[str, Any] = {}
         self._ignored: Mapping[str, int] = {}
+        self.log = PeerLog()
 
     async def read(self) -> None:
         """Read the arguments and the options.
@@ -145,7 +147,7 @@ class RoutedRequest:
             yield client
 
     def _opened(self, peer: Peer) -> None:
-        self._ignored = peer.ignored
+        self._ignored, self.log = peer.ignored, core_of(peer).log
         self._rates.add(peer, self._handshake)
 
     @property

@@ -45,22 +45,13 @@ ROUTES: dict[str, dict[str, Respond]] = {
 """For the first part of a path, and for each method, what responds."""
 
 
-class HttpRoutes:
-    """The URLs of a server.
-
-    Args:
-        calls: the events that can be requested: ``"event"``, or ``"channel:event"`` on a named channel.
-        runs: the events whose runs have URLs.
-        rooms: the rooms that can be read, or patterns such as ``"public-*"``; see `fnmatch`.
-    """
+class Routes:
+    """Base of the URLs of a server. Each request is a connection of its own."""
 
     request_class = RoutedRequest
 
-    def __init__(self, server: Server, calls: Iterable[str], runs: Iterable[str], rooms: Iterable[str]) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
-        self.calls = names_of("calls", calls)
-        self.runs = names_of("runs", runs)
-        self.rooms = names_of("rooms", rooms)
         self.rates = RequestRates()
 
     async def respond(self, request: HttpRequest, path: str) -> HttpResponse:
@@ -75,6 +66,9 @@ class HttpRoutes:
         handshake = request.handshake(self.server)
         handshake.names_origin, handshake.asks_to_resume = request.method != "GET", False  # it counts from here on
         try:
+            check_coding(request)
+            if re.search("[\udc80-\udcff]", unquote(handshake.target, errors="surrogateescape")):
+                raise HandshakeRejected(400, "the URL is not UTF-8")  # else two keys may become one
             respond, name, key = self._find(request, handshake, path)
         except HandshakeRejected as exc:
             return self._refuse(handshake, exc)
@@ -116,9 +110,25 @@ class HttpRoutes:
         Raises:
             HandshakeRejected: nothing does.
         """
-        check_coding(request)
-        if re.search("[\udc80-\udcff]", unquote(handshake.target, errors="surrogateescape")):  # two keys may become one
-            raise HandshakeRejected(400, "the URL is not UTF-8")
+        raise NotImplementedError
+
+
+class HttpRoutes(Routes):
+    """The URLs of calls, runs and rooms.
+
+    Args:
+        calls: the events that can be requested: ``"event"``, or ``"channel:event"`` on a named channel.
+        runs: the events whose runs have URLs.
+        rooms: the rooms that can be read, or patterns such as ``"public-*"``; see `fnmatch`.
+    """
+
+    def __init__(self, server: Server, calls: Iterable[str], runs: Iterable[str], rooms: Iterable[str]) -> None:
+        super().__init__(server)
+        self.calls = names_of("calls", calls)
+        self.runs = names_of("runs", runs)
+        self.rooms = names_of("rooms", rooms)
+
+    def _find(self, request: HttpRequest, handshake: Handshake, path: str) -> tuple[Respond, str, str]:
         kind, _, name = path.partition("/")
         key = ""
         if kind == "runs":
