@@ -34,13 +34,14 @@ BROWSER = JS.parent.parent / "browser"
 
 @cache
 def session_module() -> str:
-    """Return the path of a module with the class `Session`, which the modules for pages do not export."""
+    """Return the path of a module with what the modules for pages do not export: `Session`, and the page's events."""
     find_node()
     folder = tempfile.mkdtemp(prefix="wsrpc-session-")
     atexit.register(shutil.rmtree, folder)
     module = f"{folder}/session.mjs"
-    command = ["node_modules/.bin/esbuild", "src/session.ts", "--bundle", "--format=esm", f"--outfile={module}"]
-    subprocess.run(command, cwd=BROWSER, check=True, capture_output=True)
+    command = ["node_modules/.bin/esbuild", "--bundle", "--format=esm", f"--outfile={module}"]
+    exports = b'export * from "./src/session.js"; export * from "./src/page_events.js"'
+    subprocess.run(command, cwd=BROWSER, input=exports, check=True, capture_output=True)
     return module
 
 

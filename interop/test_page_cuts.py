@@ -32,8 +32,8 @@ A_ROUND = 50
 """Cuts between two moments in which everything has to be over, and to add up."""
 CALLERS = 6
 """At each end."""
-LISTENERS = 2
-"""To events of the page: the client, and the socket of its session."""
+LISTENERS = 1
+"""To the event `online`: the client."""
 KINDS = "bytes", "bytes", "bytes", "line", "half open", "wake", "abort"
 CANCELLED = "cancel", "expire", "abortStream", "abortUpload"
 # Few handlers at once, so that some requests wait at either end for a place.

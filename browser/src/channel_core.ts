@@ -78,8 +78,10 @@ export class ChannelCore implements Channel {
     return this.#handlers.add(event, handler)
   }
 
-  emit(event: string, ...args: unknown[]): void {
-    this.send(event, args)
+  /** Sends an event, and returns its message. */
+  emit(event: string, ...args: unknown[]): Outgoing {
+    this.#check()
+    return this.#owner.send({ h: this.id, a: [event, ...args] })
   }
 
   request(event: string, ...args: unknown[]): Promise<any> {
@@ -107,12 +109,6 @@ export class ChannelCore implements Channel {
   }
 
   // ------------------------------------------------------------ for readers, producers and handlers
-
-  /** Sends an event, and returns its message. */
-  send(event: string, args: unknown[]): Outgoing {
-    this.#check()
-    return this.#owner.send({ h: this.id, a: [event, ...args] })
-  }
 
   /** Answers a message that arrived on the channel, if the message is a request. */
   answer(message: Message, result: Message = {}): void {

@@ -67,18 +67,15 @@ const MAX_ATTEMPTS = 8
 
 /** Waits until the time is over, or one of the signals is aborted. */
 function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
-  const listening = new AbortController()
   return new Promise((resolve) => {
     const finish = () => {
       clearTimeout(timer)
-      listening.abort()
+      for (const signal of signals) signal?.removeEventListener("abort", finish)
       resolve()
     }
     const timer = setTimeout(finish, ms)
-    for (const signal of signals) {
-      signal?.addEventListener("abort", finish, { signal: listening.signal })
-      if (signal?.aborted) finish()
-    }
+    for (const signal of signals) signal?.addEventListener("abort", finish)
+    if (signals.some((signal) => signal?.aborted)) finish()
   })
 }
 
@@ -282,7 +279,8 @@ export class Client<A extends Shape = any> extends Caller<A> {
 
   /** What carries the present connection. Undefined if there is none. */
   get transport(): "websocket" | "http" | undefined {
-    return this.core.transport
+    const connection = this.core.peer?.session.connection
+    return connection && ("onreplace" in connection ? "http" : "websocket")
   }
 
   /**
@@ -303,7 +301,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
    * not drain, or does not announce the time.
    */
   get closesAt(): number | undefined {
-    return this.core.closesAt
+    return this.core.peer?.draining?.closesAt
   }
 
   /** Connects now, if the client waits for its next attempt, or is `closed`. Otherwise it has no effect. */

@@ -6,7 +6,7 @@ import { now } from "./clock.js"
 import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
 import { guarded, Handlers, type Handler } from "./handlers.js"
-import { onWake } from "./page_events.js"
+import { listenToPage, type PageOwner } from "./page_events.js"
 import { PeerCore, type PeerOwner, type Rooms } from "./peer_core.js"
 import { Request, type Holder } from "./request.js"
 import type { Address, SocketOptions, Target } from "./target.js"
@@ -49,14 +49,14 @@ function checked<A extends string | URL | Address>(address: A): A {
 type Queued = Request | { readonly message: Message; readonly opens?: false }
 
 /** The inside of a client: makes one session after another, and keeps the messages that wait for a session. */
-export class ClientCore implements Holder, PeerOwner {
+export class ClientCore implements Holder, PageOwner, PeerOwner {
   readonly #options: ClientOptions
   readonly #codec: Codec
   readonly #target: Target
   readonly #handlers = new Map<string | undefined, Handlers>()
   readonly #subscribers = new Set<Subscriber>()
   #listening = new AbortController()
-  readonly #backoff = new Backoff()
+  readonly #backoff = new Backoff(() => this.#dial())
   readonly #queue = new Set<Queued>()
   readonly outgoing = new Set<OutgoingMiddleware>()
   readonly rooms: Rooms = new Map()
@@ -66,10 +66,9 @@ export class ClientCore implements Holder, PeerOwner {
   declare error: ConnectionLost | undefined
   /** What the server of the present or last session says of its contract. */
   declare contract: unknown
-  #peer: PeerCore | undefined
+  /** The present session. Undefined while the client is closed, or waits until it dials again. */
+  declare peer: PeerCore | undefined
   #roomTimer: ReturnType<typeof setTimeout> | undefined
-  #dialTimer: ReturnType<typeof setTimeout> | undefined
-  #retryAt: number | undefined
 
   constructor(target: Target, options: ClientOptions) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
@@ -83,11 +82,11 @@ export class ClientCore implements Holder, PeerOwner {
 
   #start(): void {
     this.#dial()
-    onWake(() => this.connect(), this.ended)
+    listenToPage(this, this.ended)
   }
 
   connect(): void {
-    if (this.#peer) this.#peer.retry()
+    if (this.peer) this.peer.session.retry()
     else if (this.state === "connecting") this.#dial()
     else {
       this.#listening = new AbortController()
@@ -96,9 +95,13 @@ export class ClientCore implements Holder, PeerOwner {
     }
   }
 
-  wake(): void {
-    if (this.#peer) this.#peer.wake()
-    else if (this.state === "connecting") this.#dial()
+  wake(probablyLost = true): void {
+    this.peer?.session.wake(probablyLost)
+    if (this.state !== "closed") this.connect()
+  }
+
+  park(mayWake: boolean): void {
+    this.peer?.session.park(mayWake)
   }
 
   /** Aborted when the client is closed. */
@@ -107,21 +110,12 @@ export class ClientCore implements Holder, PeerOwner {
   }
 
   get retryAt(): number | undefined {
-    return this.#peer?.retryAt ?? this.#retryAt
-  }
-
-  get transport(): "websocket" | "http" | undefined {
-    return this.#peer?.transport
-  }
-
-  get closesAt(): number | undefined {
-    return this.#peer?.draining?.closesAt
+    return (this.peer?.session.dialing.backoff ?? this.#backoff).retryAt
   }
 
   #dial(): void {
-    clearTimeout(this.#dialTimer)
-    this.#retryAt = undefined
-    this.#peer = new PeerCore(this.#target, this.#options, this.#codec, this)
+    this.#backoff.stop()
+    this.peer = new PeerCore(this.#target, this.#options, this.#codec, this)
   }
 
   subscribe(subscriber: Subscriber): () => void {
@@ -162,7 +156,7 @@ export class ClientCore implements Holder, PeerOwner {
       throw new Refused(`${this.#queue.size} messages wait`)
     } else {
       // The message is checked now: later, no caller could catch the error. The next session has the same limits.
-      this.#peer?.encode(queued.message)
+      this.peer?.encode(queued.message)
       queued.message.a = this.copied(queued.message.a!)
       this.#queue.add(queued)
       this.#waitForRoom()
@@ -179,8 +173,8 @@ export class ClientCore implements Holder, PeerOwner {
   }
 
   #send(queued: Queued): void {
-    if (queued instanceof Request) void this.#peer!.request(queued)
-    else this.#peer!.send(queued.message)
+    if (queued instanceof Request) void this.peer!.request(queued)
+    else this.peer!.send(queued.message)
   }
 
   /** Not while the session is detached: if the session is lost, the messages of that time go to the next session. */
@@ -191,8 +185,8 @@ export class ClientCore implements Holder, PeerOwner {
   #canSend(queued: Queued): boolean {
     return (
       this.#isConnected &&
-      this.#peer!.hasRoom(queued.message) &&
-      (this.#peer!.draining?.accepts(queued.opens) ?? true)
+      this.peer!.hasRoom(queued.message) &&
+      (this.peer!.draining?.accepts(queued.opens) ?? true)
     )
   }
 
@@ -222,7 +216,7 @@ export class ClientCore implements Holder, PeerOwner {
   }
 
   resumed(): void {
-    this.state = this.#peer!.draining ? "draining" : "open"
+    this.state = this.peer!.draining ? "draining" : "open"
     this.sendQueue()
     this.error = undefined
     this.#enter(this.state, true)
@@ -251,39 +245,36 @@ export class ClientCore implements Holder, PeerOwner {
   /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
   #waitForRoom(): void {
     const [first] = this.#queue
-    if (first && this.#isConnected && !this.#peer!.hasRoom(first.message)) {
+    if (first && this.#isConnected && !this.peer!.hasRoom(first.message)) {
       this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK)
     }
   }
 
   sessionOver(peer: PeerCore, error: ConnectionLost): void {
-    if (peer !== this.#peer) return // the client was closed
+    if (peer !== this.peer) return // the client was closed
     const code = error.code as number
     const { openedAt } = peer
-    this.#peer = undefined
+    this.peer = undefined
     if (mayDialAgain(code)) {
       this.error = error
-      const delay = this.#backoff.delay(code, openedAt === undefined ? 0 : now() - openedAt)
-      this.#retryAt = Date.now() + delay
-      this.#dialTimer = setTimeout(() => this.#dial(), delay)
+      this.#backoff.start(code, openedAt === undefined ? 0 : now() - openedAt)
       this.#enter("connecting")
     } else this.#end(error)
   }
 
   close(code: number, reason: string): void {
     if (this.state === "closed") return
-    const peer = this.#peer
-    peer?.close(code, reason)
+    const peer = this.peer
+    peer?.session.close(code, reason)
     this.#end(new ConnectionLost("the client is closed", "not_sent", code))
-    peer?.sessionOver({ code, reason }) // at once, because a silent server does not answer the Close frame
+    peer?.sessionOver(code, reason) // at once, because a silent server does not answer the Close frame
   }
 
   #end(error: ConnectionLost): void {
-    this.#peer = undefined
+    this.peer = undefined
     this.error = error
-    this.#retryAt = undefined
     this.#listening.abort()
-    clearTimeout(this.#dialTimer)
+    this.#backoff.stop()
     this.#enter("closed")
     for (const queued of this.#queue) if (queued instanceof Request) queued.reject(error)
     this.#queue.clear()

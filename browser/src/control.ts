@@ -15,17 +15,11 @@ export const isCounted = (control: Control): boolean => !UNCOUNTED.has(control.t
 
 export const writeControl = (control: Control): string => JSON.stringify({ "ws-wrapper": false, wsrpc: control })
 
-/**
- * Leaves out fields named `toString`. A value that hides this method cannot become a text, so an error text with the
- * value would throw.
- */
-const withoutMethods = (key: string, value: unknown): unknown => (key === "toString" ? undefined : value)
-
 /** Returns the control message in a text, or undefined if it is another message. */
 export function readControl(text: string): Control | undefined {
   if (text.length >= LARGEST || !text.includes('"wsrpc"')) return undefined
   try {
-    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods)
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text)
     if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc
   } catch {
     // not JSON, or not an object

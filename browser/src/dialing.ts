@@ -53,11 +53,9 @@ export class Dialing {
   readonly #target: Target
   readonly #options: SocketOptions
   readonly #owner: DialingOwner
-  readonly #backoff = new Backoff()
+  readonly backoff = new Backoff(() => this.dial())
   /** Whether an attempt is in progress. */
   isDialing = false
-  /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
-  declare retryAt: number | undefined
   /** When the last attempt has started, or has succeeded. */
   since = 0
   /** When the last connection has opened. */
@@ -70,10 +68,10 @@ export class Dialing {
   #attempt = 0
   /** The open connection, until a message has arrived. */
   #mute: WebSocketLike | undefined
-  #network: Network = { blockedUntil: 0, passesUntil: 0 }
+  #network!: Network
   /** The connection that is being made. */
   #connection: WebSocketLike | undefined
-  /** Starts the next attempt, or ends the present one. */
+  /** Ends the present attempt. */
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(target: Target, options: SocketOptions, owner: DialingOwner) {
@@ -95,9 +93,9 @@ export class Dialing {
     const fail = (error: unknown) => this.#fail(error, attempt)
     this.isDialing = true
     this.since = now()
-    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
-    else if (!this.url) open(target)
-    else Promise.resolve(target).then(open).catch(fail)
+    const ask = () => (typeof target === "function" ? target() : target)
+    if (!this.url && typeof target !== "function") open(target)
+    else Promise.resolve().then(ask).then(open).catch(fail) // not now: the function may close the client
     const overdue = () => {
       patience = 2 * ATTEMPT_TIMEOUT
       fail(SILENT)
@@ -194,27 +192,15 @@ export class Dialing {
   }
 
   /**
-   * Starts an attempt after a delay.
-   *
-   * @param code the close code of the last connection
-   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
-   * @param kept the milliseconds for which the server keeps the session
-   */
-  dialLater(code: number, lasted: number, kept: number): void {
-    const delay = this.#backoff.delay(code, lasted, kept)
-    this.retryAt = Date.now() + delay
-    this.#timer = setTimeout(() => this.dial(), delay)
-  }
-
-  /**
    * Gives up the attempt, or the wait for the next one.
    *
    * @param code the close code for the connection that is being made
    */
   stop(code = RESUMES): void {
     clearTimeout(this.#timer)
+    this.backoff.stop()
     if (this.#connection) disown(this.#connection, code)
-    this.#connection = this.retryAt = undefined
+    this.#connection = undefined
     this.#attempt++
     this.isDialing = false
   }

@@ -5,54 +5,47 @@ import { ConnectionLost } from "./errors.js"
 
 /** Iterator over the items of one stream after another. */
 export class Following<T> implements Items<T> {
-  readonly #open: (after: string | number | null | undefined) => Items<T>
-  #items: Items<T> | undefined
-  #after: string | number | null | undefined
+  readonly #open: (after: KeyOptions["after"]) => Items<T>
+  #items: Items<T>
 
   /**
    * @param open opens a stream after a position
    * @throws TypeError if the options have no key
    */
-  constructor(open: (after: string | number | null | undefined) => Items<T>, { key, after }: KeyOptions) {
+  constructor(open: (after: KeyOptions["after"]) => Items<T>, { key, after }: KeyOptions) {
     if (key == null) throw new TypeError("to follow a stream, give it a key")
     this.#open = open
-    this.#after = after
+    this.#items = open(after)
   }
 
   [Symbol.asyncIterator](): this {
     return this
   }
 
-  get #reading(): Items<T> {
-    return (this.#items ??= this.#open(this.#after))
-  }
-
   get position(): string | undefined {
-    const after = this.#items?.position ?? this.#after
-    return after == null ? undefined : `${after}`
+    return this.#items.position
   }
 
   stop(): Promise<void> {
-    return this.#reading.stop()
+    return this.#items.stop()
   }
 
   send(message: unknown, options?: MessageOptions): Promise<void> {
-    return this.#reading.send(message, options)
+    return this.#items.send(message, options)
   }
 
   return(): Promise<IteratorResult<T, undefined>> {
-    return this.#reading.return()
+    return this.#items.return()
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
     for (;;) {
-      const items = this.#reading
+      const items = this.#items
       try {
         return await items.next()
       } catch (error) {
         if (!(error instanceof ConnectionLost) || error.outcome === "not_sent") throw error
-        this.#after = items.position
-        this.#items = undefined
+        this.#items = this.#open(items.position)
       }
     }
   }

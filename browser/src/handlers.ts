@@ -27,8 +27,7 @@ export class Handlers {
  * Node, where an uncaught exception would end the process, it is written to the console.
  */
 export function report(error: unknown): void {
-  if (typeof reportError === "function") reportError(error)
-  else console.error(error)
+  ;(globalThis.reportError ?? console.error)(error)
 }
 
 /** Runs a function of a user, and reports its exception. */

@@ -11,25 +11,29 @@ function listen<E extends Event>(
 
 const program = globalThis as unknown as EventTarget
 
-/**
- * Calls a function when the page wakes up, or the network is back.
- *
- * @param wake gets whether connections have probably ended meanwhile
- */
-export function onWake(wake: (probablyLost: boolean) => void, signal: AbortSignal): void {
-  const page = globalThis.document
-  listen(program, "online", () => wake(true), signal)
-  listen(program, "pageshow", () => wake(false), signal)
-  listen(page, "resume", () => wake(true), signal) // the page was frozen, and may still be hidden
-  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal)
+/** What the events of a page are for. */
+export interface PageOwner {
+  /**
+   * The page wakes up, or the network is back.
+   *
+   * @param probablyLost whether connections have probably ended meanwhile
+   */
+  wake(probablyLost: boolean): void
+  /**
+   * The page stops.
+   *
+   * @param mayWake whether the page may wake up again
+   */
+  park(mayWake: boolean): void
 }
 
-/**
- * Calls a function when the page stops.
- *
- * @param stop gets whether the page may wake up again
- */
-export function onStop(stop: (mayWake: boolean) => void, signal: AbortSignal): void {
-  listen<PageTransitionEvent>(program, "pagehide", ({ persisted }) => stop(persisted), signal)
-  listen(globalThis.document, "freeze", () => stop(true), signal)
+/** Calls the methods of an owner until the signal is aborted. */
+export function listenToPage(owner: PageOwner, signal: AbortSignal): void {
+  const page = globalThis.document
+  listen(program, "online", () => owner.wake(true), signal)
+  listen(program, "pageshow", () => owner.wake(false), signal)
+  listen(page, "resume", () => owner.wake(true), signal) // the page was frozen, and may still be hidden
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && owner.wake(false), signal)
+  listen<PageTransitionEvent>(program, "pagehide", ({ persisted }) => owner.park(persisted), signal)
+  listen(page, "freeze", () => owner.park(true), signal)
 }

@@ -10,12 +10,11 @@ import { Draining } from "./draining.js"
 import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError, type Outcome } from "./errors.js"
 import { report, type Handlers } from "./handlers.js"
 import { Invocation, type InvocationOwner } from "./invocation.js"
-import { Parts } from "./parts.js"
 import { PendingRequests, type PendingOwner } from "./pending.js"
 import { addRecent } from "./recent.js"
 import type { Outgoing } from "./replay.js"
 import type { Request } from "./request.js"
-import { Session, type SessionEnd, type SessionOwner } from "./session.js"
+import { Session, type SessionOwner } from "./session.js"
 import type { SocketOptions, Target } from "./target.js"
 
 /** How many requests of the server are handled at the same time. */
@@ -54,9 +53,8 @@ export interface PeerOwner {
 
 /** The requests, calls and channels of one session with a server. A client has a new object for each session. */
 export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, SessionOwner {
-  readonly #session: Session
+  declare readonly session: Session
   declare readonly features: readonly string[]
-  readonly parts = new Parts()
   readonly #owner: PeerOwner
   readonly #codec: Codec
   readonly #pending = new PendingRequests(this)
@@ -66,8 +64,6 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   readonly #inProgress = [this.#pending.requests, this.#invocations, this.#channels]
   /** Channels that have ended. Messages on them were sent before the server knew. */
   readonly #endedChannels = new Set<number>()
-  /** Undefined until the server has sent `welcome`, or has answered a request without it. */
-  #serverFeatures: readonly unknown[] | undefined
   /** Whether messages wait for the features of the server, because one of them is large. */
   #isLarge = false
   /** The largest message that the server accepts. */
@@ -81,32 +77,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#owner = owner
     this.#codec = codec
     this.features = ["batches", "context", "credit", "drain", "parts", ...(codec.feature ? [codec.feature] : [])]
-    this.#session = new Session(target, options, this)
-  }
-
-  /** What carries the present connection. */
-  get transport(): "websocket" | "http" | undefined {
-    const { connection } = this.#session
-    return connection && ("onreplace" in connection ? "http" : "websocket")
-  }
-
-  /** When the next attempt to connect starts, if the session waits for an attempt. */
-  get retryAt(): number | undefined {
-    return this.#session.dialing.retryAt
-  }
-
-  /** Connects now if the session waits for its next attempt. */
-  retry(): void {
-    this.#session.retry()
-  }
-
-  wake(): void {
-    this.#session.wake(true)
-  }
-
-  /** Closes the connection. Calls fail with `sessionOver`, when the server has closed its side, too. */
-  close(code: number, reason: string): void {
-    this.#session.close(code, reason)
+    this.session = new Session(target, options, this)
   }
 
   /**
@@ -116,11 +87,11 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
    * @param next the message that is to be sent
    */
   hasRoom(next: Message): boolean {
-    const age = this.#serverFeatures ? Infinity : now() - this.openedAt!
+    const age = this.session.serverFeatures ? Infinity : now() - this.openedAt!
     const waits = next.ctx?.key !== undefined
       ? age < OPEN_TIMEOUT
       : age < WELCOME_TIMEOUT && (this.#isLarge ||= this.encode(next)[1] > LARGE)
-    return !waits && this.#session.fullness <= 1 / 2
+    return !waits && this.session.fullness <= 1 / 2
   }
 
   get isBusy(): boolean {
@@ -133,7 +104,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   #supports(feature: string | undefined): boolean {
-    return !!this.#serverFeatures?.includes(feature)
+    return !!this.session.serverFeatures?.includes(feature)
   }
 
   hasId(id: number): boolean {
@@ -151,13 +122,13 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   send(message: Message): Outgoing {
     // Not in `encode`, which also checks messages that wait for the server's features.
     if (message.ctx?.key !== undefined && !this.#supports("context")) throw new Refused("the server offers no keys")
-    return this.#session.send(...this.encode(message))
+    return this.session.send(...this.encode(message))
   }
 
   /** Returns the data of a message and their size. Throws what `send` throws. */
   encode(message: Message): [data: Data, size: number] {
     // Servers that do not know the context ignore it.
-    if (this.#serverFeatures && !this.#supports("context")) message = { ...message, ctx: undefined }
+    if (this.session.serverFeatures && !this.#supports("context")) message = { ...message, ctx: undefined }
     const data = this.#codec.encode(message, this.#supports(this.#codec.feature))
     const size = sizeOf(data)
     if (size > this.#maxSize) throw new Refused(`${size} bytes, the server takes ${this.#maxSize}`)
@@ -169,7 +140,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) })
     } catch (error) {
-      this.#session.send(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
+      this.session.send(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
     }
   }
 
@@ -179,7 +150,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   cancelRequest({ id: i, outgoing }: Request, reason: unknown): boolean {
-    if (this.#session.drop(outgoing!)) return false
+    if (this.session.drop(outgoing!)) return false
     this.sendReason({ i }, "x", reason)
     return true
   }
@@ -191,13 +162,12 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   // ------------------------------------------------------------ receiving
 
   receive(data: Data, size: number): void {
-    let message: Message | undefined
+    let message: Message = {} // neither a call nor an answer
     try {
-      message = (typeof data === "string" ? json : this.#codec).decode(data)
+      message = (typeof data === "string" ? json : this.#codec).decode(data) ?? message
     } catch {
       // not JSON, or not MessagePack
     }
-    if (!message) return this.#owner.ignore("foreign")
     // Null means the same as a missing field.
     for (const key of ["a", "c", "ctx", "h", "i"] as const) if (message[key] === null) delete message[key]
     const { a, h = 0, i = 0 } = message
@@ -209,26 +179,31 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     else this.#owner.ignore("foreign")
   }
 
-  #receiveCall(message: Message, size: number): void {
-    const { ctx, h, i } = message
+  #receiveCall(call: Message, size: number): void {
+    const { ctx, h, i } = call
     try {
       if (ctx) {
-        message.ctx = readContext(ctx)
-        const [name, position] = message.ctx?.at ?? []
+        call.ctx = readContext(ctx)
+        const [name, position] = call.ctx?.at ?? []
         const room = this.#owner.rooms.get(name!)
         if (room?.isLeft) return this.#owner.ignore("event of a left room")
         if (room) room.position = position
       }
     } catch (error) {
       if (i === undefined) return this.#owner.ignore("wrong arguments")
-      return this.sendReason({ i }, "e", { message: (error as Error).message, code: "wsrpc.bad_arguments" })
+      return this.#refuse(i, (error as Error).message, "wsrpc.bad_arguments")
     }
-    if (h === undefined) return this.run(this.#owner.handlers(message.c), message)
+    if (h === undefined) return this.run(this.#owner.handlers(call.c), call)
     const channel = this.#channels.get(h)
-    if (channel) return channel.receive(message, size)
-    const error = { message: `Anonymous channel '${textOf(h)}' does not exist` }
-    if (i !== undefined) this.sendReason({ i }, "e", error)
-    if (!this.#endedChannels.has(h)) this.sendReason({ h }, "x", error)
+    if (channel) return channel.receive(call, size)
+    const message = `Anonymous channel '${textOf(h)}' does not exist`
+    if (i !== undefined) this.#refuse(i, message)
+    if (!this.#endedChannels.has(h)) this.sendReason({ h }, "x", { message })
+  }
+
+  /** Answers a call of the server with an error, because no handler runs. */
+  #refuse(i: number, message: string, code?: string): void {
+    this.sendReason({ i }, "e", { message, code })
   }
 
   /** Cancels a call of the server, or ends a channel. If it has ended already, nothing happens. */
@@ -240,7 +215,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   #receiveResponse(i: number, message: Message): void {
-    this.#serverFeatures ??= [] // a wsrpc server sends `welcome` before
+    this.session.serverFeatures ??= [] // a wsrpc server sends `welcome` before
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request")
     const request = this.#pending.requests.get(i) // undefined if the request was abandoned
     // The server knows the deadline, too, and may have been quicker than the timer of the request.
@@ -248,7 +223,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
       if (request?.message.ctx?.remaining_ms === 0) request.expire!()
       else request?.reject(new RemoteError(message.e, message._))
     } else if (message.h) this.#channelOpened(i, request)
-    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"))
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.message.a![0]}" answers with a value: use request()`, "ran"))
     else request?.resolve(message.d)
     this.#pending.remove(i)
   }
@@ -262,7 +237,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     // ws-wrapper 4 answers with a channel if a handler returns null.
     if (!this.hasCredit) request?.resolve(null)
     else {
-      const text = `"${request?.event}" answers with a channel: use stream(), upload() or open()`
+      const text = `"${request?.message.a![0]}" answers with a channel: use stream(), upload() or open()`
       request?.reject(new WsrpcError(text, "ran"))
     }
   }
@@ -281,13 +256,12 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     else if (!handler) {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
-      this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
+      this.#refuse(i, text, "wsrpc.unknown_event")
     } else if (ctx?.remaining_ms === 0) {
       this.#owner.ignore("expired before its handler began")
-      this.sendReason({ i }, "e", { message: "expired", code: "wsrpc.overloaded" })
+      this.#refuse(i, "expired", "wsrpc.overloaded")
     } else if (this.#invocations.size >= MAX_RUNNING) {
-      const text = `the page handles ${MAX_RUNNING} requests already`
-      this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" })
+      this.#refuse(i, `the page handles ${MAX_RUNNING} requests already`, "wsrpc.overloaded")
     } else {
       const invocation = new Invocation(this, i, ctx, h)
       this.#invocations.set(i, invocation)
@@ -327,7 +301,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
 
   /** Grants credit for a channel, in totals. */
   grant(h: number, n: number, bytes: number): void {
-    this.#session.send(writeControl({ t: "credit", h, n, bytes }))
+    this.session.send(writeControl({ t: "credit", h, n, bytes }))
   }
 
   /** Removes a channel that has ended. This side's requests on it fail, and the server's calls on it are cancelled. */
@@ -362,7 +336,6 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#maxSize = count(limits, "message") || this.#maxSize
     this.#pending.setLimit(count(limits, "running"))
     if (control.t === "welcome") {
-      this.#serverFeatures = Array.isArray(control.features) ? control.features : []
       this.#owner.contract = control.contract
       this.#owner.sendQueue()
     } else if (control.t === "credit") {
@@ -377,11 +350,11 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   /** Starts nothing new, because the server drains. */
   #becomeSilent(): void {
     this.#owner.requeue(this.#pending.popWaiting())
-    this.#session.send(writeControl({ t: "drain", after_ms: 0 }))
+    this.session.send(writeControl({ t: "drain", after_ms: 0 }))
   }
 
   /** The session is over: its requests fail, and its calls and channels end. */
-  sessionOver({ code, reason }: SessionEnd): void {
+  sessionOver(code: number, reason: string): void {
     this.draining?.stop()
     const ended = (outcome: Outcome) => lost(code, reason, outcome)
     this.#pending.end(ended)

@@ -52,7 +52,7 @@ export class Producer implements Recipient {
         if (next.done) return
         const item = { value: next.value, done: false }
         let size = 0
-        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]).size
+        if (this.#credit) this.#sentBytes += size = this.#channel.emit("next", item).size
         else await this.#channel.request("next", item)
         this.#bytes += (next.value as Partial<ArrayBufferView> | null | undefined)?.byteLength ?? size
         this.#progress?.({ items: ++this.#sent, bytes: this.#bytes })

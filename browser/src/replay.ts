@@ -53,12 +53,12 @@ export class ReplayBuffer {
   /**
    * Removes the acknowledged messages.
    *
-   * @param n the number of messages that have arrived in the session
-   * @param bytes their bytes
+   * @param n the number of messages that have arrived in the session, or NaN
+   * @param bytes their bytes, or NaN
    * @returns false if the server cannot have received these messages
    */
-  acknowledge(n: unknown, bytes: unknown): boolean {
-    const arrived = this.#messages.slice(0, Math.max(0, Number(n) - this.#arrived))
+  acknowledge(n: number, bytes: number): boolean {
+    const arrived = this.#messages.slice(0, Math.max(0, n - this.#arrived))
     const size = arrived.reduce((sum, message) => sum + message.size, 0)
     const isPossible = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size
     if (!isPossible || arrived.at(-1)?.sent === false) return false

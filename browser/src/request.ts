@@ -29,7 +29,6 @@ export interface Holder {
 
 /** One request. First it may wait for a session, and then for its answer. */
 export class Request {
-  declare readonly event: string
   declare readonly opens: boolean
   declare readonly answer: Promise<any>
   /** The message of the request, without the id. */
@@ -66,7 +65,6 @@ export class Request {
     })
     this.message = { a: [event, ...args], ctx: contextOf(options, timeout || undefined), ...channel }
     this.signal = signal
-    this.event = event
     this.opens = opens
     const limit = timeout ?? requestTimeout
     if (limit && limit <= LONGEST_TIMER) {

@@ -47,11 +47,9 @@ export class Room {
   readonly #channel: Pick<Channel, "on" | "request">
   #options: RoomOptions
   readonly #handlers = new Handlers()
-  #finish: (error?: unknown) => void = () => {}
+  #finish!: (error?: unknown) => void
   /** Whether the event "missed" has come since the page has begun to join. */
   #isNotified = false
-  /** Whether the page has never joined before: the state that comes then needs no handler. */
-  #isFirst = true
   readonly #users = new Map<unknown, Present>()
   readonly #stops: (() => void)[]
   #list: readonly Present[] = []
@@ -66,7 +64,10 @@ export class Room {
       this.#finish = (error) => (error ? reject(error) : resolve())
     })
     this.ready.catch(() => {}) // `error` says it, too
-    const isOurs = (room: unknown) => room === name && !this.isLeft
+    const on = (event: string, handle: (...args: any[]) => void) =>
+      channel.on(event, (room, ...args) => {
+        if (room === name && !this.isLeft) handle(...args)
+      })
     this.#stops = [
       core.subscribe((state, resumed) => {
         if (state === "closed") this.#finish(core.error)
@@ -74,18 +75,14 @@ export class Room {
         this.live = false
         void this.#join()
       }),
-      channel.on("missed", (room) => {
-        if (isOurs(room)) this.#miss()
-      }),
-      channel.on("state", (room, _, state) => {
-        if (!isOurs(room)) return
-        if (!this.#isFirst && !this.#handlers.of("state").length) return this.#miss() // nobody handles the state
+      on("missed", () => this.#miss()),
+      on("state", (_, state) => {
+        // Nobody needs to handle the state of the first join.
+        if (this.position !== undefined && !this.#handlers.of("state").length) return this.#miss()
         this.complete = true
         this.#call("state", state)
       }),
-      channel.on("presence", (room, changes, isSnapshot) => {
-        if (isOurs(room)) this.#change(changes, isSnapshot)
-      }),
+      on("presence", (changes, isSnapshot) => this.#change(changes, isSnapshot)),
     ]
     if (core.state !== "connecting") void this.#join() // for a member, another join has no effect
   }
@@ -93,7 +90,6 @@ export class Room {
   async #join(): Promise<void> {
     const { position } = this
     this.#isNotified = false
-    this.#isFirst = position === undefined
     try {
       const answer = await this.#request()
       // Without a log, a later session misses events.
@@ -118,7 +114,6 @@ export class Room {
     const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
     this.position ??= answer?.position ?? null // unless an event has arrived
     this.error = undefined
-    this.#isFirst = false
     this.live = true
     this.#call("live")
     this.#finish()

@@ -2,12 +2,12 @@
 
 import { mayDialAgain } from "./backoff.js"
 import { LONGEST_TIMER, now } from "./clock.js"
-import { isCounted, readControl, writeControl, type Control } from "./control.js"
+import { count, isCounted, readControl, writeControl, type Control } from "./control.js"
 import { sizeOf, type Data } from "./data.js"
 import { ABNORMAL, Dialing, disown, RESUMES, SILENT, type DialingOwner } from "./dialing.js"
+import { textOf } from "./errors.js"
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.js"
-import { onStop, onWake } from "./page_events.js"
-import type { Parts } from "./parts.js"
+import { Parts } from "./parts.js"
 import { Acknowledger, ReplayBuffer, type Outgoing } from "./replay.js"
 import { SessionInput, SessionState, TABLE } from "./session_states.js"
 import type { SocketOptions, Target, WebSocketLike } from "./target.js"
@@ -16,7 +16,6 @@ import type { SocketOptions, Target, WebSocketLike } from "./target.js"
 export interface SessionOwner {
   /** Features that this side offers in addition to `resume` and `probe`. */
   readonly features: readonly string[]
-  readonly parts: Parts
   /** Whether silence must be detected soon although nobody sees the page. */
   readonly isBusy: boolean
   /** The first connection is open. */
@@ -28,12 +27,7 @@ export interface SessionOwner {
   /** The session waits for another connection. Also called when an attempt to resume has failed. */
   sessionDetached(code: number, reason: string): void
   resumed(): void
-  sessionOver(end: SessionEnd): void
-}
-
-export interface SessionEnd {
-  readonly code: number
-  readonly reason: string
+  sessionOver(code: number, reason: string): void
 }
 
 /** Close codes of an open connection after which the session resumes. Cloudflare and Caddy send 1001 as they restart. */
@@ -44,7 +38,6 @@ const WELCOME_TIMEOUT = 10_000
 const ANSWER_TIMEOUT = 5_000
 /** The most bytes of a reason in a Close frame. */
 const MAX_REASON = 123
-const MISMATCH = "the counts differ"
 
 export const randomText = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("")
 
@@ -57,15 +50,13 @@ type Timer = ReturnType<typeof setTimeout> | undefined
  */
 export class Session implements DialingOwner, HeartbeatOwner {
   state: SessionState = SessionState.New
+  /** Undefined until the server has sent `welcome`. */
+  declare serverFeatures: readonly unknown[] | undefined
   /** The open connection. */
   declare connection: WebSocketLike | undefined
   declare readonly dialing: Dialing
   readonly #owner: SessionOwner
-  /** The option `buffer`. */
-  readonly #buffer: number
-  readonly #program: string | undefined
-  /** Removes the listeners of page events. */
-  readonly #listening = new AbortController()
+  readonly #options: SocketOptions
   /** Undefined if the server answers no probes. */
   #heartbeat: Heartbeat | undefined
   /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
@@ -88,16 +79,13 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target: Target, options: SocketOptions, owner: SessionOwner) {
     this.#owner = owner
-    this.#program = options.program
-    this.#buffer = options.buffer ?? 2 ** 24
+    this.#options = options
     this.dialing = new Dialing(target, options, this)
     this.dialing.dial()
-    onWake((probablyLost) => this.wake(probablyLost), this.#listening.signal)
-    onStop((mayWake) => (mayWake ? this.#park() : this.close()), this.#listening.signal)
   }
 
   #move(happened: SessionInput): SessionState | undefined {
-    const next = TABLE[this.state][happened]
+    const next = TABLE[this.state]?.[happened]
     if (next) this.state = next
     return next
   }
@@ -148,6 +136,10 @@ export class Session implements DialingOwner, HeartbeatOwner {
     if (this.connection!.readyState === 1) this.connection!.send(data)
   }
 
+  get #buffer(): number {
+    return this.#options.buffer ?? 2 ** 24
+  }
+
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness(): number {
     const kept = this.state !== SessionState.Plain && this.#replay?.memory
@@ -182,15 +174,21 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   #receiveUncounted(control: Control): void {
     if (control.t === "welcome" && !this.#isWelcome) this.#welcomed(control)
-    const isAck = control.t === "ack" && this.state === SessionState.Resumable
-    if (isAck && !this.#replay!.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH)
+    if (control.t === "ack" && this.state === SessionState.Resumable) this.#acknowledge(control, "n")
+  }
+
+  /** Drops the messages that have arrived at the server. Ends the session, and returns false, if its counts differ. */
+  #acknowledge(control: Control, field: "n" | "rx"): boolean {
+    const isPossible = this.#replay!.acknowledge(count(control, field), count(control, "bytes"))
+    if (!isPossible) this.#end(4400, "the counts differ")
+    return isPossible
   }
 
   #welcomed(welcome: Control): void {
     this.#isWelcome = true
-    const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
+    const features = (this.serverFeatures = Array.isArray(welcome.features) ? welcome.features : [])
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this)
-    if (features.includes("parts")) this.#parts = this.#owner.parts
+    if (features.includes("parts")) this.#parts = new Parts()
     const resumes = typeof welcome.sid === "string"
     if (resumes && this.#replay) {
       clearTimeout(this.#answerTimer)
@@ -198,7 +196,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
       this.dialing.asksToResume = true
       this.#named.sid = welcome.sid
       this.#named.token = welcome.token
-      this.#ttl = Math.min(1000 * Number(welcome.ttl) || 0, LONGEST_TIMER)
+      this.#ttl = typeof welcome.ttl === "number" ? Math.min(1000 * welcome.ttl, LONGEST_TIMER) : 0
       this.#replay.parts = this.#parts
     } else {
       if (resumes) this.sendControl({ t: "gone", why: "closed" }) // the welcome is late
@@ -216,7 +214,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.connection = connection
     connection.binaryType = "arraybuffer"
     connection.onmessage = ({ data }) => this.#receive(data)
-    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program }
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#options.program }
     if (this.#move(SessionInput.Bound)) {
       this.sendControl({ t: "hello", ...hello, ...this.#named })
       this.#replay = new ReplayBuffer()
@@ -236,9 +234,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
   #resumeAnswered(answer: Control | undefined): void {
     if (answer?.t !== "resumed") {
       const why = answer?.why ?? "no answer"
-      this.#end(ABNORMAL, `not resumed: ${why === "elsewhere" ? "another process" : why}`)
-    } else if (!this.#replay!.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH)
-    else {
+      this.#end(ABNORMAL, `not resumed: ${why === "elsewhere" ? "another process" : textOf(why)}`)
+    } else if (this.#acknowledge(answer, "rx")) {
       clearTimeout(this.#answerTimer)
       clearTimeout(this.#expiryTimer)
       this.#expiryTimer = undefined
@@ -263,7 +260,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     const lasted = this.state === SessionState.Resumable ? now() - this.dialing.openedAt : 0
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
-    this.dialing.dialLater(code, lasted, this.#ttl)
+    this.dialing.backoff.start(code, lasted, this.#ttl)
     this.#owner.sessionDetached(code, reason)
   }
 
@@ -291,8 +288,13 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   // ------------------------------------------------------------ the page
 
-  /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
-  #park(): void {
+  /**
+   * Disowns the connection, because the page stops. Chrome would close the connection, and so end the session.
+   *
+   * @param mayWake whether the page may wake up again. If not, the session ends
+   */
+  park(mayWake: boolean): void {
+    if (!mayWake) return this.close()
     if (this.state !== SessionState.Resumable && !this.#isDetached) return
     this.#detach(ABNORMAL, "closed")
     this.dialing.stop()
@@ -336,8 +338,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.state = SessionState.Over
     this.#disown(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
-    this.#listening.abort()
     this.#replay = undefined
-    queueMicrotask(() => this.#owner.sessionOver({ code, reason }))
+    queueMicrotask(() => this.#owner.sessionOver(code, reason))
   }
 }

@@ -37,14 +37,13 @@ export enum SessionInput {
  * The next state for each input. An input that is not in the row of a state changes nothing. If this side closes, the
  * next state is `Closing` or `Over`.
  */
-export const TABLE: Record<SessionState, { readonly [happened in SessionInput]?: SessionState }> = {
+export const TABLE: { readonly [state in SessionState]?: { readonly [happened in SessionInput]?: SessionState } } = {
   [SessionState.New]: { [SessionInput.Bound]: SessionState.Plain },
   [SessionState.Plain]: {
     [SessionInput.Greeted]: SessionState.Attached,
     [SessionInput.Counted]: SessionState.Resumable,
     [SessionInput.Asked]: SessionState.Asking, // over HTTP, which only a wsrpc server has
   },
-  [SessionState.Attached]: {},
   [SessionState.Resumable]: {
     [SessionInput.Cut]: SessionState.Detached,
     [SessionInput.Asked]: SessionState.Asking,
@@ -57,6 +56,4 @@ export const TABLE: Record<SessionState, { readonly [happened in SessionInput]?:
     [SessionInput.Cut]: SessionState.Detached,
     [SessionInput.Resumed]: SessionState.Resumable,
   },
-  [SessionState.Closing]: {},
-  [SessionState.Over]: {},
 }

@@ -84,8 +84,8 @@ export class Stream<T> implements Items<T>, Recipient {
   }
 
   async send(message: unknown, options?: MessageOptions): Promise<void> {
-    if (this.#options.key == null || !this.#sendMessage) throw new TypeError("only a stream with a key gets messages")
-    await this.#sendMessage(message, options)
+    if (this.#options.key == null) throw new TypeError("only a stream with a key gets messages")
+    await this.#sendMessage!(message, options)
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {

@@ -20,7 +20,7 @@ Math.random = () => 0.5 // delays are in the middle of what they may be
 const page = new EventTarget()
 globalThis.addEventListener = page.addEventListener.bind(page)
 globalThis.document = Object.assign(new EventTarget(), { baseURI: "http://server/" })
-const { Session } = await import(process.argv[2])
+const { listenToPage, Session } = await import(process.argv[2])
 
 const uncaught = []
 process.on("uncaughtException", (error) => uncaught.push(String(error)))
@@ -134,6 +134,7 @@ const steps = {
     if (fails !== undefined) target = () => (++calls > fails ? Promise.reject(new Error("no token")) : "ws://server")
     if (hangs) target = () => (++calls > 1 ? new Promise(() => {}) : "ws://server")
     let isDetached = false
+    const listening = new AbortController()
     session = new Session(target, { WebSocket: Wire, ...others }, {
       features: [],
       isBusy: false,
@@ -148,8 +149,12 @@ const steps = {
         isDetached = false
         happened("resumed")
       },
-      sessionOver: ({ code, reason }) => happened(`close ${code} ${reason}`.trim()),
+      sessionOver(code, reason) {
+        listening.abort()
+        happened(`close ${code} ${reason}`.trim())
+      },
     })
+    listenToPage(session, listening.signal) // as a client does
   },
   send: (data) => session.send(data),
   many(count, size) {

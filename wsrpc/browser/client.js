@@ -84,8 +84,8 @@ var Handlers = class {
   }
 };
 function report(error) {
-  if (typeof reportError === "function") reportError(error);
-  else console.error(error);
+  ;
+  (globalThis.reportError ?? console.error)(error);
 }
 function guarded(run) {
   try {
@@ -113,11 +113,10 @@ var LARGEST = 4096;
 var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
 var isCounted = (control) => !UNCOUNTED.has(control.t);
 var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
-var withoutMethods = (key, value) => key === "toString" ? void 0 : value;
 function readControl(text) {
   if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
   try {
-    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods);
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text);
     if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc;
   } catch {
   }
@@ -180,7 +179,6 @@ var Request = class {
     });
     this.message = { a: [event, ...args], ctx: contextOf(options, timeout || void 0), ...channel };
     this.signal = signal;
-    this.event = event;
     this.opens = opens;
     const limit = timeout ?? requestTimeout;
     if (limit && limit <= LONGEST_TIMER) {
@@ -246,8 +244,10 @@ var ChannelCore = class {
     queueMicrotask(() => this.#deliverEarly());
     return this.#handlers.add(event, handler);
   }
+  /** Sends an event, and returns its message. */
   emit(event, ...args) {
-    this.send(event, args);
+    this.#check();
+    return this.#owner.send({ h: this.id, a: [event, ...args] });
   }
   request(event, ...args) {
     return this.with({}).request(event, ...args);
@@ -270,11 +270,6 @@ var ChannelCore = class {
     this.end(error);
   }
   // ------------------------------------------------------------ for readers, producers and handlers
-  /** Sends an event, and returns its message. */
-  send(event, args) {
-    this.#check();
-    return this.#owner.send({ h: this.id, a: [event, ...args] });
-  }
   /** Answers a message that arrived on the channel, if the message is a request. */
   answer(message, result = {}) {
     if (message.i !== void 0 && !this.#ended) this.#owner.send({ i: message.i, ...result });
@@ -346,18 +341,30 @@ var RESTART = 1012;
 var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
 var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
+  #dial;
   #failures = 0;
+  #timer;
+  constructor(dial) {
+    this.#dial = dial;
+  }
   /**
-   * Returns the milliseconds until the next attempt.
+   * Waits for the next attempt.
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
    * @param kept the milliseconds for which the server keeps the session, which is asked for several times meanwhile
    */
-  delay(code, lasted, kept = Infinity) {
+  start(code, lasted, kept = Infinity) {
     if (lasted >= (kept < Infinity || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
-    const delay = Math.random() * Math.min(LONGEST, kept / 8, INITIAL * 2 ** this.#failures++);
-    return code === 1013 ? delay + 1e4 : delay;
+    const least = code === 1013 ? 1e4 : 0;
+    const delay = least + Math.random() * Math.min(LONGEST, kept / 8, INITIAL * 2 ** this.#failures++);
+    this.retryAt = Date.now() + delay;
+    this.#timer = setTimeout(this.#dial, delay);
+  }
+  /** Gives up the wait. */
+  stop() {
+    clearTimeout(this.#timer);
+    this.retryAt = void 0;
   }
 };
 
@@ -389,16 +396,14 @@ function listen(target, type, listener, signal) {
   target?.addEventListener?.(type, listener, { signal });
 }
 var program = globalThis;
-function onWake(wake, signal) {
+function listenToPage(owner, signal) {
   const page = globalThis.document;
-  listen(program, "online", () => wake(true), signal);
-  listen(program, "pageshow", () => wake(false), signal);
-  listen(page, "resume", () => wake(true), signal);
-  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
-}
-function onStop(stop, signal) {
-  listen(program, "pagehide", ({ persisted }) => stop(persisted), signal);
-  listen(globalThis.document, "freeze", () => stop(true), signal);
+  listen(program, "online", () => owner.wake(true), signal);
+  listen(program, "pageshow", () => owner.wake(false), signal);
+  listen(page, "resume", () => owner.wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && owner.wake(false), signal);
+  listen(program, "pagehide", ({ persisted }) => owner.park(persisted), signal);
+  listen(page, "freeze", () => owner.park(true), signal);
 }
 
 // src/draining.ts
@@ -497,7 +502,7 @@ var Producer = class {
         if (next.done) return;
         const item = { value: next.value, done: false };
         let size = 0;
-        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]).size;
+        if (this.#credit) this.#sentBytes += size = this.#channel.emit("next", item).size;
         else await this.#channel.request("next", item);
         this.#bytes += next.value?.byteLength ?? size;
         this.#progress?.({ items: ++this.#sent, bytes: this.#bytes });
@@ -603,7 +608,7 @@ var Stream = class {
     }
   }
   async send(message, options) {
-    if (this.#options.key == null || !this.#sendMessage) throw new TypeError("only a stream with a key gets messages");
+    if (this.#options.key == null) throw new TypeError("only a stream with a key gets messages");
     await this.#sendMessage(message, options);
   }
   async next() {
@@ -795,42 +800,6 @@ function isStream(value) {
   return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
 }
 
-// src/parts.ts
-var MARK = 193;
-var HEAD = 2;
-var LARGEST2 = 16 * 1024;
-var Parts = class {
-  /** What has arrived of a message. */
-  #contents = [];
-  /** Returns the parts of a message that is sent, or only the message if it is not large. */
-  cut(message) {
-    const { data, sent, size } = message;
-    if (size <= LARGEST2) return [message];
-    const isText = typeof data === "string";
-    const bytes = new Uint8Array(HEAD + size);
-    bytes.set(isText ? encoder.encode(data) : new Uint8Array(data), HEAD);
-    const parts = [];
-    for (let at = 0; at < size; at += LARGEST2 - HEAD) {
-      const part = bytes.slice(at, at + LARGEST2);
-      part.set([MARK, at + LARGEST2 < bytes.length ? 0 /* More */ : isText ? 1 /* Text */ : 2 /* Binary */]);
-      parts.push({ data: part.buffer, sent, size: part.length });
-    }
-    return parts;
-  }
-  /** Returns the message that is complete with this part, or undefined. Returns what is not a part as it is. */
-  join(data) {
-    if (typeof data === "string") return data;
-    const part = new Uint8Array(data);
-    if (part[0] !== MARK) return data;
-    this.#contents.push(part.subarray(HEAD));
-    if (part[1] === 0 /* More */) return void 0;
-    const contents = this.#contents.splice(0);
-    const joined = new Uint8Array(contents.reduce((at, { length }) => at + length, 0));
-    contents.reduce((at, content) => (joined.set(content, at), at + content.length), 0);
-    return part[1] === 1 /* Text */ ? new TextDecoder().decode(joined) : joined.buffer;
-  }
-};
-
 // src/recent.ts
 var MAX_RECENT = 1024;
 function addRecent(ids, id) {
@@ -966,7 +935,7 @@ var Dialing = class {
   #target;
   #options;
   #owner;
-  #backoff = new Backoff();
+  backoff = new Backoff(() => this.dial());
   /** Whether an attempt is in progress. */
   isDialing = false;
   /** When the last attempt has started, or has succeeded. */
@@ -981,10 +950,10 @@ var Dialing = class {
   #attempt = 0;
   /** The open connection, until a message has arrived. */
   #mute;
-  #network = { blockedUntil: 0, passesUntil: 0 };
+  #network;
   /** The connection that is being made. */
   #connection;
-  /** Starts the next attempt, or ends the present one. */
+  /** Ends the present attempt. */
   #timer;
   constructor(target, options, owner) {
     this.#target = target;
@@ -1004,9 +973,9 @@ var Dialing = class {
     const fail = (error) => this.#fail(error, attempt);
     this.isDialing = true;
     this.since = now();
-    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
-    else if (!this.url) open(target);
-    else Promise.resolve(target).then(open).catch(fail);
+    const ask = () => typeof target === "function" ? target() : target;
+    if (!this.url && typeof target !== "function") open(target);
+    else Promise.resolve().then(ask).then(open).catch(fail);
     const overdue = () => {
       patience = 2 * ATTEMPT_TIMEOUT;
       fail(SILENT);
@@ -1096,26 +1065,15 @@ var Dialing = class {
     if (triesWebSocket) connection.onreplace = (other) => this.asksToResume ? use(other) : other.close();
   }
   /**
-   * Starts an attempt after a delay.
-   *
-   * @param code the close code of the last connection
-   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
-   * @param kept the milliseconds for which the server keeps the session
-   */
-  dialLater(code, lasted, kept) {
-    const delay = this.#backoff.delay(code, lasted, kept);
-    this.retryAt = Date.now() + delay;
-    this.#timer = setTimeout(() => this.dial(), delay);
-  }
-  /**
    * Gives up the attempt, or the wait for the next one.
    *
    * @param code the close code for the connection that is being made
    */
   stop(code = RESUMES) {
     clearTimeout(this.#timer);
+    this.backoff.stop();
     if (this.#connection) disown(this.#connection, code);
-    this.#connection = this.retryAt = void 0;
+    this.#connection = void 0;
     this.#attempt++;
     this.isDialing = false;
   }
@@ -1202,6 +1160,42 @@ var Heartbeat = class {
   }
 };
 
+// src/parts.ts
+var MARK = 193;
+var HEAD = 2;
+var LARGEST2 = 16 * 1024;
+var Parts = class {
+  /** What has arrived of a message. */
+  #contents = [];
+  /** Returns the parts of a message that is sent, or only the message if it is not large. */
+  cut(message) {
+    const { data, sent, size } = message;
+    if (size <= LARGEST2) return [message];
+    const isText = typeof data === "string";
+    const bytes = new Uint8Array(HEAD + size);
+    bytes.set(isText ? encoder.encode(data) : new Uint8Array(data), HEAD);
+    const parts = [];
+    for (let at = 0; at < size; at += LARGEST2 - HEAD) {
+      const part = bytes.slice(at, at + LARGEST2);
+      part.set([MARK, at + LARGEST2 < bytes.length ? 0 /* More */ : isText ? 1 /* Text */ : 2 /* Binary */]);
+      parts.push({ data: part.buffer, sent, size: part.length });
+    }
+    return parts;
+  }
+  /** Returns the message that is complete with this part, or undefined. Returns what is not a part as it is. */
+  join(data) {
+    if (typeof data === "string") return data;
+    const part = new Uint8Array(data);
+    if (part[0] !== MARK) return data;
+    this.#contents.push(part.subarray(HEAD));
+    if (part[1] === 0 /* More */) return void 0;
+    const contents = this.#contents.splice(0);
+    const joined = new Uint8Array(contents.reduce((at, { length }) => at + length, 0));
+    contents.reduce((at, content) => (joined.set(content, at), at + content.length), 0);
+    return part[1] === 1 /* Text */ ? new TextDecoder().decode(joined) : joined.buffer;
+  }
+};
+
 // src/replay.ts
 var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
@@ -1234,12 +1228,12 @@ var ReplayBuffer = class {
   /**
    * Removes the acknowledged messages.
    *
-   * @param n the number of messages that have arrived in the session
-   * @param bytes their bytes
+   * @param n the number of messages that have arrived in the session, or NaN
+   * @param bytes their bytes, or NaN
    * @returns false if the server cannot have received these messages
    */
   acknowledge(n, bytes) {
-    const arrived = this.#messages.slice(0, Math.max(0, Number(n) - this.#arrived));
+    const arrived = this.#messages.slice(0, Math.max(0, n - this.#arrived));
     const size = arrived.reduce((sum, message) => sum + message.size, 0);
     const isPossible = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
     if (!isPossible || arrived.at(-1)?.sent === false) return false;
@@ -1304,7 +1298,6 @@ var TABLE = {
     [4 /* Asked */]: 5 /* Asking */
     // over HTTP, which only a wsrpc server has
   },
-  [2 /* Attached */]: {},
   [3 /* Resumable */]: {
     [3 /* Cut */]: 4 /* Detached */,
     [4 /* Asked */]: 5 /* Asking */
@@ -1316,9 +1309,7 @@ var TABLE = {
   [5 /* Asking */]: {
     [3 /* Cut */]: 4 /* Detached */,
     [5 /* Resumed */]: 3 /* Resumable */
-  },
-  [6 /* Closing */]: {},
-  [7 /* Over */]: {}
+  }
 };
 
 // src/session.ts
@@ -1326,16 +1317,11 @@ var RESUMABLE = /* @__PURE__ */ new Set([1001, ABNORMAL, 4411]);
 var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
 var MAX_REASON = 123;
-var MISMATCH = "the counts differ";
 var randomText = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("");
 var Session = class {
   state = 0 /* New */;
   #owner;
-  /** The option `buffer`. */
-  #buffer;
-  #program;
-  /** Removes the listeners of page events. */
-  #listening = new AbortController();
+  #options;
   /** Undefined if the server answers no probes. */
   #heartbeat;
   /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
@@ -1357,15 +1343,12 @@ var Session = class {
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, options, owner) {
     this.#owner = owner;
-    this.#program = options.program;
-    this.#buffer = options.buffer ?? 2 ** 24;
+    this.#options = options;
     this.dialing = new Dialing(target, options, this);
     this.dialing.dial();
-    onWake((probablyLost) => this.wake(probablyLost), this.#listening.signal);
-    onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
   }
   #move(happened) {
-    const next = TABLE[this.state][happened];
+    const next = TABLE[this.state]?.[happened];
     if (next) this.state = next;
     return next;
   }
@@ -1408,6 +1391,9 @@ var Session = class {
   #write(data) {
     if (this.connection.readyState === 1) this.connection.send(data);
   }
+  get #buffer() {
+    return this.#options.buffer ?? 2 ** 24;
+  }
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
     const kept = this.state !== 1 /* Plain */ && this.#replay?.memory;
@@ -1437,14 +1423,19 @@ var Session = class {
   }
   #receiveUncounted(control) {
     if (control.t === "welcome" && !this.#isWelcome) this.#welcomed(control);
-    const isAck = control.t === "ack" && this.state === 3 /* Resumable */;
-    if (isAck && !this.#replay.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH);
+    if (control.t === "ack" && this.state === 3 /* Resumable */) this.#acknowledge(control, "n");
+  }
+  /** Drops the messages that have arrived at the server. Ends the session, and returns false, if its counts differ. */
+  #acknowledge(control, field) {
+    const isPossible = this.#replay.acknowledge(count(control, field), count(control, "bytes"));
+    if (!isPossible) this.#end(4400, "the counts differ");
+    return isPossible;
   }
   #welcomed(welcome) {
     this.#isWelcome = true;
-    const features = Array.isArray(welcome.features) ? welcome.features : [];
+    const features = this.serverFeatures = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
-    if (features.includes("parts")) this.#parts = this.#owner.parts;
+    if (features.includes("parts")) this.#parts = new Parts();
     const resumes = typeof welcome.sid === "string";
     if (resumes && this.#replay) {
       clearTimeout(this.#answerTimer);
@@ -1452,7 +1443,7 @@ var Session = class {
       this.dialing.asksToResume = true;
       this.#named.sid = welcome.sid;
       this.#named.token = welcome.token;
-      this.#ttl = Math.min(1e3 * Number(welcome.ttl) || 0, LONGEST_TIMER);
+      this.#ttl = typeof welcome.ttl === "number" ? Math.min(1e3 * welcome.ttl, LONGEST_TIMER) : 0;
       this.#replay.parts = this.#parts;
     } else {
       if (resumes) this.sendControl({ t: "gone", why: "closed" });
@@ -1468,7 +1459,7 @@ var Session = class {
     this.connection = connection;
     connection.binaryType = "arraybuffer";
     connection.onmessage = ({ data }) => this.#receive(data);
-    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program };
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#options.program };
     if (this.#move(0 /* Bound */)) {
       this.sendControl({ t: "hello", ...hello, ...this.#named });
       this.#replay = new ReplayBuffer();
@@ -1487,9 +1478,8 @@ var Session = class {
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
       const why = answer?.why ?? "no answer";
-      this.#end(ABNORMAL, `not resumed: ${why === "elsewhere" ? "another process" : why}`);
-    } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
-    else {
+      this.#end(ABNORMAL, `not resumed: ${why === "elsewhere" ? "another process" : textOf(why)}`);
+    } else if (this.#acknowledge(answer, "rx")) {
       clearTimeout(this.#answerTimer);
       clearTimeout(this.#expiryTimer);
       this.#expiryTimer = void 0;
@@ -1512,7 +1502,7 @@ var Session = class {
     const lasted = this.state === 3 /* Resumable */ ? now() - this.dialing.openedAt : 0;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
-    this.dialing.dialLater(code, lasted, this.#ttl);
+    this.dialing.backoff.start(code, lasted, this.#ttl);
     this.#owner.sessionDetached(code, reason);
   }
   /** Closes the connection, and gives up the attempt to connect, without waiting for the end. */
@@ -1535,8 +1525,13 @@ var Session = class {
     if (this.state === 4 /* Detached */ && !this.dialing.isDialing) this.dialing.dial();
   }
   // ------------------------------------------------------------ the page
-  /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
-  #park() {
+  /**
+   * Disowns the connection, because the page stops. Chrome would close the connection, and so end the session.
+   *
+   * @param mayWake whether the page may wake up again. If not, the session ends
+   */
+  park(mayWake) {
+    if (!mayWake) return this.close();
     if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
     this.#detach(ABNORMAL, "closed");
     this.dialing.stop();
@@ -1576,9 +1571,8 @@ var Session = class {
     this.state = 7 /* Over */;
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
-    this.#listening.abort();
     this.#replay = void 0;
-    queueMicrotask(() => this.#owner.sessionOver({ code, reason }));
+    queueMicrotask(() => this.#owner.sessionOver(code, reason));
   }
 };
 
@@ -1588,8 +1582,6 @@ var WELCOME_TIMEOUT2 = 2e3;
 var OPEN_TIMEOUT = 1e4;
 var LARGE = 65536;
 var PeerCore = class {
-  #session;
-  parts = new Parts();
   #owner;
   #codec;
   #pending = new PendingRequests(this);
@@ -1599,8 +1591,6 @@ var PeerCore = class {
   #inProgress = [this.#pending.requests, this.#invocations, this.#channels];
   /** Channels that have ended. Messages on them were sent before the server knew. */
   #endedChannels = /* @__PURE__ */ new Set();
-  /** Undefined until the server has sent `welcome`, or has answered a request without it. */
-  #serverFeatures;
   /** Whether messages wait for the features of the server, because one of them is large. */
   #isLarge = false;
   /** The largest message that the server accepts. */
@@ -1609,27 +1599,7 @@ var PeerCore = class {
     this.#owner = owner;
     this.#codec = codec;
     this.features = ["batches", "context", "credit", "drain", "parts", ...codec.feature ? [codec.feature] : []];
-    this.#session = new Session(target, options, this);
-  }
-  /** What carries the present connection. */
-  get transport() {
-    const { connection } = this.#session;
-    return connection && ("onreplace" in connection ? "http" : "websocket");
-  }
-  /** When the next attempt to connect starts, if the session waits for an attempt. */
-  get retryAt() {
-    return this.#session.dialing.retryAt;
-  }
-  /** Connects now if the session waits for its next attempt. */
-  retry() {
-    this.#session.retry();
-  }
-  wake() {
-    this.#session.wake(true);
-  }
-  /** Closes the connection. Calls fail with `sessionOver`, when the server has closed its side, too. */
-  close(code, reason) {
-    this.#session.close(code, reason);
+    this.session = new Session(target, options, this);
   }
   /**
    * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. A call
@@ -1638,9 +1608,9 @@ var PeerCore = class {
    * @param next the message that is to be sent
    */
   hasRoom(next) {
-    const age = this.#serverFeatures ? Infinity : now() - this.openedAt;
+    const age = this.session.serverFeatures ? Infinity : now() - this.openedAt;
     const waits = next.ctx?.key !== void 0 ? age < OPEN_TIMEOUT : age < WELCOME_TIMEOUT2 && (this.#isLarge ||= this.encode(next)[1] > LARGE);
-    return !waits && this.#session.fullness <= 1 / 2;
+    return !waits && this.session.fullness <= 1 / 2;
   }
   get isBusy() {
     return this.#inProgress.some((table) => table.size > 0);
@@ -1650,7 +1620,7 @@ var PeerCore = class {
     return this.#supports("credit");
   }
   #supports(feature) {
-    return !!this.#serverFeatures?.includes(feature);
+    return !!this.session.serverFeatures?.includes(feature);
   }
   hasId(id) {
     return this.#inProgress.some((table) => table.has(id));
@@ -1664,11 +1634,11 @@ var PeerCore = class {
    */
   send(message) {
     if (message.ctx?.key !== void 0 && !this.#supports("context")) throw new Refused("the server offers no keys");
-    return this.#session.send(...this.encode(message));
+    return this.session.send(...this.encode(message));
   }
   /** Returns the data of a message and their size. Throws what `send` throws. */
   encode(message) {
-    if (this.#serverFeatures && !this.#supports("context")) message = { ...message, ctx: void 0 };
+    if (this.session.serverFeatures && !this.#supports("context")) message = { ...message, ctx: void 0 };
     const data = this.#codec.encode(message, this.#supports(this.#codec.feature));
     const size = sizeOf(data);
     if (size > this.#maxSize) throw new Refused(`${size} bytes, the server takes ${this.#maxSize}`);
@@ -1679,7 +1649,7 @@ var PeerCore = class {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) });
     } catch (error) {
-      this.#session.send(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
+      this.session.send(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
     }
   }
   /** Sends a request, now or when the server can run it. */
@@ -1687,7 +1657,7 @@ var PeerCore = class {
     return this.#pending.add(request);
   }
   cancelRequest({ id: i, outgoing }, reason) {
-    if (this.#session.drop(outgoing)) return false;
+    if (this.session.drop(outgoing)) return false;
     this.sendReason({ i }, "x", reason);
     return true;
   }
@@ -1696,12 +1666,11 @@ var PeerCore = class {
   }
   // ------------------------------------------------------------ receiving
   receive(data, size) {
-    let message;
+    let message = {};
     try {
-      message = (typeof data === "string" ? json : this.#codec).decode(data);
+      message = (typeof data === "string" ? json : this.#codec).decode(data) ?? message;
     } catch {
     }
-    if (!message) return this.#owner.ignore("foreign");
     for (const key of ["a", "c", "ctx", "h", "i"]) if (message[key] === null) delete message[key];
     const { a, h = 0, i = 0 } = message;
     const isCall = Array.isArray(a) && typeof a[0] === "string";
@@ -1711,26 +1680,30 @@ var PeerCore = class {
     else if (message.i !== void 0) this.#receiveResponse(i, message);
     else this.#owner.ignore("foreign");
   }
-  #receiveCall(message, size) {
-    const { ctx, h, i } = message;
+  #receiveCall(call, size) {
+    const { ctx, h, i } = call;
     try {
       if (ctx) {
-        message.ctx = readContext(ctx);
-        const [name, position] = message.ctx?.at ?? [];
+        call.ctx = readContext(ctx);
+        const [name, position] = call.ctx?.at ?? [];
         const room = this.#owner.rooms.get(name);
         if (room?.isLeft) return this.#owner.ignore("event of a left room");
         if (room) room.position = position;
       }
-    } catch (error2) {
+    } catch (error) {
       if (i === void 0) return this.#owner.ignore("wrong arguments");
-      return this.sendReason({ i }, "e", { message: error2.message, code: "wsrpc.bad_arguments" });
+      return this.#refuse(i, error.message, "wsrpc.bad_arguments");
     }
-    if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
+    if (h === void 0) return this.run(this.#owner.handlers(call.c), call);
     const channel = this.#channels.get(h);
-    if (channel) return channel.receive(message, size);
-    const error = { message: `Anonymous channel '${textOf(h)}' does not exist` };
-    if (i !== void 0) this.sendReason({ i }, "e", error);
-    if (!this.#endedChannels.has(h)) this.sendReason({ h }, "x", error);
+    if (channel) return channel.receive(call, size);
+    const message = `Anonymous channel '${textOf(h)}' does not exist`;
+    if (i !== void 0) this.#refuse(i, message);
+    if (!this.#endedChannels.has(h)) this.sendReason({ h }, "x", { message });
+  }
+  /** Answers a call of the server with an error, because no handler runs. */
+  #refuse(i, message, code) {
+    this.sendReason({ i }, "e", { message, code });
   }
   /** Cancels a call of the server, or ends a channel. If it has ended already, nothing happens. */
   #receiveCancellation({ i, h, x, _ }) {
@@ -1740,14 +1713,14 @@ var PeerCore = class {
     else this.#channels.get(i)?.end(reason);
   }
   #receiveResponse(i, message) {
-    this.#serverFeatures ??= [];
+    this.session.serverFeatures ??= [];
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request");
     const request = this.#pending.requests.get(i);
     if ("e" in message) {
       if (request?.message.ctx?.remaining_ms === 0) request.expire();
       else request?.reject(new RemoteError(message.e, message._));
     } else if (message.h) this.#channelOpened(i, request);
-    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"));
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.message.a[0]}" answers with a value: use request()`, "ran"));
     else request?.resolve(message.d);
     this.#pending.remove(i);
   }
@@ -1759,7 +1732,7 @@ var PeerCore = class {
     channel.abort();
     if (!this.hasCredit) request?.resolve(null);
     else {
-      const text = `"${request?.event}" answers with a channel: use stream(), upload() or open()`;
+      const text = `"${request?.message.a[0]}" answers with a channel: use stream(), upload() or open()`;
       request?.reject(new WsrpcError(text, "ran"));
     }
   }
@@ -1776,13 +1749,12 @@ var PeerCore = class {
     else if (!handler) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
-      this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
+      this.#refuse(i, text, "wsrpc.unknown_event");
     } else if (ctx?.remaining_ms === 0) {
       this.#owner.ignore("expired before its handler began");
-      this.sendReason({ i }, "e", { message: "expired", code: "wsrpc.overloaded" });
+      this.#refuse(i, "expired", "wsrpc.overloaded");
     } else if (this.#invocations.size >= MAX_RUNNING) {
-      const text = `the page handles ${MAX_RUNNING} requests already`;
-      this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" });
+      this.#refuse(i, `the page handles ${MAX_RUNNING} requests already`, "wsrpc.overloaded");
     } else {
       const invocation = new Invocation(this, i, ctx, h);
       this.#invocations.set(i, invocation);
@@ -1816,7 +1788,7 @@ var PeerCore = class {
   // ------------------------------------------------------------ channels
   /** Grants credit for a channel, in totals. */
   grant(h, n, bytes) {
-    this.#session.send(writeControl({ t: "credit", h, n, bytes }));
+    this.session.send(writeControl({ t: "credit", h, n, bytes }));
   }
   /** Removes a channel that has ended. This side's requests on it fail, and the server's calls on it are cancelled. */
   channelEnded(channel, error) {
@@ -1845,7 +1817,6 @@ var PeerCore = class {
     this.#maxSize = count(limits, "message") || this.#maxSize;
     this.#pending.setLimit(count(limits, "running"));
     if (control.t === "welcome") {
-      this.#serverFeatures = Array.isArray(control.features) ? control.features : [];
       this.#owner.contract = control.contract;
       this.#owner.sendQueue();
     } else if (control.t === "credit") {
@@ -1859,10 +1830,10 @@ var PeerCore = class {
   /** Starts nothing new, because the server drains. */
   #becomeSilent() {
     this.#owner.requeue(this.#pending.popWaiting());
-    this.#session.send(writeControl({ t: "drain", after_ms: 0 }));
+    this.session.send(writeControl({ t: "drain", after_ms: 0 }));
   }
   /** The session is over: its requests fail, and its calls and channels end. */
-  sessionOver({ code, reason }) {
+  sessionOver(code, reason) {
     this.draining?.stop();
     const ended = (outcome) => lost(code, reason, outcome);
     this.#pending.end(ended);
@@ -1899,16 +1870,13 @@ var ClientCore = class {
   #handlers = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #listening = new AbortController();
-  #backoff = new Backoff();
+  #backoff = new Backoff(() => this.#dial());
   #queue = /* @__PURE__ */ new Set();
   outgoing = /* @__PURE__ */ new Set();
   rooms = /* @__PURE__ */ new Map();
   ignored = {};
   state = "connecting";
-  #peer;
   #roomTimer;
-  #dialTimer;
-  #retryAt;
   constructor(target, options) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
       throw new TypeError("no WebSocket: pass { WebSocket } of the package ws");
@@ -1920,10 +1888,10 @@ var ClientCore = class {
   }
   #start() {
     this.#dial();
-    onWake(() => this.connect(), this.ended);
+    listenToPage(this, this.ended);
   }
   connect() {
-    if (this.#peer) this.#peer.retry();
+    if (this.peer) this.peer.session.retry();
     else if (this.state === "connecting") this.#dial();
     else {
       this.#listening = new AbortController();
@@ -1931,27 +1899,23 @@ var ClientCore = class {
       this.#enter("connecting");
     }
   }
-  wake() {
-    if (this.#peer) this.#peer.wake();
-    else if (this.state === "connecting") this.#dial();
+  wake(probablyLost = true) {
+    this.peer?.session.wake(probablyLost);
+    if (this.state !== "closed") this.connect();
+  }
+  park(mayWake) {
+    this.peer?.session.park(mayWake);
   }
   /** Aborted when the client is closed. */
   get ended() {
     return this.#listening.signal;
   }
   get retryAt() {
-    return this.#peer?.retryAt ?? this.#retryAt;
-  }
-  get transport() {
-    return this.#peer?.transport;
-  }
-  get closesAt() {
-    return this.#peer?.draining?.closesAt;
+    return (this.peer?.session.dialing.backoff ?? this.#backoff).retryAt;
   }
   #dial() {
-    clearTimeout(this.#dialTimer);
-    this.#retryAt = void 0;
-    this.#peer = new PeerCore(this.#target, this.#options, this.#codec, this);
+    this.#backoff.stop();
+    this.peer = new PeerCore(this.#target, this.#options, this.#codec, this);
   }
   subscribe(subscriber) {
     this.#subscribers.add(subscriber);
@@ -1985,7 +1949,7 @@ var ClientCore = class {
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
       throw new Refused(`${this.#queue.size} messages wait`);
     } else {
-      this.#peer?.encode(queued.message);
+      this.peer?.encode(queued.message);
       queued.message.a = this.copied(queued.message.a);
       this.#queue.add(queued);
       this.#waitForRoom();
@@ -2000,15 +1964,15 @@ var ClientCore = class {
     return this.#codec.decode(this.#codec.encode({ a }, true)).a;
   }
   #send(queued) {
-    if (queued instanceof Request) void this.#peer.request(queued);
-    else this.#peer.send(queued.message);
+    if (queued instanceof Request) void this.peer.request(queued);
+    else this.peer.send(queued.message);
   }
   /** Not while the session is detached: if the session is lost, the messages of that time go to the next session. */
   get #isConnected() {
     return this.state === "open" || this.state === "draining";
   }
   #canSend(queued) {
-    return this.#isConnected && this.#peer.hasRoom(queued.message) && (this.#peer.draining?.accepts(queued.opens) ?? true);
+    return this.#isConnected && this.peer.hasRoom(queued.message) && (this.peer.draining?.accepts(queued.opens) ?? true);
   }
   // ------------------------------------------------------------ for the peer
   handlers(channel) {
@@ -2031,7 +1995,7 @@ var ClientCore = class {
     this.#enter("detached");
   }
   resumed() {
-    this.state = this.#peer.draining ? "draining" : "open";
+    this.state = this.peer.draining ? "draining" : "open";
     this.sendQueue();
     this.error = void 0;
     this.#enter(this.state, true);
@@ -2056,36 +2020,33 @@ var ClientCore = class {
   /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
   #waitForRoom() {
     const [first] = this.#queue;
-    if (first && this.#isConnected && !this.#peer.hasRoom(first.message)) {
+    if (first && this.#isConnected && !this.peer.hasRoom(first.message)) {
       this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK);
     }
   }
   sessionOver(peer, error) {
-    if (peer !== this.#peer) return;
+    if (peer !== this.peer) return;
     const code = error.code;
     const { openedAt } = peer;
-    this.#peer = void 0;
+    this.peer = void 0;
     if (mayDialAgain(code)) {
       this.error = error;
-      const delay = this.#backoff.delay(code, openedAt === void 0 ? 0 : now() - openedAt);
-      this.#retryAt = Date.now() + delay;
-      this.#dialTimer = setTimeout(() => this.#dial(), delay);
+      this.#backoff.start(code, openedAt === void 0 ? 0 : now() - openedAt);
       this.#enter("connecting");
     } else this.#end(error);
   }
   close(code, reason) {
     if (this.state === "closed") return;
-    const peer = this.#peer;
-    peer?.close(code, reason);
+    const peer = this.peer;
+    peer?.session.close(code, reason);
     this.#end(new ConnectionLost("the client is closed", "not_sent", code));
-    peer?.sessionOver({ code, reason });
+    peer?.sessionOver(code, reason);
   }
   #end(error) {
-    this.#peer = void 0;
+    this.peer = void 0;
     this.error = error;
-    this.#retryAt = void 0;
     this.#listening.abort();
-    clearTimeout(this.#dialTimer);
+    this.#backoff.stop();
     this.#enter("closed");
     for (const queued of this.#queue) if (queued instanceof Request) queued.reject(error);
     this.#queue.clear();
@@ -2099,7 +2060,6 @@ var ClientCore = class {
 var Following = class {
   #open;
   #items;
-  #after;
   /**
    * @param open opens a stream after a position
    * @throws TypeError if the options have no key
@@ -2107,36 +2067,31 @@ var Following = class {
   constructor(open, { key, after }) {
     if (key == null) throw new TypeError("to follow a stream, give it a key");
     this.#open = open;
-    this.#after = after;
+    this.#items = open(after);
   }
   [Symbol.asyncIterator]() {
     return this;
   }
-  get #reading() {
-    return this.#items ??= this.#open(this.#after);
-  }
   get position() {
-    const after = this.#items?.position ?? this.#after;
-    return after == null ? void 0 : `${after}`;
+    return this.#items.position;
   }
   stop() {
-    return this.#reading.stop();
+    return this.#items.stop();
   }
   send(message, options) {
-    return this.#reading.send(message, options);
+    return this.#items.send(message, options);
   }
   return() {
-    return this.#reading.return();
+    return this.#items.return();
   }
   async next() {
     for (; ; ) {
-      const items = this.#reading;
+      const items = this.#items;
       try {
         return await items.next();
       } catch (error) {
         if (!(error instanceof ConnectionLost) || error.outcome === "not_sent") throw error;
-        this.#after = items.position;
-        this.#items = void 0;
+        this.#items = this.#open(items.position);
       }
     }
   }
@@ -2161,12 +2116,9 @@ var Room = class {
   #channel;
   #options;
   #handlers = new Handlers();
-  #finish = () => {
-  };
+  #finish;
   /** Whether the event "missed" has come since the page has begun to join. */
   #isNotified = false;
-  /** Whether the page has never joined before: the state that comes then needs no handler. */
-  #isFirst = true;
   #users = /* @__PURE__ */ new Map();
   #stops;
   #list = [];
@@ -2181,7 +2133,9 @@ var Room = class {
     });
     this.ready.catch(() => {
     });
-    const isOurs = (room) => room === name && !this.isLeft;
+    const on = (event, handle) => channel.on(event, (room, ...args) => {
+      if (room === name && !this.isLeft) handle(...args);
+    });
     this.#stops = [
       core.subscribe((state, resumed) => {
         if (state === "closed") this.#finish(core.error);
@@ -2189,25 +2143,19 @@ var Room = class {
         this.live = false;
         void this.#join();
       }),
-      channel.on("missed", (room) => {
-        if (isOurs(room)) this.#miss();
-      }),
-      channel.on("state", (room, _, state) => {
-        if (!isOurs(room)) return;
-        if (!this.#isFirst && !this.#handlers.of("state").length) return this.#miss();
+      on("missed", () => this.#miss()),
+      on("state", (_, state) => {
+        if (this.position !== void 0 && !this.#handlers.of("state").length) return this.#miss();
         this.complete = true;
         this.#call("state", state);
       }),
-      channel.on("presence", (room, changes, isSnapshot) => {
-        if (isOurs(room)) this.#change(changes, isSnapshot);
-      })
+      on("presence", (changes, isSnapshot) => this.#change(changes, isSnapshot))
     ];
     if (core.state !== "connecting") void this.#join();
   }
   async #join() {
     const { position } = this;
     this.#isNotified = false;
-    this.#isFirst = position === void 0;
     try {
       const answer = await this.#request();
       if (!(answer?.complete ?? position === void 0) && !this.#isNotified) this.#miss();
@@ -2230,7 +2178,6 @@ var Room = class {
     const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
     this.position ??= answer?.position ?? null;
     this.error = void 0;
-    this.#isFirst = false;
     this.live = true;
     this.#call("live");
     this.#finish();
@@ -2288,18 +2235,15 @@ var Room = class {
 // src/client.ts
 var MAX_ATTEMPTS = 8;
 function pause(ms, signals) {
-  const listening = new AbortController();
   return new Promise((resolve) => {
     const finish = () => {
       clearTimeout(timer);
-      listening.abort();
+      for (const signal of signals) signal?.removeEventListener("abort", finish);
       resolve();
     };
     const timer = setTimeout(finish, ms);
-    for (const signal of signals) {
-      signal?.addEventListener("abort", finish, { signal: listening.signal });
-      if (signal?.aborted) finish();
-    }
+    for (const signal of signals) signal?.addEventListener("abort", finish);
+    if (signals.some((signal) => signal?.aborted)) finish();
   });
 }
 var Caller = class _Caller {
@@ -2457,7 +2401,8 @@ var Client = class extends Caller {
   }
   /** What carries the present connection. Undefined if there is none. */
   get transport() {
-    return this.core.transport;
+    const connection = this.core.peer?.session.connection;
+    return connection && ("onreplace" in connection ? "http" : "websocket");
   }
   /**
    * What the server handles and emits, to compare with the `CONTRACT` of generated types. Known when the first
@@ -2475,7 +2420,7 @@ var Client = class extends Caller {
    * not drain, or does not announce the time.
    */
   get closesAt() {
-    return this.core.closesAt;
+    return this.core.peer?.draining?.closesAt;
   }
   /** Connects now, if the client waits for its next attempt, or is `closed`. Otherwise it has no effect. */
   connect() {
