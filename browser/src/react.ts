@@ -177,7 +177,10 @@ export interface RoomState<S> extends Pick<Room, "live" | "complete" | "error"> 
 
 /**
  * Joins a room, until the last component that uses it is unmounted. Its components share the state: the definition of
- * the first one counts.
+ * the first one counts. `client.room(name)` is the same room, which then ends with these components.
+ *
+ * An event names its room only if the room has a log (`keep=`). So rooms without a log share the events that have one
+ * name: give these other names in each room.
  */
 export function useRoom<S>(name: string, definition: RoomDefinition<S>): RoomState<S> {
   const { initial, on = {}, ...options } = definition
@@ -191,7 +194,7 @@ export function useRoom<S>(name: string, definition: RoomDefinition<S>): RoomSta
     }
     const stops = Object.entries(on).map(([event, reduce]) =>
       client.on(event, function (this: Call, ...args) {
-        if ((this.room ?? name) === name) show(reduce!(state, ...args))
+        if (this.room === (room.position == null ? undefined : name)) show(reduce!(state, ...args))
       }),
     )
     stops.push(room.on("state", show), room.on("missed", show), room.on("live", show))

@@ -71,7 +71,7 @@ class Stage:
         self.server.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
         lobby = self.server.room("lobby", keep=60, presence=5, allow=bool)
         attic = self.server.room("attic", keep=60, presence=5, allow=bool, state=lambda peer: ["kept"])
-        self.rooms = {"lobby": lobby, "attic": attic, "cellar": self.server.room("cellar", keep=60, allow=bool)}
+        self.rooms = {"lobby": lobby, "attic": attic, "cellar": self.server.room("cellar", allow=bool)}
         self.server.on("slow", self.slow)
         self.server.on("fail", self.fail)
         self.server.on("say", self.say)
@@ -186,7 +186,7 @@ async def no_connection(stage: Stage) -> None:
 
 
 async def room(stage: Stage) -> None:
-    """Its state, events and users; another name is another room."""
+    """Its state, events and users; another name is another room, also of a room without a log."""
     await stage.show(room={"name": "attic"})
     await stage.shows("room", ["kept"], *Present, None)
     await stage.rooms["attic"].emit("said", "hi")
@@ -201,6 +201,9 @@ async def room(stage: Stage) -> None:
     await stage.rooms["lobby"].emit("said", "to the lobby")
     await stage.shows("other", ["before", "to the lobby"], *Present, None)
     await stage.shows("room", [], [], True, True, None)
+    await stage.rooms["cellar"].emit("said", "below")
+    await stage.shows("room", ["below"], [], True, True, None)
+    await stage.shows("other", ["before", "to the lobby"], *Present, None)
     await stage.show(room={"name": "garden"})
     await stage.shows("room", [], [], False, False, "RemoteError")
 

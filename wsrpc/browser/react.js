@@ -112,7 +112,7 @@ function useRoom(name, definition) {
     };
     const stops = Object.entries(on).map(
       ([event, reduce]) => client.on(event, function(...args) {
-        if ((this.room ?? name) === name) show(reduce(state, ...args));
+        if (this.room === (room.position == null ? void 0 : name)) show(reduce(state, ...args));
       })
     );
     stops.push(room.on("state", show), room.on("missed", show), room.on("live", show));
