@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from interop.typescript.app import Cup, serve, server
-from wsrpc import AnonymousChannel, Peer, Stream
+from wsrpc import AnonymousChannel, Context, Keep, Peer, Stream
 
 
 class Page(Protocol):
@@ -54,6 +54,12 @@ async def ask(peer: Peer) -> list[str]:
 @server.on("store")
 async def store(name: str, parts: AsyncIterator[bytes]) -> str:
     return f"{name}: {b''.join([part async for part in parts])!r}"
+
+
+@server.on("trip", keep=Keep(60, inbox=bool, scope=lambda *_: ""))
+async def trip(ctx: Context) -> bool:
+    """Returns what it is told."""
+    return (await anext(ctx.inbox(bool))).value
 
 
 @server.on("parts")

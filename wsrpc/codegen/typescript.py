@@ -191,6 +191,8 @@ def _groups(events: list[EventSchema], emits: list[EventSchema], names: Names, i
             item = ParameterSchema("item", event.sends or {})
             event = msgspec.structs.replace(event, parameters=(item, *event.parameters))
         members[GROUP_OF[event.kind]] += _event(event, names, f"{indent}  ", _called)
+        if event.kind == "value" and event.sends is not None:  # `stream(...).send()` sends messages to its runs, too
+            members["streams"] += _event(event, names, f"{indent}  ", _with_messages)
     for event in emits:
         members["handlers"] += _event(event, names, f"{indent}  ", _handled)
     return "".join(f"{indent}{group}: {_braces(inner, indent)}\n" for group, inner in members.items() if inner)
@@ -202,11 +204,17 @@ def _called(event: EventSchema, names: Names, indent: str) -> str:
         case "value" | "upload":
             return result
         case "stream":
-            return items if event.sends is None else f"{{ $items: {items}; $messages: {sends} }}"
+            return items if event.sends is None else _with_messages(event, names, indent)
         case "exchange":
             return EXCHANGE.replace("\n", f"\n{indent}") % (sends, in_parentheses(items))
         case "conversation":
             return _braces(_groups([*event.events], [*event.emits], names, f"{indent}  "), indent, "void")
+
+
+def _with_messages(event: EventSchema, names: Names, indent: str) -> str:
+    """Return the type of what a handler yields, which is nothing if it returns a value, and of what it is sent."""
+    items = "never" if event.items is None else type_of(event.items, names, indent)
+    return f"{{ $items: {items}; $messages: {type_of(event.sends, names, indent)} }}"
 
 
 def _handled(event: EventSchema, names: Names, indent: str) -> str:

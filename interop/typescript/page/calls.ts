@@ -43,6 +43,10 @@ show("users", users.length)
 
 const cups: Items<Cup> = client.stream("count", 2)
 for await (const cup of cups) show("count", cup.drink, cup.size, cup.sugar ?? "none")
+const trip = client.with({ key: "t" }).request("trip")
+await client.with({ key: "t" }).stream("trip").send(true)
+const went: boolean = await trip
+show("trip", went)
 const total: number = await client.upload("total", [1, 2], 100)
 async function* numbers() {
   yield 3

@@ -66,6 +66,8 @@ point.z // 2339
 export const at: Date = (await client.request("times")).at // 2322
 for await (const cup of client.stream("count", 3)) cup.toFixed() // 2339
 for (const cup of client.stream("count", 3)) cup // 2488
+client.stream("trip").send("yes") // 2345
+for await (const cup of client.stream("trip")) cup.size // 2339
 export const total: string = await client.upload("total", [1], 0) // 2322
 export const cup: Cup = { size: "s" } // 2741
 
