@@ -9,9 +9,10 @@ import os
 import random
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -306,6 +307,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...], list[bytes] | None, str]] = {
     "wrong bytes": (APPEND, (f"{ZEROS}-5", 0), [b"12345"], "incomplete"),
     "no bytes with a hash": (APPEND, (f"{'1' * 64}-0", 0), [], "incomplete"),
     "a file that is too large": (APPEND, (f"{ZEROS}-{2**21 + 1}", 0), [b"x"], "too_big"),
+    "a file that is too large, before it is hashed": (SIZE, (f"{ZEROS}-{2**21 + 1}",), None, "too_big"),
     "not bytes": (APPEND, (f"{ZEROS}-5", 0), [1], "wsrpc.bad_item"),  # type: ignore[list-item]
     "a file that is not there": ("read", (f"{ZEROS}-5",), None, "no_file"),
     "a path, to read": ("read", ("../../file",), None, "no_file"),
@@ -320,7 +322,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...], list[bytes] | None, str]] = {
 async def test_refused(row: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"secret")
     event, args, pieces, code = REFUSED[row]
-    async with serving(tmp_path, max_bytes=2**21) as site, Client(site.url) as client:
+    async with serving(tmp_path, owner_bytes=2**21) as site, Client(site.url) as client:
         caller = client if event == "read" else client.of("files")
         with pytest.raises(RemoteError, match="incomplete"):
             await client.of("files").request("append", f"{ZEROS}-6", 0, send=[b"12"])
@@ -356,10 +358,80 @@ async def test_the_room_of_a_user_is_bounded_also_if_many_files_begin_at_once(tm
                 await client.of("files").request("append", name.removesuffix(".part"), 0, send=[])
         site.uploads.owner_bytes = 4 * 2**20
         async with Client(site.url.replace("ada", "bob")) as other:
-            with pytest.raises(RemoteError, match="no more room") as caught:
-                await other.of("files").request("append", f"{ZEROS}-{4 * 2**20 + 1}", 0, send=[])
-            assert caught.value.code == "full"
             assert await upload(other, "files", io.BytesIO(CONTENT)) == ID
+
+
+@pytest.mark.parametrize("silent", [0, 70])
+async def test_incomplete_files_that_nobody_sends_give_way_to_a_new_one(silent: int, tmp_path: Path) -> None:
+    """The oldest first. One that is sent does not, unless nothing has come for a minute: its process may be killed."""
+    go_on = asyncio.Event()
+
+    async def slowly() -> AsyncGenerator[bytes]:
+        yield CONTENT[:PIECE]
+        await go_on.wait()
+        yield CONTENT[PIECE:]
+
+    async with serving(tmp_path, owner_bytes=4 * 2**20) as site, Client(site.url) as client:
+
+        async def begin(size: int) -> Any:
+            with pytest.raises(RemoteError) as caught:
+                await client.of("files").request("append", f"{ZEROS}-{size}", 0, send=[b"1"])
+            return caught.value.code, {len(CONTENT) if ID in name else int(name[65:-5]) for name in site.uploads.files}
+
+        for size in 5, 6:
+            await begin(size)
+        sending = asyncio.create_task(client.of("files").request("append", ID, 0, send=slowly()))
+        await until(lambda: PIECE in map(len, site.uploads.files.values()))
+        for path in Path(site.uploads.folder).glob("*/*"):
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - silent))
+        small, mid, large = 3 * 2**19, 2**21, 3 * 2**20
+        assert await begin(small) == ("incomplete", {6, len(CONTENT), small})
+        assert await begin(mid) == ("incomplete", {small if silent else len(CONTENT), mid})
+        assert await begin(large) == (("incomplete", {large}) if silent else ("full", {len(CONTENT), mid}))
+        go_on.set()
+        with pytest.raises(RemoteError, match="missing") if silent else nullcontext():
+            await sending
+
+
+class Source(io.BytesIO):
+    """Calls a function when it is read."""
+
+    on_read: Callable[[], object]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.on_read()
+        return super().read(size)
+
+
+async def test_what_is_refused_is_not_read(tmp_path: Path) -> None:
+    source, sent = Source(CONTENT), list[tuple[int, int]]()
+    source.on_read = lambda: pytest.fail("it was read")
+    async with serving(tmp_path, max_bytes=PIECE) as site, Client(site.url) as client:
+        with pytest.raises(RemoteError, match="largest file has 65,536 bytes"):
+            await upload(client, "files", source, progress=lambda *args: sent.append(args))
+        assert sent == [(0, len(CONTENT))]
+        with pytest.raises(TypeError, match="progress= takes a plain function, not an async one"):
+            await upload(client, "files", source, progress=AsyncMock())
+        async with Page.start(site.url, codec="msgpack") as page:
+            said = await page.run(f"""
+                const {{ upload }} = await import("{MODULE}")
+                const said = [], say = (...all) => void said.push(String(all))
+                const file = Object.assign(new Blob(["x".repeat(70_000)]), {{ slice: () => say("it was read") }})
+                await upload(client, "files", file, {{ progress: say }}).catch(say)
+                await upload(client, "files", "a.jpg", {{ progress: say }}).catch(say)
+                return said""")
+            refused = "RemoteError: the largest file has 65,536 bytes"
+            assert said == ["0,70000", refused, "TypeError: upload() takes a File or Blob, got a.jpg"]
+
+
+async def test_an_upload_that_was_cancelled_no_longer_reads_the_source(tmp_path: Path) -> None:
+    source, loop = Source(CONTENT * 20), asyncio.get_running_loop()
+    async with serving(tmp_path) as site, Client(site.url) as client:
+        sending = asyncio.create_task(upload(client, "files", source))
+        source.on_read = lambda: loop.call_soon_threadsafe(sending.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert await upload(client, "files", source) == id_of(io.BytesIO(CONTENT * 20))
 
 
 @pytest.mark.parametrize("age", [0, 2 * 86_400])

@@ -18,9 +18,10 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
@@ -32,6 +33,7 @@ from ._base.retry import worth_asking
 from ._client.client import Client
 from ._core.api.peer import Peer
 from ._core.api.registration import Router
+from ._core.handlers.callables import is_async
 from ._keyed.keeper import principal_text
 from .errors import RpcError, WsrpcError
 
@@ -46,6 +48,9 @@ PIECE = 64 * 1024
 """Bytes of an item of an upload."""
 PAUSE = 0.5, 2.0
 """Seconds between two attempts of a client, at least and at most."""
+SILENT = 60.0
+"""Seconds since the last byte after which an incomplete file gives way to a new one. At the end of an attempt, the time
+of the file is put back by so much."""
 MiB = 1024**2
 HASH = "?" * 64
 """Pattern of the names of files with a hash. Other files in the folder are not ours."""
@@ -73,7 +78,10 @@ class Uploads:
         folder: is made when it is needed.
         max_bytes: maximum size of a file. A larger one is refused with the code ``"too_big"``.
         owner_bytes: maximum number of bytes of a user in the folder. Incomplete files count as if they were complete,
-            and each file as at least 1 MiB. What would exceed it is refused with the code ``"full"``.
+            and each file as at least 1 MiB. If a new one has no room, incomplete ones that nobody sends are
+            deleted, the oldest first: those whose upload was cancelled or has failed, or whose session has ended, and
+            those to which nothing was written for 60 seconds. What would still exceed it is refused with the code
+            ``"full"``.
         keep: seconds after which a file that is still there is deleted, complete or not, since it was last written. The
             folder is searched for such files when a new one begins, 24 times in this time.
     """
@@ -88,20 +96,32 @@ class Uploads:
     def serve(self, registrar: Server | Router, name: str) -> None:
         """Register the handlers on the named channel ``name`` of a server or a router."""
 
+        def check(file: str, peer: Peer) -> tuple[str, int]:
+            owner, total = _owner_of(peer), _size_in(file)
+            if total > (largest := min(self.max_bytes, self.owner_bytes)):
+                raise RpcError(f"the largest file has {largest:,} bytes", code="too_big")
+            return owner, total
+
         async def size(file: Id, peer: Peer) -> int:
-            return await _in_thread(self.size, _owner_of(peer), file)
+            return await _in_thread(self.size, check(file, peer)[0], file)
 
         async def append(file: Id, offset: Offset, pieces: AsyncIterator[bytes], peer: Peer) -> None:
-            owner, total = _owner_of(peer), _size_in(file)
-            if total > self.max_bytes:
-                raise RpcError(f"the largest file has {self.max_bytes:,} bytes", code="too_big")
-            await _in_thread(self.write, owner, file, offset, b"")
-            async for piece in pieces:
-                if offset + len(piece) > total:
-                    raise RpcError("more bytes than the file has", code="too_big")
-                await _in_thread(self.write, owner, file, offset, piece)
-                offset += len(piece)
-            await _in_thread(self.finish, owner, file)
+            owner, total = check(file, peer)
+            lock = Lock()  # after a cancellation, a write may still run
+
+            def alone(function: Callable[..., None], *args: Any) -> None:
+                with lock:
+                    function(owner, file, *args)
+
+            try:
+                await _in_thread(alone, self.write, offset, b"")
+                async for piece in pieces:
+                    if (offset := offset + len(piece)) > total:
+                        raise RpcError("more bytes than the file has", code="too_big")
+                    await _in_thread(alone, self.write, offset - len(piece), piece)
+                await _in_thread(alone, self.finish)
+            finally:
+                await asyncio.to_thread(alone, self._leave, offset)
 
         channel = registrar.of(name)
         channel.on("size", size)
@@ -150,6 +170,8 @@ class Uploads:
             if offset <= opened.seek(0, os.SEEK_END):
                 opened.seek(offset)
                 opened.write(piece)
+                if not piece:
+                    os.utime(part)  # it does not give way from now on
                 return
         if not path.exists():
             raise RpcError("a part of the file is missing", code="gap")
@@ -178,6 +200,13 @@ class Uploads:
         path = Path(self.folder, owner, file)
         return path, path.with_suffix(".part")
 
+    def _leave(self, owner: str, file: str, offset: int) -> None:
+        """Let an incomplete file give way from now on, unless another attempt has gone on with it."""
+        part, then = self._paths(owner, file)[1], time.time() - SILENT
+        with suppress(OSError):
+            if (stat := part.stat()).st_size <= offset:
+                os.utime(part, (then, min(then, stat.st_mtime)))
+
     def _start(self, part: Path) -> None:
         now = time.time()
         if now > self._swept + self.keep / 24:
@@ -188,9 +217,21 @@ class Uploads:
                         path.unlink()
         part.parent.mkdir(parents=True, exist_ok=True)
         part.touch()  # before the sum, so that of several that begin at once, none is overlooked
-        if sum(max(MiB, _size_in(path.stem)) for path in part.parent.glob(f"{HASH}-*")) > self.owner_bytes:
+        left, sizes = list[tuple[float, Path]](), dict[Path, int]()
+        for path in part.parent.glob(f"{HASH}-*"):
+            with suppress(FileNotFoundError):
+                stat, sizes[path] = path.stat(), max(MiB, _size_in(path.stem))
+                if path.suffix and stat.st_mtime <= now - SILENT:
+                    left.append((stat.st_mtime, path))
+        excess = sum(sizes.values()) - self.owner_bytes
+        if excess > sum(sizes[path] for _, path in left):
             part.unlink(missing_ok=True)
-            raise RpcError("your files have no more room on the server", code="full")
+            text = f"no more room: your files may have {self.owner_bytes:,} bytes, and are kept for {self.keep:,.0f} s"
+            raise RpcError(text, code="full")
+        for _, path in sorted(left):
+            if excess > 0:
+                path.unlink(missing_ok=True)
+                excess -= sizes[path]
 
 
 def _owner_of(peer: Peer) -> str:
@@ -214,8 +255,13 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
 
 def id_of(file: BinaryIO) -> str:
     """Return the id of the content of a binary file; see the module."""
-    digest, size = bytes(32), file.seek(0)
-    while block := file.read(MiB):
+    file.seek(0)
+    return _id_of(iter(partial(file.read, MiB), b""))
+
+
+def _id_of(blocks: Iterable[bytes]) -> str:
+    digest, size = bytes(32), 0
+    for block in blocks:
         digest, size = hashlib.sha256(digest + block).digest(), size + len(block)
     return f"{digest.hex()}-{size}"
 
@@ -234,15 +280,16 @@ async def upload(
 ) -> str:
     """Send a file to the `Uploads` of a server, and return its id. Pass the id to a handler of yours.
 
-    The file is read for its id, and then sent as fast as the server saves it, but for what the server has already. When
-    the session ends, or the server drains or is overloaded, the upload continues as soon as it can. Cancelling is safe:
-    the next call continues.
+    The server is asked whether it takes a file of this size. The file is read for its id, and then sent as fast as the
+    server saves it, but for what the server has already. When the session ends, or the server drains or is overloaded,
+    the upload continues as soon as it can. Cancelling is safe: the next call continues, unless new files of the user
+    needed the room.
 
     Args:
         name: the name that was passed to `Uploads.serve`.
         source: a path, or a binary file that is open for reading and can seek. It is read in threads.
-        progress: is called with the bytes that were sent, and the size of the file: at the beginning of each attempt,
-            and after each piece.
+        progress: a plain function, called with the bytes that were sent, and the size of the file: with 0 before the
+            file is read for its id, at the beginning of each attempt, and after each piece.
         timeout: maximum number of seconds for everything. None: no limit.
 
     Raises:
@@ -251,33 +298,45 @@ async def upload(
             changed meanwhile.
         TimeoutError: the time is over.
         OSError: the file cannot be read.
+        TypeError: ``progress`` is async.
     """
-    lock = Lock()
+    if is_async(progress):
+        raise TypeError(f"progress= takes a plain function, not an async one like {progress!r}")
+    channel, lock, ended, file = client.of(name), Lock(), False, ""
     with await asyncio.to_thread(_open, source) as opened:
-        async with asyncio.timeout(timeout):
-            file = await asyncio.to_thread(id_of, opened)
-            size = _size_in(file)
 
-            def read(offset: int) -> bytes:
-                with lock:  # the thread of an attempt that has failed may still read
-                    opened.seek(offset)
-                    return opened.read(min(PIECE, size - offset))
+        def read(offset: int, count: int) -> bytes:
+            with lock:  # the thread of an attempt that has failed may still read, but not after the end
+                if ended:
+                    return b""
+                opened.seek(offset)
+                return opened.read(count)
 
-            async def pieces(offset: int) -> AsyncIterator[bytes]:
-                while piece := await asyncio.to_thread(read, offset):
-                    yield piece
-                    offset += len(piece)
-                    progress(offset, size)
+        async def pieces(offset: int) -> AsyncIterator[bytes]:
+            while piece := await asyncio.to_thread(read, offset, min(PIECE, size - offset)):
+                yield piece
+                offset += len(piece)
+                progress(offset, size)
 
-            channel = client.of(name)
-            while True:
-                try:
-                    offset = min(size, await channel.request("size", file, returns=Offset, timeout=None))
-                    progress(offset, size)
-                    await channel.request("append", file, offset, send=pieces(offset), timeout=None)
-                    return file
-                except WsrpcError as exc:
-                    passes = worth_asking(exc) or (isinstance(exc, RpcError) and exc.code == "gap")
-                    if client.state in ("idle", "closed") or not passes:
-                        raise
-                await asyncio.sleep(random.uniform(*PAUSE))
+        try:
+            async with asyncio.timeout(timeout):
+                size = await asyncio.to_thread(opened.seek, 0, os.SEEK_END)
+                progress(0, size)
+                while True:
+                    try:
+                        if not file:
+                            await channel.request("size", f"{'0' * 64}-{size}", timeout=None)  # it may be too big
+                            file = await asyncio.to_thread(_id_of, (read(at, MiB) for at in range(0, size, MiB)))
+                            size = _size_in(file)
+                        offset = min(size, await channel.request("size", file, returns=Offset, timeout=None))
+                        progress(offset, size)
+                        await channel.request("append", file, offset, send=pieces(offset), timeout=None)
+                        return file
+                    except WsrpcError as exc:
+                        passes = worth_asking(exc) or (isinstance(exc, RpcError) and exc.code == "gap")
+                        if client.state in ("idle", "closed") or not passes:
+                            raise
+                    await asyncio.sleep(random.uniform(*PAUSE))
+        finally:
+            with lock:
+                ended = True

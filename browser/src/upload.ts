@@ -14,7 +14,7 @@ const PASSES = new Set<unknown>(["wsrpc.overloaded", "wsrpc.draining", "gap"])
 export interface UploadOptions {
   /** Stops the upload. Another call with the same file continues. */
   readonly signal?: AbortSignal | undefined
-  /** Is called with the bytes that were sent, and the size: at the beginning of each attempt, and after each piece. */
+  /** Is called with the bytes that were sent, and the size: with 0 at once, then in each attempt and after each piece. */
   readonly progress?: ((bytes: number, size: number) => void) | undefined
 }
 
@@ -27,6 +27,7 @@ export interface UploadOptions {
  * @throws ConnectionLost if the client is closed
  * @throws RemoteError if the server refuses the file. If the file has changed meanwhile, the code is `"incomplete"`
  * @throws DOMException if the browser cannot read the file, for example because it has changed
+ * @throws TypeError if `file` is not a `Blob`, or the page not secure
  */
 export async function upload<A extends Shape, K extends keyof Group<A, "channels"> & string>(
   client: Client<A>,
@@ -34,10 +35,17 @@ export async function upload<A extends Shape, K extends keyof Group<A, "channels
   file: Blob,
   { signal, progress }: UploadOptions = {},
 ): Promise<string> {
-  const id = await idOf(file, signal)
+  if (!(file instanceof Blob)) throw new TypeError(`upload() takes a File or Blob, got ${String(file).slice(0, 99)}`)
+  if (!globalThis.crypto?.subtle) throw new TypeError("upload() needs a page of https: or localhost")
   const caller: Caller = client.with({ signal, timeout: 0 }).of(name)
+  let id = ""
+  progress?.(0, file.size)
   for (;;) {
     try {
+      if (!id) {
+        await caller.request("size", `${"0".repeat(64)}-${file.size}`) // it may be too big
+        id = await idOf(file, signal)
+      }
       const offset: number = await caller.request("size", id)
       progress?.(offset, file.size)
       const sender = caller.with({ progress: ({ bytes }) => progress?.(offset + bytes, file.size) })
@@ -57,7 +65,6 @@ export async function upload<A extends Shape, K extends keyof Group<A, "channels
 
 /** Returns the id of a content, as `wsrpc.uploads` in Python does. */
 async function idOf(file: Blob, signal: AbortSignal | undefined): Promise<string> {
-  if (!globalThis.crypto?.subtle) throw new TypeError("upload() needs a page of https: or localhost")
   let hash = new ArrayBuffer(32)
   for (let at = 0; at < file.size; at += BLOCK) {
     signal?.throwIfAborted()

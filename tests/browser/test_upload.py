@@ -167,14 +167,14 @@ async def test_a_file_arrives_over_a_killed_worker_a_drop_and_a_reload(stage: St
     async with site.proxy.stall("up"):
         shown: list[int] = await tab.evaluate("shown")
         await tab.evaluate("(window.old = true) && void setTimeout(() => location.reload())")
-    lost = next(index for index, (one, other) in enumerate(pairwise(shown), 1) if other <= one)
+    lost = next(index for index, (one, other) in enumerate(pairwise(shown), 1) if 0 < other <= one)
     assert shown[lost] == written <= shown[lost - 1] <= written + AHEAD
     assert written + 10 * MB < site.written < LARGE
     await tab.until("!window.old && document.readyState === 'complete'")
     await begin(tab, file)
     await state(tab, "complete")
     shown = await tab.evaluate("shown")
-    assert shown[0] > written + 10 * MB and shown == sorted(shown) and shown[-1] == LARGE
+    assert shown[0] == 0 and shown[1] > written + 10 * MB and shown == sorted(shown) and shown[-1] == LARGE
     site.check(content)
     assert memory(survivor, "VmHWM") - before < LARGE / 2
 
@@ -192,7 +192,7 @@ async def test_a_stopped_upload_ends_and_continues_when_the_user_says_so(stage: 
     await press(tab, "Upload")
     await state(tab, "complete")
     shown = await tab.evaluate("shown")
-    assert 0 < shown[0] < SMALL and shown == sorted(shown) and shown[-1] == SMALL
+    assert MB // 2 < next(filter(None, shown)) < SMALL and shown == sorted(shown) and shown[-1] == SMALL
     site.check(content)
 
 
@@ -213,17 +213,4 @@ async def test_a_file_that_has_changed_meanwhile_is_another_file(stage: Stage, t
     for part in site.parts:
         assert part.stat().st_size < SMALL
         part.unlink()
-    site.check(content)
-
-
-async def test_two_tabs_send_the_same_file(stage: Stage, tmp_path: Path) -> None:
-    site, browser = stage
-    file, content = make(tmp_path, 5, SMALL)
-    tabs = [await browser.open(site.url) for _ in range(2)]
-    await begin(tabs[0], file)
-    await site.sent(2 * MB)
-    async with site.proxy.stall("up"):
-        await begin(tabs[1], file)
-    for tab in tabs:
-        await state(tab, "complete")
     site.check(content)

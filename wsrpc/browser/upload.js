@@ -3,10 +3,17 @@ var BLOCK = 2 ** 20;
 var PAUSE = 500;
 var PASSES = /* @__PURE__ */ new Set(["wsrpc.overloaded", "wsrpc.draining", "gap"]);
 async function upload(client, name, file, { signal, progress } = {}) {
-  const id = await idOf(file, signal);
+  if (!(file instanceof Blob)) throw new TypeError(`upload() takes a File or Blob, got ${String(file).slice(0, 99)}`);
+  if (!globalThis.crypto?.subtle) throw new TypeError("upload() needs a page of https: or localhost");
   const caller = client.with({ signal, timeout: 0 }).of(name);
+  let id = "";
+  progress?.(0, file.size);
   for (; ; ) {
     try {
+      if (!id) {
+        await caller.request("size", `${"0".repeat(64)}-${file.size}`);
+        id = await idOf(file, signal);
+      }
       const offset = await caller.request("size", id);
       progress?.(offset, file.size);
       const sender = caller.with({ progress: ({ bytes }) => progress?.(offset + bytes, file.size) });
@@ -23,7 +30,6 @@ async function upload(client, name, file, { signal, progress } = {}) {
   }
 }
 async function idOf(file, signal) {
-  if (!globalThis.crypto?.subtle) throw new TypeError("upload() needs a page of https: or localhost");
   let hash = new ArrayBuffer(32);
   for (let at = 0; at < file.size; at += BLOCK) {
     signal?.throwIfAborted();
