@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unittest.mock import AsyncMock
 
 import pytest
@@ -280,6 +280,22 @@ async def test_a_file_that_changes_meanwhile(change: Any, left: dict[str, bytes]
                 await sending
             assert caught.value.code == "incomplete"
         assert site.uploads.files == left
+
+
+async def test_a_file_that_was_begun_again_is_not_taken_for_the_complete_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun_again(file: BinaryIO) -> str:
+        [part] = (tmp_path / "uploads").glob("*/*")
+        part.rename(tmp_path / "taken")
+        part.write_bytes(b"1")
+        return id_of(file)
+
+    async with serving(tmp_path) as site, Client(site.url) as client:
+        monkeypatch.setattr(uploads, "id_of", begun_again)
+        with pytest.raises(RemoteError, match="no longer there"):
+            await client.of("files").request("append", ID, 0, send=[CONTENT])
+        assert site.uploads.files == {f"{ID}.part": b"1"}
 
 
 # ---------------------------------------------------------------- what is refused

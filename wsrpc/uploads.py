@@ -21,7 +21,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
@@ -119,7 +118,7 @@ class Uploads:
                     if (offset := offset + len(piece)) > total:
                         raise RpcError("more bytes than the file has", code="too_big")
                     await _in_thread(alone, self.write, offset - len(piece), piece)
-                await _in_thread(alone, self.finish)
+                await _in_thread(self.finish, owner, file)
             finally:
                 await asyncio.to_thread(alone, self._leave, offset)
 
@@ -186,7 +185,9 @@ class Uploads:
         with suppress(FileNotFoundError):  # another call has finished it
             if part.stat().st_size == _size_in(file):
                 with part.open("rb") as opened:
-                    found = id_of(opened)
+                    found, stat = id_of(opened), os.fstat(opened.fileno())
+                if not os.path.samestat(stat, part.stat()):
+                    raise FileNotFoundError("it was taken, and begun again")
                 if found == file:
                     part.replace(path)  # only complete files have this name
                 else:
@@ -256,7 +257,7 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
 def id_of(file: BinaryIO) -> str:
     """Return the id of the content of a binary file; see the module."""
     file.seek(0)
-    return _id_of(iter(partial(file.read, MiB), b""))
+    return _id_of(iter(lambda: file.read(MiB), b""))
 
 
 def _id_of(blocks: Iterable[bytes]) -> str:

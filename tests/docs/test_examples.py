@@ -83,7 +83,7 @@ async def test_an_upload_continues_and_is_saved(tmp_path: Path) -> None:
         saved.unlink()
         part = received.rename(received.with_suffix(".part"))
         os.truncate(part, 100_000)
-        first, *_, complete = await run(*arguments)
+        _, first, *_, complete = await run(*arguments)
         assert (first, complete) == ("sent 100000 of 300000 bytes", "complete")
         assert saved.read_bytes() == content and not part.exists()
 
