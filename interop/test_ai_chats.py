@@ -16,7 +16,7 @@ from starlette.routing import Mount
 
 from interop.asking import asking
 from interop.chat_tabs import AGENT, NEWEST, OLDER, OLDER_AGENT, tab
-from wsrpc import Context, Handshake, Keep, RpcError, Server
+from wsrpc import Context, Handshake, Keep, RemoteError, RpcError, Server, local_client
 from wsrpc.store import MemoryStore
 from wsrpc_adapters.agui import add_agent, agent
 from wsrpc_adapters.aisdk import add_chat, chat
@@ -270,3 +270,30 @@ async def test_the_result_of_a_tool_is_the_next_message(library: str, host: str)
         found = await page.shown("You said no.")
         assert [role for role, _ in found["texts"]] == ["user", "assistant"]
     assert model.asked == ["Ask in a message!", ""]
+
+
+async def test_a_page_asks_for_the_runs_of_its_user_on_a_named_channel() -> None:
+    server = Server()
+
+    @server.of("models").on("answer", keep=Keep(60))
+    async def answer(asked: dict[str, Any]) -> AsyncIterator[str]:
+        yield "It"
+        await asyncio.get_running_loop().create_future()
+
+    chat(server, "models:answer")
+    async with local_client(server, principal="ada") as ada, local_client(server, principal="bob") as bob:
+        find = ada.of("models").request
+        found = await find("answer.chat", "ask", "c", {"id": "m"})
+        assert found["items"] is None and await find("answer.chat", "join", "c") is None  # it is to be started
+        async with ada.of("models").stream("answer", {}, key=found["key"]) as items:
+            assert await anext(items) == "It"
+            again = {"key": found["key"], "answer": found["answer"], "items": 1}
+            assert await find("answer.chat", "join", "c") == await find("answer.chat", "ask", "c", {"id": "m"}) == again
+            assert await bob.of("models").request("answer.chat", "join", "c") is None
+            await find("answer.chat", "stop", "c")
+            with pytest.raises(RemoteError, match="stopped"):
+                await anext(items)
+        assert await find("answer.chat", "join", "c") is None
+    async with local_client(server) as nobody:
+        with pytest.raises(RemoteError, match="a chat needs a principal"):
+            await nobody.of("models").request("answer.chat", "join", "c")

@@ -94,3 +94,26 @@ async def test_a_program_in_node_needs_no_types_of_a_page(package: Path, tmp_pat
     (tmp_path / "program.ts").write_text(IN_NODE, "utf-8")
     options = "--strict --noEmit --module nodenext --target es2022 --lib es2023 --types node program.ts"
     assert await output_of(*COMPILER, *options.split(), folder=tmp_path, statuses=(0, 1, 2)) == ""
+
+
+CHATS = """\
+import type { AbstractAgent } from "@ag-ui/client"
+import type { ChatTransport, UIMessage } from "ai"
+import { Client } from "python-wsrpc"
+import { WsrpcAgent } from "python-wsrpc/agui"
+import { WsrpcTransport } from "python-wsrpc/aisdk"
+
+const options = { tools: { add: ({ x, y }: { x: number; y: number }) => x + y } }
+export const transport: ChatTransport<UIMessage> = new WsrpcTransport(new Client("/ws"), "answer", options)
+export const agent: AbstractAgent = new WsrpcAgent(new Client("/ws"), "answer", { threadId: "t", ...options })
+"""
+
+
+@pytest.mark.parametrize("version", ["@ai-sdk/react/node_modules/ai", "ai"])
+async def test_chats_have_the_types_of_their_clients(package: Path, tmp_path: Path, version: str) -> None:
+    install_client(package, tmp_path)
+    (tmp_path / "node_modules" / "ai").symlink_to(JS / "node_modules" / version)
+    (tmp_path / "node_modules" / "@ag-ui").symlink_to(package / "node_modules" / "@ag-ui")
+    (tmp_path / "chats.ts").write_text(CHATS, "utf-8")
+    options = "--strict --noEmit --skipLibCheck --module esnext --moduleResolution bundler --target es2022 chats.ts"
+    assert await output_of(*COMPILER, *options.split(), folder=tmp_path, statuses=(0, 1, 2)) == ""

@@ -43,6 +43,9 @@ def agent(server: Server, event: str, *, state: Mapping[str, Any] | None = None)
     and is 204 if there is none; a DELETE of ``THREAD/stream`` stops it. A client that aborts only stops reading. A
     thread belongs to the principal.
 
+    ``WsrpcAgent`` of ``agui.js`` reads the same runs over the connection of a page's client. It asks for them by the
+    request ``EVENT.chat``, which this adds to the server.
+
     Args:
         event: the event of the handler: ``"event"``, or ``"channel:event"`` on a named channel.
         state: as for `wsrpc_adapters.asgi.asgi`.

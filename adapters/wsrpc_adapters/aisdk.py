@@ -39,6 +39,9 @@ def chat(server: Server, event: str, *, state: Mapping[str, Any] | None = None) 
     goes on, from its first word, and is 204 if there is none; a DELETE of ``ID/stream`` stops it. A client that aborts
     only stops reading. A chat belongs to the principal.
 
+    ``WsrpcTransport`` of ``aisdk.js`` reads the same runs over the connection of a page's client. It asks for them by
+    the request ``EVENT.chat``, which this adds to the server.
+
     Args:
         event: the event of the handler: ``"event"``, or ``"channel:event"`` on a named channel.
         state: as for `wsrpc_adapters.asgi.asgi`.
