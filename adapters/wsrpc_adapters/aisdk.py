@@ -5,6 +5,7 @@ See the guide "An AI chat".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,21 +61,44 @@ def add_chat(
 
 def read(body: dict[str, Any]) -> Asked:
     last = body["messages"][-1]
-    answer = last["id"] if last["role"] == "assistant" else None
-    return Asked(body["id"], last, answer, "", body.get("trigger") == "regenerate-message")
+    answer, before = (last["id"], chunks_of(last["parts"])) if last["role"] == "assistant" else (None, [])
+    return Asked(body["id"], last, answer, "", body.get("trigger") == "regenerate-message", before)
+
+
+def chunks_of(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the chunks of a message that is continued, for a page that rebuilds it, and calls no tool again."""
+    found: list[dict[str, Any]] = []
+    for number, part in enumerate(parts):
+        kind = part["type"]
+        if kind in ("text", "reasoning"):
+            id = f"before-{number}"
+            found.append({"type": f"{kind}-start", "id": id})
+            found += [{"type": f"{kind}-delta", "id": id, "delta": part["text"]}, {"type": f"{kind}-end", "id": id}]
+        elif "toolCallId" in part:
+            call, is_dynamic = {"toolCallId": part["toolCallId"]}, kind == "dynamic-tool"
+            name = part["toolName"] if is_dynamic else kind.removeprefix("tool-")
+            found.append({"type": "tool-input-start", **call, "toolName": name, "dynamic": is_dynamic})
+            found.append({"type": "tool-input-delta", **call, "inputTextDelta": json.dumps(part.get("input"))})
+            if part["state"] == "output-available":
+                found.append({"type": "tool-output-available", **call, "output": part["output"]})
+            elif part["state"] == "output-error":
+                found.append({"type": "tool-output-error", **call, "errorText": part["errorText"]})
+        else:
+            found.append({"type": "start-step"} if kind == "step-start" else part)
+    return found
 
 
 class Writer:
     """The chunks of one run. A text may have several parts, one after another."""
 
     def __init__(self, chat: str, run: ChatRun) -> None:
-        self._start = {"type": "start", "messageId": run.answer}
+        self._start = [{"type": "start", "messageId": run.answer}, *run.before]
         self._texts = 0
         self._in_text = self._finished = False
 
     def start(self) -> list[dict[str, Any]]:
         # Of a message that it continues, the results of tools belong to the step before.
-        return [self._start, {"type": "start-step"}]
+        return [*self._start, {"type": "start-step"}]
 
     def write(self, item: Any) -> list[dict[str, Any]]:
         if isinstance(item, str):

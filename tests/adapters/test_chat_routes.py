@@ -45,7 +45,7 @@ class Chats:
 
     async def answer(self, ctx: Context, asked: dict[str, Any]) -> AsyncIterator[Any]:
         last = asked["messages"][-1]
-        question = last["content"] if "threadId" in asked else last["parts"][0]["text"]
+        question = last["content"] if "threadId" in asked else last["parts"][0].get("text", "")
         self.asked.append(question)
         yield "It"
         if question == "Much!":
@@ -142,11 +142,13 @@ async def test_odd_requests_get_a_reason_and_start_nothing(host: str) -> None:
         assert chats.asked == []
 
 
+def chunks_in(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
 async def whole(response: asyncio.Task[Any]) -> str:
     """Return the texts of a stream that has ended."""
-    text = (await response).text
-    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
-    return "".join(event.get("delta", "") for event in events)
+    return "".join(chunk.get("delta", "") for chunk in chunks_in((await response).text))
 
 
 def asking(browser: Browser, method: str, path: str, body: Any = None, who: Any = ADA) -> asyncio.Task[Any]:
@@ -165,6 +167,37 @@ async def test_many_tabs_send_one_message_at_once() -> None:
             chats.gate.set()
             assert {await whole(tab) for tab in tabs} == {"It depends."}
             assert chats.asked == [text, text]
+
+
+CONTINUED = [
+    {"type": "step-start"},
+    {"type": "text", "text": "Let me ask.", "state": "done"},
+    {"type": "reasoning", "text": "Hm."},
+    {"type": "tool-color", "toolCallId": "1", "state": "output-available", "input": {"a": 1}, "output": "green"},
+    {"type": "dynamic-tool", "toolName": "size", "toolCallId": "2", "state": "output-error", "errorText": "no"},
+    {"type": "data-cost", "data": 17},
+]
+
+
+async def test_who_joins_gets_also_what_the_continued_message_had_before() -> None:
+    """A page that was loaded again lost it. It calls no tool: it would for the chunk `tool-input-available`."""
+    async with serving() as (chats, browser), asyncio.timeout(60):
+        message = {"id": "m-2", "role": "assistant", "parts": CONTINUED}
+        url = f"{browser.url}/chat"
+        body: Any = {"json": sent(messages=[message]), "headers": ADA}
+        responses = [await browser.session.request("POST", url, **body)]
+        responses.append(await browser.session.request("GET", f"{url}/c/stream", headers=ADA))
+        responses.append(await browser.session.request("POST", url, **body))
+        chats.gate.set()
+        chunks = [chunks_in(await response.text()) for response in responses]
+        assert chunks[0] == chunks[2] and chunks[0][0] == chunks[1][0] == {"type": "start", "messageId": "m-2"}
+        assert chunks[1][-len(chunks[0]) + 1 :] == chunks[0][1:]
+        assert [chunk["type"] for chunk in chunks[1][1 : -len(chunks[0]) + 1]] == [
+            *("start-step", "text-start", "text-delta", "text-end"),
+            *("reasoning-start", "reasoning-delta", "reasoning-end"),
+            *("tool-input-start", "tool-input-delta", "tool-output-available"),
+            *("tool-input-start", "tool-input-delta", "tool-output-error", "data-cost"),
+        ]
 
 
 async def test_users_with_the_same_id_of_a_chat_know_nothing_of_each_other() -> None:

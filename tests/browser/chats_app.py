@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def log_in(handshake: Handshake) -> None:
     handshake.principal = "ada"
 
 
-async def allowed(question: str) -> AsyncIterator[None]:
+async def allowed(question: str) -> AsyncGenerator[None]:
     """Yield for each word that the model may write, also if another process has written it."""
     async with Redis.from_url(os.environ["REDIS"], socket_timeout=None) as redis:
         latest = b"0"
@@ -56,13 +56,16 @@ async def answer(ctx: Context, asked: dict[str, Any]) -> AsyncIterator[Any]:
     question = last.get("content") or next((part["text"] for part in last.get("parts", []) if "text" in part), "")
     logging.info("attempt %d answers %r", ctx.attempt, question)
     if last["role"] != "user":
-        yield f"You like {last['content'] if is_agent else last['parts'][-1]['output']}."
+        yield "You like "
+        await anext(allowed("Which color?"))
+        yield f"{last['content'] if is_agent else last['parts'][-1]['output']}."
         return
     if question == "Which color?":
+        yield "Let me ask. "
         for event in tool_of_page(is_agent=is_agent):
             yield event
         return
-    words = aiter(allowed(question))
+    words = allowed(question)
     for number, word in enumerate(WORDS):
         await anext(words)
         if number >= len(earlier):

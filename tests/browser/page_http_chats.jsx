@@ -80,19 +80,18 @@ function AgUi({ initial }) {
     } catch (reason) {
       error = `${reason}`
     }
-    if (!error) await store(agent.messages)
-    show({ status: error ? "error" : "ready", error })
-    if (error) return
-    const calls = agent.messages.at(-1)?.toolCalls ?? []
+    const calls = (!error && agent.messages.at(-1)?.toolCalls) || []
     for (const { id } of calls) agent.addMessage({ id: `of ${id}`, role: "tool", toolCallId: id, content: "green" })
+    if (!error) await store(agent.messages)
     if (calls.length) await run()
+    else show({ status: error ? "error" : "ready", error })
   }
 
   /** Shows what is stored, and joins the run that answers it. */
   async function resume(messages) {
     agent.setMessages(messages ?? (await stored()))
     show({ status: "ready", error: undefined })
-    if (agent.messages.at(-1)?.role === "user") void run()
+    if (["user", "tool"].includes(agent.messages.at(-1)?.role)) void run()
   }
 
   useEffect(() => {

@@ -42,7 +42,7 @@ class Stage:
         self.stopped: Any = {"status": "error", "error": "the handler was stopped"}
         if not is_agent:
             self.aborted = self.stopped = {"status": "ready"}
-        self.around_tool = ["", "You like green."] if is_agent else ["You like green."]
+        self.around_tool = ["Let me ask. ", "", ""] if is_agent else ["Let me ask. "]
         self._redis: Redis = Redis.from_url(chat.redis.url)
 
     async def close(self) -> None:
@@ -195,12 +195,18 @@ async def stop_of_the_model(stage: Stage) -> None:
 
 
 async def tool_in_the_page(stage: Stage) -> None:
-    """The page answers, and the model goes on with its answer."""
+    """The page answers, and the model goes on with its answer, also after a reload, in the same message if it can."""
     tab = await stage.tab()
     await tab.say("Which color?")
-    await tab.shows(*stage.around_tool, status="ready")
+    *before, last = stage.around_tool
+    await tab.shows(*before, f"{last}You like")
     await tab.load()
-    await tab.shows(*stage.around_tool, status="ready")
+    await tab.shows(*before, f"{last}You like")
+    await stage.write("Which color?", 1)
+    for _ in range(2):
+        await tab.shows(*before, f"{last}You like green.", status="ready")
+        await tab.load()
+    await stage.chat.logged("attempt 1 answers", 2)
 
 
 async def error_of_the_model(stage: Stage) -> None:

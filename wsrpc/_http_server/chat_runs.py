@@ -6,6 +6,7 @@ The store has, for each chat of a principal, which run is the latest: all proces
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -34,12 +35,14 @@ class ChatRun(NamedTuple):
         message: a text that is equal for equal last messages. Empty: the run was stopped.
         answer: the id of the message that the run writes.
         id: the id by which the client knows the run.
+        before: events of what the message has already had.
     """
 
     key: str
     message: str
     answer: str
     id: str
+    before: Sequence[dict[str, Any]] = ()
 
 
 class Asked(NamedTuple):
@@ -51,6 +54,7 @@ class Asked(NamedTuple):
         answer: the id of the message that the answer continues. None: a new one.
         run: the id by which the client knows the run.
         again: whether it wants another answer to the same message.
+        before: events of what the message that the answer continues has already.
     """
 
     chat: str
@@ -58,6 +62,7 @@ class Asked(NamedTuple):
     answer: str | None
     run: str
     again: bool
+    before: Sequence[dict[str, Any]] = ()
 
 
 class ChatRuns:
@@ -107,7 +112,7 @@ class ChatRuns:
         if is_same and (items is not None or await self._runs.find(self._key(principal, before)) is None):
             return before._replace(id=asked.run), items
         key = hash_of([before.key, message, secrets.token_hex(8) if asked.again else ""])
-        run = ChatRun(key, message, asked.answer or key[:32], asked.run)
+        run = ChatRun(key, message, asked.answer or key[:32], asked.run, asked.before)
         await self._note(principal, asked.chat, run)
         return run, None
 
@@ -120,7 +125,7 @@ class ChatRuns:
             page = await ask(partial(store.read, key, page.state.last - 1))
         if page is None or not page.entries:
             return ChatRun("", "", "", ""), None
-        run = ChatRun(*read_kept(page.entries[-1], list[str]))
+        run = ChatRun(*read_kept(page.entries[-1], list[Any]))
         state = await self._runs.find(own := self._key(principal, run))
         if not run.message or state is None or await self._runs.is_over(own, state.id):
             return run, None
@@ -134,9 +139,10 @@ class ChatRuns:
                 await self._runs.stop(own, state.id)
             await self._note(principal, chat, run._replace(message=""))
 
-    async def stop_if_unwanted(self, principal: object, chat: str, run: ChatRun) -> None:
+    async def stop_if_unwanted(self, principal: object, chat: str, key: str) -> None:
         """Stop a run that has started if the chat was stopped before that."""
-        if (await self.latest(principal, chat))[0] == run._replace(message=""):
+        run, _ = await self.latest(principal, chat)
+        if run.key == key and not run.message:
             await self.stop(principal, chat)
 
     def _key(self, principal: object, run: ChatRun) -> str:

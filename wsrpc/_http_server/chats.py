@@ -100,6 +100,7 @@ class ChatRoutes(Routes):
         except (LookupError, TypeError, AttributeError) as exc:
             raise HandshakeRejected(400, f"this is not what a client of the protocol sends\n{exc!r}") from None
         run, items = await self._runs.ask(request.principal, asked)
+        run = run._replace(before=())  # who has sent the message has it
         if items is None:
             with suppress(KeyReused):  # another tab has just asked this
                 return await self._stream(request, asked.chat, run, None)
@@ -126,7 +127,7 @@ class ChatRoutes(Routes):
         writer = self._protocol.writer(chat, run)
         async with request.connect() as client, stream(request, client, after) as items:
             if after is None:
-                await self._runs.stop_if_unwanted(request.principal, chat, run)
+                await self._runs.stop_if_unwanted(request.principal, chat, run.key)
             yield b""  # it has begun
             error: WsrpcError | None = None
             yield b"".join(map(data_of, writer.start()))
