@@ -78,6 +78,10 @@ async def page(request: Request) -> Response:
     return FileResponse(Path(__file__).with_name("page_blank.html"))
 
 
+async def script(request: Request) -> Response:
+    return FileResponse(Path(os.environ["CHAT_DATABASE"]).with_name("page.js"))
+
+
 async def stored(request: Request) -> Response:
     """Store the messages of the chat, or return them."""
     async with Redis.from_url(os.environ["REDIS"]) as redis:
@@ -89,6 +93,7 @@ async def stored(request: Request) -> Response:
 app = Starlette(
     routes=[
         Route("/", page),
+        Route("/page.js", script),
         Route("/stored", stored, methods=["GET", "PUT"]),
         Mount("/api/chat", aisdk.chat(server, "answer")),
         Mount("/api/agent", agui.agent(server, "answer")),

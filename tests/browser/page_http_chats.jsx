@@ -78,7 +78,7 @@ function AgUi({ initial }) {
     try {
       await agent.runAgent({ tools }, { onRunErrorEvent: ({ event }) => void (error = event.message) })
     } catch (reason) {
-      error = `${reason}`
+      error = reason.message
     }
     const calls = (!error && agent.messages.at(-1)?.toolCalls) || []
     for (const { id } of calls) agent.addMessage({ id: `of ${id}`, role: "tool", toolCallId: id, content: "green" })
