@@ -17,12 +17,19 @@ from starlette.routing import Mount
 from interop.asking import asking
 from interop.chat_tabs import AGENT, NEWEST, OLDER, OLDER_AGENT, tab
 from wsrpc import Context, Handshake, Keep, RemoteError, RpcError, Server, local_client
+from wsrpc._http_server import chats
 from wsrpc.store import MemoryStore
 from wsrpc_adapters.agui import add_agent, agent
 from wsrpc_adapters.aisdk import add_chat, chat
 from wsrpc_adapters.asgi import asgi, lifespan
 
 WORDS = ["It", " depends", " on", " the", " context", "."]
+
+
+@pytest.fixture(autouse=True)
+def pulses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments between the items, as a model that thinks for longer than `PULSE` causes them."""
+    monkeypatch.setattr(chats, "PULSE", 0.02)
 
 
 class Model:
