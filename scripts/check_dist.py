@@ -52,6 +52,8 @@ ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")
 """The files that say where the repository is. `Repository` in pyproject.toml is the one that counts."""
 UNPUBLISHED = "not on PyPI yet"
 """What pages say until the first release."""
+PACKED = (".css", ".html", ".js", ".lua", ".py", ".sql", ".ts", ".txt")
+"""The suffixes of the files in the packages."""
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 # Runs in the fresh environment, away from the checkout, so that only the installed wheel can be imported.
@@ -213,7 +215,7 @@ def check_wheel(wheel: Path, problems: Problems) -> None:
     strangers = tops - {"wsrpc", "wsrpc_adapters", info.partition("/")[0]}
     problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
     for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
-        files = (path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".lua", ".sql", ".ts", ".txt"))
+        files = (path for path in folder.rglob("*") if path.suffix in PACKED)
         expected = {f"{package}/{path.relative_to(folder).as_posix()}" for path in files} | {f"{package}/py.typed"}
         packed = {name for name in names if name.startswith(f"{package}/")}
         problems.expect(expected <= packed, f"wheel: lacks {sorted(expected - packed)}")

@@ -19,6 +19,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `use_passing_on` runs a function around the calls that a server passes on for other nodes of its cluster.
 - `HttpRoutes` and `http_connections` respond to requests of HTTP. The adapter of a framework makes an `HttpRequest` of
   each request, and sends the `HttpResponse` by `send_body`.
+- `DocsRoutes` are the page of a server, and its documents.
 - `ChatRoutes` are the URLs of chats in a `ChatProtocol`, which reads what clients have `Asked`, and has a `ChatWriter`
   of the events of a `ChatRun`.
 - `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
@@ -41,6 +42,7 @@ from ._core.api.registration import registry_of
 from ._http_server.chat_runs import Asked, ChatRun
 from ._http_server.chats import ChatProtocol, ChatRoutes, ChatWriter
 from ._http_server.connections import http_connections, is_carrier
+from ._http_server.docs import DocsRoutes
 from ._http_server.requests import HttpRequest, HttpResponse, send_body, text_refusal
 from ._http_server.routes import HttpRoutes
 from ._local import connect_in_memory
@@ -67,6 +69,7 @@ __all__ = [
     "ClientUpgrade",
     "Delivery",
     "DialRequest",
+    "DocsRoutes",
     "Health",
     "Heartbeat",
     "HttpRequest",

@@ -24,7 +24,7 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 from wsrpc import Server
 from wsrpc.adapting import Health
 
-from .asgi import asgi, servers_in_use
+from .asgi import asgi, docs, servers_in_use
 
 Order = Literal["leave", "stop", "close"]
 """What the supervisor orders: drain, and leave new connections to other processes; drain, and refuse them with 503;
@@ -36,6 +36,7 @@ LEAVE_TIME = 1.0
 """Seconds in which a worker that leaves still serves connections that it had accepted, but whose request was on its
 way."""
 HEALTH_PATH = "/healthz"
+DOCS_PATH = "/docs"
 NO_ROUTE = (404, 426)
 """Statuses of an application that has no route for health checks: the second one is that of `wsrpc_adapters.asgi`."""
 
@@ -51,6 +52,7 @@ class WorkerSettings:
     options: dict[str, Any]
     drain_timeout: float
     health_path: str | None
+    docs: bool
 
 
 def run_worker(settings: WorkerSettings, listener: socket, channel: Connection) -> None:
@@ -65,7 +67,7 @@ def run_worker(settings: WorkerSettings, listener: socket, channel: Connection) 
     try:
         config = uvicorn.Config(settings.app, **settings.options)
         app = import_from_string(settings.app)
-        config.app = asgi(app) if isinstance(app, Server) else app
+        config.app = with_docs(app) if settings.docs else asgi(app) if isinstance(app, Server) else app
         config.load()
     except ImportFromStringError as exc:
         channel.send(("failed", f"{exc} The first folder in sys.path is {sys.path[0]}."))
@@ -73,6 +75,27 @@ def run_worker(settings: WorkerSettings, listener: socket, channel: Connection) 
         channel.send(("failed", f"{type(exc).__name__}: {exc}\n{traceback.format_exc().rstrip()}"))
     else:
         WorkerServer(config, settings, orders).run([listener])
+
+
+def with_docs(server: Server) -> App:
+    """Return the application of a server, with its page at `DOCS_PATH`.
+
+    Raises:
+        TypeError: it is no server.
+    """
+    if not isinstance(server, Server):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError("--docs is for a Server: an application mounts the page itself, as wsrpc_adapters.asgi.docs()")
+    app, page = asgi(server), docs(server, websocket="../")
+
+    async def choose(scope: Any, receive: Any, send: Any) -> None:
+        top: str = scope.get("root_path", "")
+        path = scope.get("path", "").removeprefix(top)
+        if scope["type"] == "http" and f"{path}/".startswith(f"{DOCS_PATH}/"):
+            await page({**scope, "root_path": top + DOCS_PATH, "path": top + path}, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return choose
 
 
 class Orders:

@@ -14,9 +14,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from wsrpc import Handshake, HandshakeRejected, Server
+from wsrpc import Handshake, HandshakeRejected, Peer, Server
 from wsrpc.adapting import (
     ChatRoutes,
+    DocsRoutes,
     HttpResponse,
     HttpRoutes,
     ServerUpgrade,
@@ -38,7 +39,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-__all__ = ["aiohttp_handler", "routes", "serve"]
+__all__ = ["aiohttp_handler", "docs", "routes", "serve"]
 
 LINGER = 2.0
 """Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response."""
@@ -86,8 +87,27 @@ def routes(
     return app
 
 
+def docs(
+    server: Server,
+    *,
+    websocket: str = "/ws",
+    allow: Callable[[Peer], bool | Awaitable[bool]] | None = None,
+    routes: web.Application | None = None,
+    title: str = "API",
+    state: Mapping[str, Any] | None = None,
+) -> web.Application:
+    """Return an application with a page on which people call events.
+
+    The options and exceptions are those of `wsrpc_adapters.asgi.docs`.
+    """
+    app = web.Application()
+    found = DocsRoutes(server, websocket, allow, None if routes is None else routes[HTTP_ROUTES], title)
+    add_routes(app, "", found, state)
+    return app
+
+
 def add_routes(
-    app: web.Application, path: str, found: HttpRoutes | ChatRoutes, state: Mapping[str, Any] | None
+    app: web.Application, path: str, found: HttpRoutes | ChatRoutes | DocsRoutes, state: Mapping[str, Any] | None
 ) -> None:
     """Add URLs below a path, and the path itself."""
 
@@ -96,8 +116,7 @@ def add_routes(
         return await _answer(await found.respond(asked, request.match_info.get("path", "")), asked, request)
 
     app.router.add_route("*", path + r"/{path:[\s\S]*}", handler)
-    if path:
-        app.router.add_route("*", path, handler)
+    app.router.add_route("*", path, handler)
 
 
 async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:

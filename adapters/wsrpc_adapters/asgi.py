@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from urllib.parse import quote
 from weakref import WeakSet
 
-from wsrpc import Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Handshake, HandshakeRejected, Limits, Peer, Server
 from wsrpc.adapting import (
     ChatRoutes,
+    DocsRoutes,
     HttpResponse,
     HttpRoutes,
     accept_at_once,
@@ -41,6 +42,7 @@ __all__ = [
     "TakeOver",
     "WebSocket",
     "asgi",
+    "docs",
     "lifespan",
     "routes",
     "serve_websocket",
@@ -137,6 +139,35 @@ def routes(
         TypeError: an option is not a list of names.
     """
     return RoutesApplication(server, state or {}, HttpRoutes(server, calls, runs, rooms))
+
+
+def docs(
+    server: Server,
+    *,
+    websocket: str = "/ws",
+    allow: Callable[[Peer], bool | Awaitable[bool]] | None = None,
+    routes: Application | None = None,
+    title: str = "API",
+    state: Mapping[str, Any] | None = None,
+) -> Application:
+    """Return an ASGI application with a page on which people call events.
+
+    The page connects to the server with the cookies of its reader, or with a token that the reader enters. It contains
+    nothing of the server itself. Beside it are ``asyncapi.json``, and ``openapi.json`` of ``routes``, for programs.
+
+    Args:
+        websocket: the URL of the server, relative to the URL of the page, such as ``"../ws"``, or absolute.
+        allow: as for `Server.offer_description`, which this function calls, unless you have called it before.
+        routes: what `routes` has returned.
+        title: the title of the page and of the documents.
+        state: as for `asgi`.
+
+    Raises:
+        TypeError: ``allow`` does not take one argument.
+        ValueError: ``allow`` is given, but the description is offered already; or as `Server.offer_description`.
+    """
+    found = DocsRoutes(server, websocket, allow, getattr(routes, "http_routes", None), title)
+    return RoutesApplication(server, state or {}, found)
 
 
 def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None]]:
@@ -280,7 +311,7 @@ async def start(
 class RoutesApplication(Application):
     """ASGI application that `routes` returns."""
 
-    def __init__(self, server: Server, state: Mapping[str, Any], found: HttpRoutes | ChatRoutes) -> None:
+    def __init__(self, server: Server, state: Mapping[str, Any], found: HttpRoutes | ChatRoutes | DocsRoutes) -> None:
         super().__init__(server, state)
         self.http_routes = found
         """`wsrpc types --openapi` describes them."""

@@ -53,7 +53,13 @@ NO_HANDSHAKE = "the opening handshake is not valid; it must not have a body\n"
 
 
 def serve(
-    app: str, *, workers: int | None = None, drain_timeout: float = 20.0, health_path: str | None = None, **options: Any
+    app: str,
+    *,
+    workers: int | None = None,
+    drain_timeout: float = 20.0,
+    health_path: str | None = None,
+    docs: bool = False,
+    **options: Any,
 ) -> None:
     """Run an ASGI application under uvicorn, with `WebSocketProtocol`, until the process receives a signal.
 
@@ -75,6 +81,7 @@ def serve(
         drain_timeout: the maximum time that active work has to finish, in seconds.
         health_path: the path at which health checks are answered, whatever the application has there. By default, they
             are answered at ``/healthz``, unless the application has a route there.
+        docs: whether a `Server` has the page of `wsrpc_adapters.asgi.docs` at ``/docs``.
         options: options of ``uvicorn.Config``, such as ``host`` and ``port``.
 
     Raises:
@@ -106,7 +113,7 @@ def serve(
     try:
         with listener:
             listener.listen(config.backlog)
-            settings = WorkerSettings(app, options, drain_timeout, health_path)
+            settings = WorkerSettings(app, options, drain_timeout, health_path, docs)
             Supervisor(settings, config.workers, listener, address).run()
     finally:
         if config.uds and Path(config.uds).exists() and Path(config.uds).stat().st_ino == inode:

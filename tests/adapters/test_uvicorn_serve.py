@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import os
 import re
 import signal
@@ -254,23 +255,37 @@ async def test_health_checks_of_both(options: list[str], answers: dict[str, tupl
         assert {path: await asyncio.to_thread(get, port, path) for path in answers} == answers
 
 
+@pytest.mark.parametrize("root", ["", "/api"])
+async def test_the_page_of_a_server_is_beside_its_connections(root: str, tmp_path: Path) -> None:
+    async with serving(tmp_path, "--docs", *(["--root-path", root] if root else [])) as running:
+        port = await running.port()
+        page = await asyncio.to_thread(get, port, "/docs")  # follows the redirection
+        assert page[0] == 200 and 'data-websocket="../"' in page[1]
+        asyncapi = json.loads((await asyncio.to_thread(get, port, "/docs/asyncapi.json"))[1])
+        assert asyncapi["operations"].keys() == {"receive.slow", "receive.worker"}
+        assert (await asyncio.to_thread(get, port, "/documents"))[0] == 426
+        async with Client(f"ws://127.0.0.1:{port}/docs") as client:
+            assert await client.request("worker", returns=int)
+
+
 NO_DATABASE = """
 async def app(scope, receive, send):
     await send({"type": "lifespan.startup.failed", "message": "no database"})
 """
 
-REFUSED: dict[str, tuple[str, str]] = {
-    "raises": ("1 / 0", "app:app does not start: ZeroDivisionError: division by zero\nTraceback"),
-    "lifespan": (NO_DATABASE, "app:app does not start: exit status 3; its log says why"),
+REFUSED: dict[str, tuple[list[str], str, str]] = {
+    "raises": ([], "1 / 0", "app:app does not start: ZeroDivisionError: division by zero\nTraceback"),
+    "lifespan": ([], NO_DATABASE, "app:app does not start: exit status 3; its log says why"),
+    "docs": (["--docs"], NO_DATABASE, "app:app does not start: TypeError: --docs is for a Server"),
 }
-"""An application, and what is said."""
+"""Options, an application, and what is said."""
 
 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_it_says_why_it_does_not_start(case: str, tmp_path: Path) -> None:
-    app, said = REFUSED[case]
+    options, app, said = REFUSED[case]
     with pytest.raises(AssertionError) as caught:
-        async with serving(tmp_path, app=app) as running:
+        async with serving(tmp_path, *options, app=app) as running:
             await running.port()
     assert said in str(caught.value)
     assert await running.end() == 1

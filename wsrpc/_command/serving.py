@@ -19,6 +19,7 @@ OPTIONS_OF_UVICORN = """All other options are those of uvicorn, such as --host, 
 @click.command(epilog=OPTIONS_OF_UVICORN, context_settings={"ignore_unknown_options": True})
 @click.argument("words", metavar="APP [OPTIONS OF UVICORN]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--drain-timeout", metavar="SECONDS", type=float, default=20.0, show_default=True, help="Time to drain.")
+@click.option("--docs", is_flag=True, help="Show the events of a Server on a page, at /docs.")
 @click.option("--health-path", metavar="PATH", help="Answer health checks here. Default: /healthz, if APP has none.")
 def serve(words: tuple[str, ...], **params: Any) -> int:
     """Run an ASGI application or a Server, such as app:app, in workers.
