@@ -58,7 +58,7 @@ async function load() {
 
 client.status.subscribe((state, resumed) => {
   find("status").textContent = find("status").className = state
-  if (client.error) complain(`Not connected: ${client.error.message}`)
+  if (client.error || resumed) complain(client.error ? `Not connected: ${client.error.message}` : "")
   if (state === "open" && !resumed) load()
   if (state !== "detached") showLogin().catch(() => {}) // the network is away
 })
@@ -95,13 +95,13 @@ function example(given, depth = 0) {
   const some = variantsOf(schema) ?? schema.allOf // null, if the type contains itself
   if (some) return inner(some.find((each) => (each.type === "null") === depth > 2) ?? some[0])
   if (schema.prefixItems) return schema.prefixItems.map(inner)
-  const { properties = {}, required = [], minimum, exclusiveMinimum } = schema
+  const { properties = {}, required = [], exclusiveMinimum = 0, minimum = exclusiveMinimum + 1, maximum = minimum } = schema
   const names = Object.keys(properties).filter((name) => depth < 3 || required.includes(name))
   const type = [schema.type].flat()[0]
   if (type === "object") return Object.fromEntries(names.map((name) => [name, inner(properties[name])]))
   if (type === "array") return depth < 3 || schema.minItems ? [inner(schema.items)] : []
   if (type === "string") return FORMATS[schema.format] ?? "text".padEnd(schema.minLength, "t").slice(0, schema.maxLength)
-  if (type === "integer" || type === "number") return minimum ?? (exclusiveMinimum ?? 0) + 1
+  if (type === "integer" || type === "number") return Math.min(minimum, maximum)
   return type === "boolean" ? false : null
 }
 
@@ -207,10 +207,11 @@ function exchange(channel, items, out) {
     if (item.done) channel.close()
     else grant()
   })
-  channel.on("start", async () => {
+  const send = async () => {
     for (const value of items) await channel.request("next", { value, done: false })
     await channel.request("next", { done: true })
-  })
+  }
+  channel.on("start", () => send().catch(() => {})) // the handler has enough, or the channel has ended
   grant()
   channel.emit("start")
 }
@@ -238,20 +239,15 @@ function bodyOf({ event, kind, channel, parameters = [], sends, keep, doc, notes
   const out = new Output()
   const texts = [doc, deprecated && `Deprecated: ${deprecated}`, ...notes].filter(Boolean)
   body.append(...texts.map((textContent) => el("p", { textContent })))
-  const fields = parameters.map(parameterField)
-  body.append(...fields.map(({ row }) => row))
-  const add = (...given) => {
-    const made = field(...given)
-    body.append(made.row)
-    return made
-  }
+  const add = (made) => (body.append(made.row), made)
+  const fields = parameters.map((each) => add(parameterField(each)))
   const type = sends && typeOf(sends)
   const uploads = kind === "upload" || kind === "exchange"
-  const key = keep && add("key", "a call with this key runs once", text(Math.random().toString(36).slice(2, 10)))
-  const after = keep && kind === "stream" && add("after", "a position, or a number of items", text("", "from the first item"))
-  const items = uploads && add("items", `JSON, one ${type} a line`, area(`${json(example(sends))}\n`), parsedLines)
-  const heard = kind === "conversation" && add("show", "names of events", text(emits.map((each) => each.event).join(" ")))
-  const message = type && !uploads && add("message", `${type}, for the run`, area(json(example(sends))), parsed)
+  const key = keep && add(field("key", "a call with this key runs once", text(Math.random().toString(36).slice(2, 10))))
+  const after = keep && kind === "stream" && add(field("after", "a position, or a number of items", text("", "from the first item")))
+  const items = uploads && add(field("items", `JSON, one ${type} a line`, area(`${json(example(sends))}\n`), parsedLines))
+  const heard = kind === "conversation" && add(field("show", "names of events", text(emits.map((each) => each.event).join(" "))))
+  const message = type && !uploads && add(field("message", `${type}, for the run`, area(json(example(sends))), parsed))
   const callerOf = (more) => channelOf(channel).with({ timeout: 0, ...(key && { key: key.read() }), ...more })
   let ending, reading
   const run = async (act) => {
