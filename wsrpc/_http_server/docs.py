@@ -40,14 +40,12 @@ from .routes import HttpRoutes, Respond, Routes
 
 PAGE = Path(__file__).with_name("docs_page")
 MODULES = Path(__file__).parents[1] / "browser"
-SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
-    "": (PAGE / "index.html", "text/html; charset=utf-8"),
-    "docs.css": (PAGE / "docs.css", "text/css; charset=utf-8"),
-    "docs.js": (PAGE / "docs.js", SCRIPT),
-    "client.js": (MODULES / "client.js", SCRIPT),
-    "http.js": (MODULES / "http.js", SCRIPT),
+    "": PAGE / "index.html",
+    **{name: PAGE / name for name in ("docs.css", "docs.js")},
+    **{name: MODULES / name for name in ("client.js", "http.js")},
 }
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; connect-src 'self'"
@@ -98,8 +96,7 @@ class DocsRoutes(Routes):
         if not path and not target.endswith("/"):  # the files of the page are below it
             segment = quote(target.rpartition("/")[2], "%", errors="surrogateescape")
             return HttpResponse(307, [("location", f"./{segment}/")])
-        file, kind = FILES[path]
-        text = read(file)
+        text, kind = read(FILES[path]), f"{TYPES[FILES[path].suffix]}; charset=utf-8"
         if not path:
             for name, value in self._texts.items():
                 text = text.replace(name, escape(value))
