@@ -193,6 +193,10 @@ async def test_the_page_shows_nothing_without_a_login(open_page: Open) -> None:
     await reader.tab.evaluate(token % "ada")
     await reader.tab.until(f"{events} > 30")
     assert await reader.tab.evaluate("document.getElementById('problem').hidden")
+    made = "(URL.createObjectURL = (blob) => (globalThis.made = blob, ''), document.querySelector('nav a').click())"
+    await reader.tab.evaluate(f"void {made}")
+    await reader.tab.until("globalThis.made !== undefined")
+    assert json.loads(await reader.tab.evaluate("made.text()"))["info"]["title"] == "The <shop>"
     search = "document.getElementById('search')"
     await reader.tab.evaluate(f"void ({search}.value = 'ADD numbers', {search}.dispatchEvent(new Event('input')))")
     names = "[...document.querySelectorAll('.event')].filter((each) => !each.hidden).map((each) => each.words)"

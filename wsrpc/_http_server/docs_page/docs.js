@@ -16,9 +16,7 @@ const el = (tag, properties, ...children) => {
 const json = (value, indent) => JSON.stringify(value, undefined, indent) ?? "null"
 const clipped = (text, most) => (text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text)
 const button = (textContent, onclick, more) => el("button", { type: "button", textContent, onclick, ...more })
-const onSubmit = (id, run) => {
-  find(id).onsubmit = (event) => (event.preventDefault(), run(event.target.elements))
-}
+const onSubmit = (id, run) => (find(id).onsubmit = (event) => (event.preventDefault(), run(event.target.elements)))
 
 // ------------------------------------------------------------ the connection
 
@@ -31,9 +29,19 @@ const channelOf = (name) => (name == null ? client : client.of(name))
 
 const complain = (text) => Object.assign(find("problem"), { textContent: text, hidden: !text })
 
+/** Sends a request with the token, which no link sends. */
+const get = (url) => fetch(url, { headers: token ? { authorization: `Bearer ${token}` } : {} })
+for (const link of document.querySelectorAll("nav a")) {
+  const save = async () => {
+    const href = URL.createObjectURL(await (await get(link.href)).blob())
+    el("a", { href, download: link.textContent }).click()
+  }
+  link.onclick = (event) => token && (event.preventDefault(), save())
+}
+
 /** Shows who the reader is for the server, or why it refuses the reader, which a WebSocket does not tell. */
 async function showLogin() {
-  const response = await fetch("login.json", { headers: token ? { authorization: `Bearer ${token}` } : {} })
+  const response = await get("login.json")
   const { principal, error } = await response.json()
   find("principal").textContent = principal == null ? "" : `as ${principal}`
   if (error && client.status.get() !== "open") complain(`${response.status}: ${error.message}`)
@@ -161,8 +169,7 @@ class Output {
   }
 
   show(text) {
-    this.text.textContent = clipped(text, LONGEST.result)
-    this.text.hidden = !text
+    Object.assign(this.text, { textContent: clipped(text, LONGEST.result), hidden: !text })
   }
 
   begin() {
@@ -336,7 +343,7 @@ function search() {
   const words = find("search").value.toLowerCase().split(/\s+/)
   for (const entry of document.querySelectorAll(".event")) entry.hidden = !words.every((word) => entry.words.includes(word))
 }
-find("search").addEventListener("input", search)
+find("search").oninput = search
 
 const log = new Output()
 const heard = new Set()
