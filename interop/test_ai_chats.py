@@ -16,7 +16,7 @@ from starlette.routing import Mount
 
 from interop.asking import asking
 from interop.chat_tabs import AGENT, NEWEST, OLDER, OLDER_AGENT, tab
-from wsrpc import Context, Handshake, Keep, RemoteError, RpcError, Server, local_client
+from wsrpc import BadArguments, Context, Handshake, Keep, RemoteError, RpcError, Server, local_client
 from wsrpc._http_server import chats
 from wsrpc.store import MemoryStore
 from wsrpc_adapters.agui import add_agent, agent
@@ -290,17 +290,30 @@ async def test_a_page_asks_for_the_runs_of_its_user_on_a_named_channel() -> None
     chat(server, "models:answer")
     async with local_client(server, principal="ada") as ada, local_client(server, principal="bob") as bob:
         find = ada.of("models").request
-        found = await find("answer.chat", "ask", "c", {"id": "m"})
-        assert found["items"] is None and await find("answer.chat", "join", "c") is None  # it is to be started
+        asked = {"id": "c", "messages": [{"id": "m", "role": "user"}]}
+        found = await find("answer.aisdk", "ask", "c", asked)
+        assert found["items"] is None and await find("answer.aisdk", "join", "c") is None  # it is to be started
         async with ada.of("models").stream("answer", {}, key=found["key"]) as items:
             assert await anext(items) == "It"
-            again = {"key": found["key"], "answer": found["answer"], "items": 1}
-            assert await find("answer.chat", "join", "c") == await find("answer.chat", "ask", "c", {"id": "m"}) == again
-            assert await bob.of("models").request("answer.chat", "join", "c") is None
-            await find("answer.chat", "stop", "c")
+            again = {"key": found["key"], "answer": found["answer"], "items": 1, "before": []}
+            assert await find("answer.aisdk", "join", "c") == await find("answer.aisdk", "ask", "c", asked) == again
+            assert await bob.of("models").request("answer.aisdk", "join", "c") is None
+            await find("answer.aisdk", "stop", "c")
             with pytest.raises(RemoteError, match="stopped"):
                 await anext(items)
-        assert await find("answer.chat", "join", "c") is None
+        assert await find("answer.aisdk", "join", "c") is None
+        continued = {"id": "m2", "role": "assistant", "parts": [{"type": "text", "text": "So far"}]}
+        found = await find("answer.aisdk", "ask", "c", {"id": "c", "messages": [continued]})
+        async with ada.of("models").stream("answer", {}, key=found["key"]) as items:
+            assert await anext(items) == "It"
+            before = (await find("answer.aisdk", "join", "c"))["before"]
+            assert (
+                found["answer"] == "m2"
+                and not found["before"]
+                and [each.get("delta") for each in before][1] == "So far"
+            )
+        with pytest.raises(BadArguments, match="this is not what a client of the protocol sends"):
+            await find("answer.aisdk", "ask", "c", {"id": "c"})
     async with local_client(server) as nobody:
         with pytest.raises(RemoteError, match="a chat needs a principal"):
-            await nobody.of("models").request("answer.chat", "join", "c")
+            await nobody.of("models").request("answer.aisdk", "join", "c")

@@ -50,6 +50,7 @@ def bind(config: uvicorn.Config) -> tuple[socket.socket, str]:
     except OSError as exc:
         reason = str(exc.strerror).partition(" (while")[0]
         raise OSError(exc.errno, f"cannot listen on {host}:{config.port}: {reason}") from exc
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections inherit it
     return listener, f"{'https' if config.is_ssl else 'http'}://{host}:{listener.getsockname()[1]}"
 
 

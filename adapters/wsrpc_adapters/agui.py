@@ -44,7 +44,7 @@ def agent(server: Server, event: str, *, state: Mapping[str, Any] | None = None)
     thread belongs to the principal.
 
     ``WsrpcAgent`` of ``agui.js`` reads the same runs over the connection of a page's client. It asks for them by the
-    request ``EVENT.chat``, which this adds to the server.
+    request ``EVENT.agui``, which this adds to the server.
 
     Args:
         event: the event of the handler: ``"event"``, or ``"channel:event"`` on a named channel.
@@ -107,4 +107,4 @@ class Writer:
         return [{"type": "TEXT_MESSAGE_END", "messageId": f"{self._answer}-{self._texts - 1}"}]
 
 
-PROTOCOL = ChatProtocol(read, Writer, [], b"")
+PROTOCOL = ChatProtocol("agui", read, Writer, [], b"")

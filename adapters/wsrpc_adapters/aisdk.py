@@ -41,7 +41,7 @@ def chat(server: Server, event: str, *, state: Mapping[str, Any] | None = None) 
     only stops reading. A chat belongs to the principal.
 
     ``WsrpcTransport`` of ``aisdk.js`` reads the same runs over the connection of a page's client. It asks for them by
-    the request ``EVENT.chat``, which this adds to the server.
+    the request ``EVENT.aisdk``, which this adds to the server.
 
     Args:
         event: the event of the handler: ``"event"``, or ``"channel:event"`` on a named channel.
@@ -126,4 +126,4 @@ class Writer:
         return [{"type": "text-end", "id": f"text-{self._texts - 1}"}]
 
 
-PROTOCOL = ChatProtocol(read, Writer, [("x-vercel-ai-ui-message-stream", "v1")], b"data: [DONE]\n\n")
+PROTOCOL = ChatProtocol("aisdk", read, Writer, [("x-vercel-ai-ui-message-stream", "v1")], b"data: [DONE]\n\n")

@@ -17,15 +17,16 @@ export class WsrpcAgent extends AbstractAgent {
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client: Client<any>, event: string, { tools, ...config }: AgentConfig & { tools?: Tools } = {}) {
     super(config)
-    this.chats = new Chats(client, event, tools)
+    this.chats = new Chats(client, event, "agui", tools)
   }
 
   run(input: RunAgentInput): Observable<BaseEvent> {
-    return observe(input, () => this.chats.find("ask", [input.threadId, input.messages.at(-1) ?? null], input))
+    const asked = { threadId: input.threadId, runId: input.runId, messages: input.messages.slice(-1) }
+    return observe(input, () => this.chats.find("ask", input.threadId, asked, input))
   }
 
   protected override connect(input: RunAgentInput): Observable<BaseEvent> {
-    return observe(input, () => this.chats.find("join", [input.threadId]))
+    return observe(input, () => this.chats.find("join", input.threadId))
   }
 
   /** Only ends the reading, as some pages do when a component is unmounted. */
@@ -35,7 +36,7 @@ export class WsrpcAgent extends AbstractAgent {
 
   /** Stops the model, for all readers. */
   async stop(): Promise<void> {
-    await this.chats.find("stop", [this.threadId])
+    await this.chats.find("stop", this.threadId)
   }
 
   override clone(): WsrpcAgent {

@@ -24,31 +24,30 @@ export class WsrpcTransport {
 
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client: Client<any>, event: string, { tools }: { tools?: Tools } = {}) {
-    this.#chats = new Chats(client, event, tools)
+    this.#chats = new Chats(client, event, "aisdk", tools)
   }
 
   async sendMessages({ chatId, messages, trigger, messageId, body, abortSignal }: any): Promise<ReadableStream<any>> {
     const sent = { ...body, id: chatId, messages, trigger, messageId }
-    const last = messages.at(-1)
-    const args = [chatId, last, last?.role === "assistant" ? last.id : null, trigger === "regenerate-message"]
-    return stream((await this.#chats.find("ask", args, sent, abortSignal))!, abortSignal)
+    const asked = { id: chatId, messages: messages.slice(-1), trigger }
+    return stream((await this.#chats.find("ask", chatId, asked, sent, abortSignal))!, abortSignal)
   }
 
   async reconnectToStream({ chatId, abortSignal }: any): Promise<ReadableStream<any> | null> {
-    const run = await this.#chats.find("join", [chatId], undefined, abortSignal)
+    const run = await this.#chats.find("join", chatId, undefined, undefined, abortSignal)
     return run && stream(run, abortSignal)
   }
 
   /** Stops the model, for all readers. The `stop` of a chat only ends its reading, as when its component is unmounted. */
   async stop(chatId: string): Promise<void> {
-    await this.#chats.find("stop", [chatId])
+    await this.#chats.find("stop", chatId)
   }
 }
 
 function stream(run: Run, signal: AbortSignal | undefined): ReadableStream<any> {
   const chunks = run.events({
     // Of a message that it continues, the results of tools belong to the step before.
-    start: [{ type: "start", messageId: run.found.answer }, { type: "start-step" }],
+    start: [{ type: "start", messageId: run.found.answer }, ...run.found.before, { type: "start-step" }],
     text: (kind, number, delta) => ({ type: `text-${kind}`, id: `text-${number}`, ...(delta && { delta }) }),
     look({ type, toolCallId, toolName, input }) {
       if (!CHUNKS.has(type) && !/^data-/.test(type)) throw new TypeError(`a text or a chunk of the AI SDK was expected; got '${type}'`)

@@ -10,7 +10,7 @@ import type { Caller, Client, Items } from "./client.js"
 export type Tools = { readonly [name: string]: (input: any) => unknown }
 
 /** What the server says of a run: how many items it has, or null if it is to be started. */
-type Found = { readonly key: string; readonly answer: string; readonly items: number | null }
+type Found = { readonly key: string; readonly answer: string; readonly items: number | null; readonly before: object[] }
 
 /** What a protocol has. `look` sees calls of tools, and returns whether an item is the end. It throws if it is unknown. */
 export interface Protocol {
@@ -112,20 +112,26 @@ export class Run {
 export class Chats {
   readonly #caller: Caller<any>
   readonly #event: string
+  readonly #protocol: string
   readonly #tools: Tools
 
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
-  constructor(client: Client<any>, event: string, tools: Tools = {}) {
+  constructor(client: Client<any>, event: string, protocol: string, tools: Tools = {}) {
     const [, channel, name] = /^(?:(.*):)?(.*)$/.exec(event)!
     this.#caller = channel ? client.of(channel) : client
     this.#event = name!
+    this.#protocol = protocol
     this.#tools = tools
   }
 
-  /** Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it. */
-  async find(wants: "ask" | "join" | "stop", args: unknown[], body?: unknown, signal?: AbortSignal): Promise<Run | null> {
+  /**
+   * Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it.
+   *
+   * @param asked what the server reads of `body`, which the handler gets
+   */
+  async find(wants: "ask" | "join" | "stop", chat: string, asked?: object, body?: object, signal?: AbortSignal): Promise<Run | null> {
     const event = this.#event
-    const found: Found | null = await this.#caller.with({ retry: "idempotent" }).request(`${event}.chat`, wants, ...args)
+    const found: Found | null = await this.#caller.with({ retry: "idempotent" }).request(`${event}.${this.#protocol}`, wants, chat, ...(asked ? [asked] : []))
     const follow = (after?: number) =>
       this.#caller.with({ key: found!.key, after, signal }).follow(event, ...(after === undefined ? [body] : []))
     return found && new Run(found, follow, this.#tools)

@@ -25,6 +25,7 @@ from effort import SOAK
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected
 from wsrpc._command.main_command import main as command
+from wsrpc_adapters._supervisor import bind
 
 APP = """
 import asyncio
@@ -312,3 +313,10 @@ def test_arguments_that_are_not_valid(words: list[str], said: str, capsys: pytes
 def test_every_option_of_uvicorn_is_one_of_its_configuration() -> None:
     known = {*inspect.signature(uvicorn.Config).parameters, "app_dir", "version"}
     assert {str(param.name) for param in uvicorn.main.params} <= known
+
+
+def test_small_answers_of_a_worker_are_sent_at_once() -> None:
+    listener, _ = bind(uvicorn.Config("app:app", port=0))
+    with listener, socket.create_connection(listener.getsockname()):
+        with listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

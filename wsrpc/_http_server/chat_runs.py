@@ -6,7 +6,7 @@ The store has, for each chat of a principal, which run is the latest: all proces
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -66,35 +66,47 @@ class Asked(NamedTuple):
 
 
 class ChatRuns:
-    """The runs that answer chats, of one event. A page asks for them by the request ``EVENT.chat``."""
+    """The runs that answer chats, of one event. A page asks for them by the request ``EVENT.PROTOCOL``.
 
-    def __init__(self, server: Server, event: str) -> None:
+    Args:
+        protocol: its name.
+        read: as for `ChatProtocol`. (Also raises `AttributeError`.)
+    """
+
+    def __init__(self, server: Server, event: str, protocol: str, read: Callable[[Any], Asked]) -> None:
         channel, _, self._name = event.rpartition(":")
         self._event, self._channel = event, channel or None
         check_handler(handler_of(server, self._channel, self._name), event)
         self._runs = runs_of(server)
-        (server.of(channel) if channel else server).on(f"{self._name}.chat", self._answer, hidden=True)
+        self._read = read
+        (server.of(channel) if channel else server).on(f"{self._name}.{protocol}", self._answer, hidden=True)
 
     async def _answer(
-        self,
-        peer: Peer,
-        wants: Literal["ask", "join", "stop"],
-        chat: str,
-        last: Any = None,
-        answer: str | None = None,
-        again: bool = False,
+        self, peer: Peer, wants: Literal["ask", "join", "stop"], chat: str, body: Any = None
     ) -> dict[str, Any] | None:
         """Answer a page: with a run, and how many items it has, or None if it is to be started."""
         if wants == "stop":
             await self.stop(peer.principal, chat)
             return None
         if wants == "ask":
-            run, items = await self.ask(peer.principal, Asked(chat, last, answer, "", again))
+            run, items = await self.ask(peer.principal, self.asked(body))
+            run = run._replace(before=())  # who has sent the message has it
         else:
             run, items = await self.latest(peer.principal, chat)
             if items is None:
                 return None
-        return {"key": run.key, "answer": run.answer, "items": items}
+        return {"key": run.key, "answer": run.answer, "items": items, "before": run.before}
+
+    def asked(self, body: Any = None) -> Asked:
+        """Read what a client has sent.
+
+        Raises:
+            BadArguments: it is not what a client of the protocol sends.
+        """
+        try:
+            return self._read(body)
+        except (LookupError, TypeError, AttributeError) as exc:
+            raise made_here(BadArguments(f"this is not what a client of the protocol sends: {exc!r}")) from None
 
     async def ask(self, principal: object, asked: Asked) -> tuple[ChatRun, int | None]:
         """Return the run that answers, and how many items it has. None: it is to be started.

@@ -48,12 +48,14 @@ class ChatProtocol(NamedTuple):
     """A protocol of chats.
 
     Attributes:
+        name: a word.
         read: returns what a body says. Raises `LookupError` or `TypeError` if that is not all there.
         writer: gets the id of the chat and its run.
         headers: of a stream.
         done: the last bytes of a stream.
     """
 
+    name: str
     read: Callable[[dict[str, Any]], Asked]
     writer: Callable[[str, ChatRun], ChatWriter]
     headers: list[tuple[str, str]]
@@ -80,7 +82,7 @@ class ChatRoutes(Routes):
         super().__init__(server)
         self._event = event
         self._protocol = protocol
-        self._runs = ChatRuns(server, event)
+        self._runs = ChatRuns(server, event, protocol.name, protocol.read)
 
     def _find(self, request: HttpRequest, handshake: Handshake, path: str) -> tuple[Respond, str, str]:
         chat, slash, rest = path.rpartition("/")
@@ -95,10 +97,7 @@ class ChatRoutes(Routes):
         return respond, self._event, "?"  # the key is known later
 
     async def _post(self, request: RoutedRequest) -> HttpResponse:
-        try:
-            asked = self._protocol.read(request.args[0])
-        except (LookupError, TypeError, AttributeError) as exc:
-            raise HandshakeRejected(400, f"this is not what a client of the protocol sends\n{exc!r}") from None
+        asked = self._runs.asked(*request.args)
         run, items = await self._runs.ask(request.principal, asked)
         run = run._replace(before=())  # who has sent the message has it
         if items is None:

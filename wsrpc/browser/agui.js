@@ -86,18 +86,24 @@ var Run = class {
 var Chats = class {
   #caller;
   #event;
+  #protocol;
   #tools;
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
-  constructor(client, event, tools = {}) {
+  constructor(client, event, protocol, tools = {}) {
     const [, channel, name] = /^(?:(.*):)?(.*)$/.exec(event);
     this.#caller = channel ? client.of(channel) : client;
     this.#event = name;
+    this.#protocol = protocol;
     this.#tools = tools;
   }
-  /** Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it. */
-  async find(wants, args, body, signal) {
+  /**
+   * Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it.
+   *
+   * @param asked what the server reads of `body`, which the handler gets
+   */
+  async find(wants, chat, asked, body, signal) {
     const event = this.#event;
-    const found = await this.#caller.with({ retry: "idempotent" }).request(`${event}.chat`, wants, ...args);
+    const found = await this.#caller.with({ retry: "idempotent" }).request(`${event}.${this.#protocol}`, wants, chat, ...asked ? [asked] : []);
     const follow = (after) => this.#caller.with({ key: found.key, after, signal }).follow(event, ...after === void 0 ? [body] : []);
     return found && new Run(found, follow, this.#tools);
   }
@@ -109,13 +115,14 @@ var WsrpcAgent = class extends AbstractAgent {
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client, event, { tools, ...config } = {}) {
     super(config);
-    this.chats = new Chats(client, event, tools);
+    this.chats = new Chats(client, event, "agui", tools);
   }
   run(input) {
-    return observe(input, () => this.chats.find("ask", [input.threadId, input.messages.at(-1) ?? null], input));
+    const asked = { threadId: input.threadId, runId: input.runId, messages: input.messages.slice(-1) };
+    return observe(input, () => this.chats.find("ask", input.threadId, asked, input));
   }
   connect(input) {
-    return observe(input, () => this.chats.find("join", [input.threadId]));
+    return observe(input, () => this.chats.find("join", input.threadId));
   }
   /** Only ends the reading, as some pages do when a component is unmounted. */
   abortRun() {
@@ -123,7 +130,7 @@ var WsrpcAgent = class extends AbstractAgent {
   }
   /** Stops the model, for all readers. */
   async stop() {
-    await this.chats.find("stop", [this.threadId]);
+    await this.chats.find("stop", this.threadId);
   }
   clone() {
     return Object.assign(super.clone(), { chats: this.chats });

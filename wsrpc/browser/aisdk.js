@@ -82,18 +82,24 @@ var Run = class {
 var Chats = class {
   #caller;
   #event;
+  #protocol;
   #tools;
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
-  constructor(client, event, tools = {}) {
+  constructor(client, event, protocol, tools = {}) {
     const [, channel, name] = /^(?:(.*):)?(.*)$/.exec(event);
     this.#caller = channel ? client.of(channel) : client;
     this.#event = name;
+    this.#protocol = protocol;
     this.#tools = tools;
   }
-  /** Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it. */
-  async find(wants, args, body, signal) {
+  /**
+   * Asks for the run that answers the last message, to "join" the one that goes on, or to "stop" it.
+   *
+   * @param asked what the server reads of `body`, which the handler gets
+   */
+  async find(wants, chat, asked, body, signal) {
     const event = this.#event;
-    const found = await this.#caller.with({ retry: "idempotent" }).request(`${event}.chat`, wants, ...args);
+    const found = await this.#caller.with({ retry: "idempotent" }).request(`${event}.${this.#protocol}`, wants, chat, ...asked ? [asked] : []);
     const follow = (after) => this.#caller.with({ key: found.key, after, signal }).follow(event, ...after === void 0 ? [body] : []);
     return found && new Run(found, follow, this.#tools);
   }
@@ -112,27 +118,26 @@ var WsrpcTransport = class {
   #chats;
   /** @param event the event of the handler: "event", or "channel:event" on a named channel */
   constructor(client, event, { tools } = {}) {
-    this.#chats = new Chats(client, event, tools);
+    this.#chats = new Chats(client, event, "aisdk", tools);
   }
   async sendMessages({ chatId, messages, trigger, messageId, body, abortSignal }) {
     const sent = { ...body, id: chatId, messages, trigger, messageId };
-    const last = messages.at(-1);
-    const args = [chatId, last, last?.role === "assistant" ? last.id : null, trigger === "regenerate-message"];
-    return stream(await this.#chats.find("ask", args, sent, abortSignal), abortSignal);
+    const asked = { id: chatId, messages: messages.slice(-1), trigger };
+    return stream(await this.#chats.find("ask", chatId, asked, sent, abortSignal), abortSignal);
   }
   async reconnectToStream({ chatId, abortSignal }) {
-    const run = await this.#chats.find("join", [chatId], void 0, abortSignal);
+    const run = await this.#chats.find("join", chatId, void 0, void 0, abortSignal);
     return run && stream(run, abortSignal);
   }
   /** Stops the model, for all readers. The `stop` of a chat only ends its reading, as when its component is unmounted. */
   async stop(chatId) {
-    await this.#chats.find("stop", [chatId]);
+    await this.#chats.find("stop", chatId);
   }
 };
 function stream(run, signal) {
   const chunks = run.events({
     // Of a message that it continues, the results of tools belong to the step before.
-    start: [{ type: "start", messageId: run.found.answer }, { type: "start-step" }],
+    start: [{ type: "start", messageId: run.found.answer }, ...run.found.before, { type: "start-step" }],
     text: (kind, number, delta) => ({ type: `text-${kind}`, id: `text-${number}`, ...delta && { delta } }),
     look({ type, toolCallId, toolName, input }) {
       if (!CHUNKS.has(type) && !/^data-/.test(type)) throw new TypeError(`a text or a chunk of the AI SDK was expected; got '${type}'`);
