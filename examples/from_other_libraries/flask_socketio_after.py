@@ -6,15 +6,23 @@ The WebSocket server runs beside it: `python flask_socketio_after_server.py`, in
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from flask import Flask, request, session
+from flask import Flask, Response, request, send_from_directory, session
 
+import wsrpc
 from wsrpc.blocking import Client
 
 app = Flask(__name__)
 app.secret_key = "change me"
 TOKEN = "change me, too"  # by which the server knows this application
 live = Client(os.environ.get("LIVE_URL", "ws://127.0.0.1:8080/"), auth=TOKEN)
+
+
+@app.get("/wsrpc/<path:name>")
+def script(name: str) -> Response:
+    """The client for pages: `import { Client } from "/wsrpc/client.js"`."""
+    return send_from_directory(Path(wsrpc.__file__).with_name("browser"), name)
 
 
 @app.post("/login/<name>")

@@ -1,4 +1,4 @@
-"""The WebSocket server beside flask_socketio_after.py: `python flask_socketio_after_server.py [PORT] [ORIGIN]`."""
+"""The WebSocket server beside flask_socketio_after.py: `python flask_socketio_after_server.py [PORT] [ORIGIN ...]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask_socketio_after import TOKEN, app
 from wsrpc import Handshake, Peer, RpcError, Server
 
 # The pages of Flask have another port. Behind a proxy that serves both under one name, leave it out.
-server = Server(origins=[sys.argv[2] if len(sys.argv) > 2 else "http://127.0.0.1:5000"])
+server = Server(origins=sys.argv[2:] or ["http://127.0.0.1:5000", "http://localhost:5000"])
 
 
 @server.on_handshake
