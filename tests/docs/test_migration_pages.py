@@ -13,7 +13,7 @@ import pytest
 from programs import free_port, start
 from test_docs import LIBRARIES, PORT, README, ROOT, WITH_STREAMS, blocks_of, output_of, program_of, promised_by
 
-import wsrpc
+import wsrpc.blocking
 from interop.installed import install
 from interop.node import JS, find_node
 from wsrpc import AnonymousChannel, Client, CloseInfo, Context, Handshake, Server
@@ -26,16 +26,30 @@ JSON = ROOT / "docs" / "how-to" / "migrate-json.md"
 COMING_FROM = ROOT / "docs" / "how-to" / "coming-from.md"
 OBJECTS = [
     *(Server, Client, Client().peer, RawConnection, AnonymousChannel, Handshake("/", {}), Message, EmitReport),
-    *(ConnectionInfo, CloseInfo, Context, wsrpc),
+    *(ConnectionInfo, CloseInfo, Context, wsrpc, Server().room("lobby")),
 ]
-NAMES = ("server", "client", "peer", "connection", "channel", "handshake", "message", "report", "info", "ctx", "wsrpc")
+NAMES = (
+    "server",
+    "client",
+    "peer",
+    "connection",
+    "channel",
+    "handshake",
+    "message",
+    "report",
+    "info",
+    "ctx",
+    "wsrpc",
+    "room",
+)
 
 
 def test_names_in_the_tables_for_other_libraries_exist() -> None:
-    tables = "\n".join(re.findall(r"^\|.*\|$", COMING_FROM.read_text("utf-8"), re.MULTILINE))
+    text = "\n".join(page.read_text("utf-8") for page in (COMING_FROM, SOCKETIO))
+    tables = "\n".join(re.findall(r"^\|.*\|$", text, re.MULTILINE))
     code = " ".join(re.findall(r"`([^`]+)`", tables)).replace("self.", "")
-    # What begins with a name of Go is in the first column.
-    shown = {name for owner, name in re.findall(r"\b(\w+)\.([a-z_]\w+)", code) if owner in NAMES}
+    # What begins with a capital letter is a name of Go.
+    shown = {name for owner, name in re.findall(r'(?<!")\b(\w+)\.([a-z_]\w+)', code) if owner in NAMES}
     assert len(shown) > 30
     assert shown - {name for each in OBJECTS for name in dir(each)} == set()
 

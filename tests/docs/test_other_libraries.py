@@ -16,6 +16,7 @@ import httpx
 import pytest
 import socketio
 import socketio.exceptions
+from pages import commands
 from programs import ENVIRONMENT, PYTHON, ROOT, UVICORN, WSRPC, free_port, listening, printed_by, start
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
@@ -228,13 +229,23 @@ async def test_a_chat_with_flask_socketio() -> None:
 
 
 async def test_the_chat_of_flask_socketio_with_wsrpc() -> None:
-    port = free_port()
+    port = str(free_port())
     origin = f"http://127.0.0.1:{port}"
-    async with program(WSRPC, "flask_socketio_after_server.py", "0", origin) as live:
-        command = ("-m", "flask", "--app", "flask_socketio_after", "run", "--port", str(port))
-        async with program(FLASK, *command, env={"LIVE_URL": live}) as site:
-            assert site == origin
-            seen = await chat(WsrpcUser, site, live, origin)
+    [flask], [python] = (commands("migrate-socketio", name) for name in ("flask", "python"))
+    async with (
+        program(WSRPC, *python.split()[1:], "0", origin) as live,
+        program(FLASK, "-m", *flask.split(), "--port", port, env={"LIVE_URL": live}) as site,
+    ):
+        seen = await chat(WsrpcUser, site, live, origin)
+        async with httpx.AsyncClient(base_url=site) as browser:
+            assert (await browser.get("/wsrpc/client.js")).is_success
+            await browser.post("/login/eve")
+            headers = {"Cookie": f"session={browser.cookies['session']}"}
+        async with Client(live, headers=headers) as eve:
+            for call in (("announce", "Flask", "a lie"), ("ask", "ada", "who are you?")):
+                with pytest.raises(RemoteError) as rejected:
+                    await eve.request(*call)
+                assert rejected.value.code == "forbidden"
     assert seen == seen_in_chat("Flask", MISSED, echo=False)
 
 
@@ -310,6 +321,9 @@ async def test_server_sent_events(name: str, say: str, room: str, answer: str) -
         await reader.aclose()
         for text in ("one", "two"):
             await http.post(say, json=text)
+        if name == "sse_after":  # which also serves clients of wsrpc
+            async with Client(site.replace("http", "ws", 1)) as client:
+                assert await client.request("say", "three", returns=int) == 5
         missed = []
         async with aclosing(events(http, room, last)) as reader:
             async for _, _, data in reader:

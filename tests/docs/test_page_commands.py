@@ -25,6 +25,7 @@ KNOWN = {
     "tests/docs/test_framework_pages.py": "frameworks uvicorn, frameworks wsrpc, tls openssl",
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
+    "tests/docs/test_other_libraries.py": "migrate-socketio flask, migrate-socketio python",
     "tests/browser": "browser python",
     "tests/command/test_conformance.py": "conformance python",
     "interop/test_typescript_page.py": "typescript npx, typescript python, typescript node",
