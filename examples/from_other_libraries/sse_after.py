@@ -1,7 +1,7 @@
 """sse_before.py with wsrpc: `uvicorn sse_after:app`, or with `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`.
 
 GET /rooms/lobby follows the lobby, POST /call/say says something there. POST /runs/answer/KEY begins an answer, and GET
-reads it: an EventSource needs no other code. Clients of wsrpc connect to the same port.
+reads it: an EventSource needs no other code. Clients of wsrpc connect to /ws.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+
 from wsrpc import Keep, Server
-from wsrpc_adapters.asgi import routes
+from wsrpc_adapters.asgi import asgi, lifespan, routes
 
 server = Server()
 lobby = server.room("lobby", keep=3600, allow=lambda peer: True)  # the events of the last hour
@@ -31,4 +34,5 @@ async def answer(question: str) -> AsyncIterator[str]:
         yield word
 
 
-app = routes(server, calls=["say"], rooms=["lobby"], runs=["answer"])
+urls = routes(server, calls=["say"], rooms=["lobby"], runs=["answer"])
+app = Starlette(routes=[WebSocketRoute("/ws", asgi(server)), Mount("/", urls)], lifespan=lifespan(server))

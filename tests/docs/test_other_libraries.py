@@ -322,7 +322,7 @@ async def test_server_sent_events(name: str, say: str, room: str, answer: str) -
         for text in ("one", "two"):
             await http.post(say, json=text)
         if name == "sse_after":  # which also serves clients of wsrpc
-            async with Client(site.replace("http", "ws", 1)) as client:
+            async with Client(f"{site.replace('http', 'ws', 1)}/ws") as client:
                 assert await client.request("say", "three", returns=int) == 5
         missed = []
         async with aclosing(events(http, room, last)) as reader:
