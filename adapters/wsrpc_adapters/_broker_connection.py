@@ -261,16 +261,23 @@ def refuse_options(engine: str, options: Iterable[str], set_here: frozenset[str]
         raise TypeError(f"{engine} sets {', '.join(refused)} itself: a connection that is lost is over")
 
 
-def host_of(url: str) -> str:
-    """Return the host and port of a URL, or its path, without the user, the password and the query.
+def addresses_of(url: str) -> list[tuple[str, int | None]]:
+    """Return the hosts of a URL, which are separated by commas, and their ports if it has them.
 
     Raises:
         ValueError: ``url`` is not a URL. The text does not quote it, because it may contain a password.
     """
     with suppress(ValueError):
-        parts = urlsplit(url if "://" in url else f"//{url}")
-        if parts.scheme == "unix":
-            return parts.path
-        host = parts.hostname or "localhost"
-        return host if parts.port is None else f"{host}:{parts.port}"
+        hosts = urlsplit(url if "://" in url else f"//{url}").netloc.rpartition("@")[2].split(",")
+        return [(parts.hostname or "localhost", parts.port) for parts in (urlsplit(f"//{host}") for host in hosts)]
     raise ValueError("not a valid URL (it is not shown, because it may contain a password)")
+
+
+def host_of(url: str) -> str:
+    """Return the hosts and ports of a URL, or its path, without the user, the password and the query.
+
+    Raises:
+        ValueError: ``url`` is not a URL; see `addresses_of`.
+    """
+    hosts = ", ".join(host if port is None else f"{host}:{port}" for host, port in addresses_of(url))
+    return urlsplit(url).path if url.startswith("unix:") else hosts

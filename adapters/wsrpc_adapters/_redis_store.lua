@@ -1,6 +1,7 @@
--- The steps of RedisStore, in Redis. Each call is one step: ARGV has the prefix of all keys, the name of the step, and
--- its arguments. RedisStore puts the constants FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS and WAITING before this text.
--- Times are in milliseconds. (Redis Cluster would need the names of all keys before the call.)
+-- The steps of RedisStore, in Redis. Each call is one step: KEYS has the prefix of all keys, and ARGV the name of the step,
+-- and its arguments. RedisStore puts the constants FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS and WAITING before this
+-- text. Times are in milliseconds. In a Redis Cluster, the prefix has the hash tag of all keys, and no key has just this
+-- name: while the slot moves to another node, the old one thus refuses a step before it begins.
 --
 -- The keys. KEY is that of a log, TOPIC that of a list, and a log "can move" if another process can continue it. Most keys
 -- expire with a log, or with the last of their logs: when its lease is over or it has ended, and `keep` has passed.
@@ -29,7 +30,7 @@
 --
 -- The channels: `changed:KEY` has what was added to a log, and `process:PROCESS` is where that process listens, so that
 -- the number of subscribers says whether it lives.
-local PREFIX, STEP = ARGV[1], ARGV[2]
+local PREFIX, STEP = KEYS[1], ARGV[1]
 local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their own
 local MOST_WRITERS = 256  -- whose last batch a log remembers, because they may repeat it
 local MOST_FREED = 8  -- logs before a log, which have freed its key, that it remembers
@@ -337,6 +338,7 @@ local steps = {}
 function steps.listen(process)
   call('DEL', name('absent', process))
   listens(process)
+  return call('PUBSUB', 'NUMSUB', name('process', process))[2]
 end
 
 function steps.look()  -- begins to count how long processes are absent, before anybody reads what they run
@@ -376,7 +378,7 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
     if log.owned == 1 then return 'gone' end
     log.keep = tonumber(keep)
   end
-  for i = 13, #ARGV do entries[i - 12] = ARGV[i] end
+  for i = 12, #ARGV do entries[i - 11] = ARGV[i] end
   sequence = tonumber(sequence)
   local number, ids, batch, error = log.last + 1, {}, last_batch(log, writer), nil
   local before = id_before(log, number)
@@ -571,4 +573,4 @@ local format = call('GET', PREFIX .. 'format')
 if format and format ~= FORMAT then
   return redis.error_reply('the store has the format ' .. format .. ', and this version of wsrpc ' .. FORMAT)
 end
-return steps[STEP](unpack(ARGV, 3, math.min(#ARGV, 500)))  -- append may have more, and reads them itself
+return steps[STEP](unpack(ARGV, 2, math.min(#ARGV, 500)))  -- append may have more, and reads them itself

@@ -8,20 +8,24 @@ listens on one connection, and needs no further step to read what it hears there
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
+from copy import copy
 from functools import partial
 from importlib.resources import files
 from itertools import repeat
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError, NoScriptError, ReadOnlyError, RedisError
 
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import (
@@ -39,11 +43,11 @@ from wsrpc.store import (
     Topic,
 )
 
-from ._broker_connection import error_text, host_of, refuse_options
+from ._broker_connection import addresses_of, error_text, host_of, refuse_options
 from ._redis_tails import Tails, state_of, text_of
 
-CONNECTIONS = 8
-"""Number of connections. One of them is listened on."""
+SENDERS = 7
+"""Number of connections on which steps are sent. Another one is listened on."""
 
 STEP_BATCH_BYTES = 64 * 1024
 """Bytes of steps that one connection is sent at once, and then waits for. Each counts for 1 KiB more than its entries,
@@ -68,6 +72,21 @@ SET_FOR_REDIS = frozenset(
 )
 """Options of connections that `RedisEngine` and `RedisStore` set."""
 
+# The owner watches the connections. The reader of protocol version 3 converts every message to text for a log that
+# nobody reads.
+WATCHED: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": RESPONSE_TIMEOUT, "protocol": 2}
+
+PASSED = frozenset({"host", "port", "path", "db", "username", "password", "credential_provider", "client_name"})
+"""Options of the connections of a user's client that those of `RedisEngine` and `RedisStore` have, too."""
+
+DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
+"""By what follows ``redis+`` in a URL."""
+
+MOVED = (AskError, ClusterDownError, ReadOnlyError)
+MOVED_TEXT = re.compile("READONLY|MOVED |ASK |CLUSTERDOWN")
+"""Errors of a server that is no longer the primary, or not of these keys. In early versions of the library, and from
+scripts, some are known by their text only."""
+
 STEP_ERRORS = {
     b"gone": (LogGone, "the store has no such log any more, or has lost some of its entries"),
     b"full": (StoreFull, "the store has no room for a log of this payer, or for its end"),
@@ -75,17 +94,21 @@ STEP_ERRORS = {
 }
 """What a step raises, by its reply."""
 
+Address = tuple[str, int]
+Options = dict[str, Any]
+
 SCRIPT = files("wsrpc_adapters").joinpath("_redis_store.lua").read_text("utf-8")
 
 
 class RedisStore:
-    """Redis or Valkey server as the store of a `Server` or `Client`. Redis Cluster is not supported.
+    """Redis or Valkey server as the store of a `Server` or `Client`.
 
     The server must not evict keys before they expire: set ``maxmemory-policy noeviction``.
 
     Args:
-        url: a ``redis://``, ``rediss://`` (TLS) or ``unix://`` URL, with a user and password if the server needs them.
-        name: the beginning of the names of all keys and channels. Applications with different names share nothing.
+        url: a URL or a client, as for `RedisEngine`.
+        name: the beginning of the names of all keys and channels. Applications with different names share nothing. In a
+            Redis Cluster, it is between braces, so that one node has all keys.
         log_bytes: the maximum size of the kept entries of one log.
         payer_bytes: the maximum size of the logs of one payer.
         payer_logs: the maximum number of logs of one payer, such as the results of one caller.
@@ -94,13 +117,13 @@ class RedisStore:
         options: options of ``redis.asyncio`` connections, as for `RedisEngine`.
 
     Raises:
-        TypeError: one of the options is set by the store itself.
-        ValueError: the URL is not valid.
+        TypeError: one of the options is set by the store itself, or ``url`` is neither a URL nor a client.
+        ValueError: the URL is not valid, or the client leads to replicas.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Redis | RedisCluster,
         *,
         name: str = "wsrpc",
         log_bytes: int = 1 << 20,
@@ -111,12 +134,11 @@ class RedisStore:
         **options: Any,
     ) -> None:
         self.lease = lease
-        self._host = host_of(url)
         retry = Retry(NoBackoff(), 1)  # a connection of the pool may be over, and every step can be repeated
-        waits = {"max_connections": CONNECTIONS, "timeout": None, "retry": retry}
-        self._pool = pool_of("RedisStore", BlockingConnectionPool, url, options, **waits)
+        tagged = f"{{{name}}}:"
+        self._pool, self._host, is_cluster = pool_of("RedisStore", url, options, tagged, retry=retry)
         self._client: Any = Redis(connection_pool=self._pool)
-        self._prefix = f"{name}:"
+        self._prefix = tagged if is_cluster else f"{name}:"
         self._script = self._client.register_script(
             "local FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS, WAITING = "
             f"'{FORMAT}', {_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}, {waiting}{SCRIPT}"
@@ -140,16 +162,16 @@ class RedisStore:
             STEP_BATCH_BYTES if name == "read" else 1024 + sum(len(word) for word in words if isinstance(word, bytes))
         )
         self._waiting.append((size, (self._prefix, name, *words), reply))
-        if len(self._senders) < CONNECTIONS - 1:
+        if len(self._senders) < SENDERS:
             sender = loop.create_task(self._send_waiting(), context=Context())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         found = await reply
         if isinstance(found, Exception):
             self._tails.outage()
-            if "READONLY" in str(found):  # after a failover, other connections may reach the new primary
+            if isinstance(found, MOVED) or MOVED_TEXT.search(str(found)):  # other connections may reach the new primary
                 await self._pool.disconnect()
-            raise StoreLost(f"Redis: {error_text(found)}") from found
+            raise StoreLost(f"Redis: {reason_of(found)}") from found
         if isinstance(found, bytes):
             error, text = STEP_ERRORS[found]
             raise error(text)
@@ -176,7 +198,7 @@ class RedisStore:
         for _ in range(2):  # this process may have been too busy to read the first answer
             pipeline = self._client.pipeline(transaction=False)
             for words in steps:
-                pipeline.evalsha(self._script.sha, 0, *words)
+                pipeline.evalsha(self._script.sha, 1, *words)
             with suppress(TimeoutError):
                 async with asyncio.timeout(RESPONSE_TIMEOUT / 2):
                     replies: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -311,17 +333,127 @@ class RedisStore:
             await self._pool.disconnect()
 
 
-def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_options: Any) -> Any:
-    """Return a pool of connections with the options of a user, and those of their owner.
+class Finder:
+    """Tells a pool for Sentinel where the primary is, each time that it connects: asks one Sentinel after another.
+
+    Args:
+        sentinel: the `Sentinel` of the library that has them, and decides which answers count.
+        kind: the class of connections to them.
+        options: of these connections, by the addresses of the servers.
+    """
+
+    def __init__(self, sentinel: Any, kind: Any, options: dict[Address, Options]) -> None:
+        self._sentinel = sentinel
+        self._kind = kind
+        self.options = options
+
+    async def discover_master(self, service: str) -> Address:
+        error: Exception = ClusterDownError("there is nobody to ask")
+        for address, options in [*self.options.items()]:
+            # New connections: earlier ones, and those of the user, may be of an event loop that is over.
+            pool = ConnectionPool(connection_class=self._kind, **options)
+            try:
+                async with asyncio.timeout(RESPONSE_TIMEOUT / 6):
+                    found = await self._ask(Redis(connection_pool=pool), address[0], service)
+                self.options = {address: options} | self.options  # it is the first that is asked next time
+                return found
+            except (RedisError, OSError) as exc:
+                error = exc
+            finally:
+                await pool.disconnect()
+        raise error
+
+    async def _ask(self, client: Any, host: str, service: str) -> Address:
+        sentinel = copy(self._sentinel)
+        sentinel.sentinels = [client]
+        found: Address = await sentinel.discover_master(service)
+        return found
+
+
+class ClusterFinder(Finder):
+    """Asks nodes of a Redis Cluster for the owner of the slot of a key. They name other nodes, which it asks later."""
+
+    def __init__(self, kind: Any, options: Options, nodes: list[Address], remap: Any) -> None:
+        self._configured = {node: options | {"host": node[0], "port": node[1]} for node in nodes}
+        self._each = options
+        self._remap = remap
+        super().__init__(None, kind, self._configured)
+
+    async def _ask(self, client: Any, host: str, service: str) -> Address:
+        slot, owners, nodes = key_slot(service.encode()), list[Address](), list[Address]()
+        for first, last, *servers in await client.execute_command("CLUSTER", "SLOTS"):
+            # A node that does not know its own name tells nothing, or a question mark.
+            told = [(text_of(name or b"").replace("?", "") or host, port) for name, port, *_ in servers]
+            nodes += (found := told if self._remap is None else [self._remap(*node) for node in told])
+            owners += found[:1] if first <= slot <= last else []
+        if not owners:
+            raise ClusterDownError("no node of the Redis Cluster has the slot")
+        self.options = {node: self._each | {"host": node[0], "port": node[1]} for node in nodes} | self._configured
+        return owners[0]
+
+
+def pool_of(owner: str, url: Any, options: Options, key: str, **own_options: Any) -> tuple[Any, str, bool]:
+    """Return a pool that connects to where a URL or a client leads, the hosts, and whether it is a Redis Cluster.
 
     Raises:
-        TypeError: the user has set an option of `SET_FOR_REDIS`.
+        TypeError: the user has set an option of `SET_FOR_REDIS`, or ``url`` is neither a URL nor a client.
+        ValueError: the URL is not valid, or the client leads to replicas.
     """
-    refuse_options(owner, options.keys() | parse_qs(urlsplit(url).query).keys(), SET_FOR_REDIS)
-    # The owner watches the connections. The reader of protocol version 3 converts every message to text for a log that
-    # nobody reads.
-    watched = {"socket_timeout": None, "socket_connect_timeout": RESPONSE_TIMEOUT, "protocol": 2}
-    return kind.from_url(url, **options, **own_options, **watched)
+    hosts, parts = (host_of(url), urlsplit(url)) if isinstance(url, str) else ("", urlsplit(""))
+    refuse_options(owner, options.keys() | parse_qs(parts.query).keys(), SET_FOR_REDIS)
+    options = options | own_options | WATCHED
+    kind: Any
+    pools: Any = ConnectionPool
+    nodes, sentinel, remap = list[Address](), None, None
+    if isinstance(url, str):
+        scheme, _, way = parts.scheme.partition("+")
+        service, _, path = parts.path[1:].partition("/") if way == "sentinel" else (key, "", parts.path)
+        if way in DEFAULT_PORTS:
+            nodes = [(host, port or DEFAULT_PORTS[way]) for host, port in addresses_of(url)]
+            netloc = f"{parts.netloc.rpartition('@')[0]}@{nodes[0][0]}"
+            url = parts._replace(scheme=scheme, netloc=netloc, path=path).geturl()
+        pool = pools.from_url(url, **options)
+        kind, options = pool.connection_class, pool.connection_kwargs
+        if way == "sentinel":
+            tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+            tls["ssl"] = scheme == "rediss"
+            sentinel = Sentinel(nodes, sentinel_kwargs=tls)  # type: ignore[no-untyped-call]
+    elif isinstance(url, RedisCluster):
+        given, service, remap = url.get_connection_kwargs(), key, url.nodes_manager.remap_host_port
+        kind, options = given["connection_class"], _passed(given) | options
+        nodes = [(node.host, int(node.port)) for node in url.nodes_manager.startup_nodes.values()]
+    elif isinstance(url, Redis):
+        pool, service = url.connection_pool, getattr(url.connection_pool, "service_name", "")
+        kind, options = pool.connection_class, _passed(pool.connection_kwargs) | options
+        sentinel = getattr(pool, "sentinel_manager", None)
+        if not getattr(pool, "is_master", True):
+            raise ValueError(f"{owner} needs the primary, and the client leads to replicas: use master_for")
+    else:
+        raise TypeError(f"{owner} takes a URL, or a Redis or RedisCluster of redis.asyncio, not {type(url).__name__}")
+    if sentinel is not None:
+        if not service:
+            raise ValueError("the URL names no service of Sentinel: redis+sentinel://host:26379/mymaster")
+        asked = [client.connection_pool for client in sentinel.sentinels]
+        known: list[Options] = [_passed(each.connection_kwargs) | WATCHED for each in asked]
+        finder = Finder(sentinel, asked[0].connection_class, {(each["host"], each["port"]): each for each in known})
+    elif nodes:
+        finder = ClusterFinder(kind, options, nodes, remap)
+    else:
+        where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        return pools(connection_class=kind, **options), hosts or where, False
+    pools = SentinelConnectionPool
+    pool = pools(service, finder, ssl=issubclass(kind, SSLConnection), **options)
+    return pool, hosts or ", ".join(f"{host}:{port}" for host, port in finder.options), sentinel is None
+
+
+def _passed(options: Options) -> Options:
+    """Return those options of a client that say where its servers are, who the user is, and how TLS is used."""
+    return {name: value for name, value in options.items() if name in PASSED or name.startswith("ssl_")}
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return the text of an exception as one line. If a slot has moved, that of the library is only an address."""
+    return f"another server has the keys: {exc}" if isinstance(exc, AskError) else error_text(exc)
 
 
 def _ms(seconds: float) -> int:

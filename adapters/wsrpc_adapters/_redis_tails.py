@@ -321,13 +321,17 @@ class Tails:
             else:
                 self._received(message["type"], channel := message["channel"].decode(), message["data"])
                 if channel == self._processes + self.process:  # it is connected, perhaps again
-                    await self._listens(self.process)
+                    await self._report_listening()
             if (now := asyncio.get_running_loop().time()) > due:
                 due = now + RESPONSE_TIMEOUT
-                await self._listens(self.process)
+                await self._report_listening()
                 self._drop_idle()
                 if unwanted := {*map(bytes.decode, pubsub.channels)} - self._wanted:
                     await pubsub.unsubscribe(*unwanted)
+
+    async def _report_listening(self) -> None:
+        if not await self._listens(self.process):  # after a failover, it may still listen to the old primary
+            raise StoreLost("Redis: the primary has no connection of this process that listens")
 
     def _received(self, kind: str, channel: str, data: Any) -> None:
         key = channel.removeprefix(self._channels)

@@ -8,6 +8,7 @@ of clusters and stores separate the applications that use one server.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,21 +16,28 @@ from typing import Any
 from wsrpc.cluster.engine import FEW, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
-from ._broker_connection import BrokerConnection, error_text, host_of
+from ._broker_connection import BrokerConnection
 from ._broker_privates import abort_redis, unsent_by_redis
 
 try:
-    from redis.asyncio import ConnectionPool
+    from redis.asyncio import Redis, RedisCluster
     from redis.exceptions import AuthenticationError, ResponseError
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
-from ._redis_store import RedisStore, pool_of
+from ._redis_store import RedisStore, pool_of, reason_of
 
 __all__ = ["RedisEngine", "RedisStore"]
 
 LARGEST_PAYLOAD = 8 * 1024 * 1024
 """Bytes of the largest payload: a quarter of the backlog at which Redis disconnects a subscriber."""
+
+CLUSTER_KEY = "wsrpc"
+"""All engines use the node of a Redis Cluster that owns the slot of this key, because a server counts its own
+subscribers only."""
+
+REFUSAL = re.compile("(?i)role|exists| key")
+"""In the error of a user who may not ask whether a server is the primary. Then it is not asked."""
 
 REPLIES_PER_TURN = 100
 """Number of replies that are read before other tasks run."""
@@ -43,18 +51,23 @@ class RedisEngine:
 
     Args:
         url: a ``redis://``, ``rediss://`` (TLS) or ``unix://`` URL, with a user and password if the server needs them.
+            For Sentinel, ``redis+sentinel://host:26379,host2:26379/mymaster``; for Redis Cluster,
+            ``redis+cluster://host:6379,host2:6379``. Or a client of ``redis.asyncio``: a ``RedisCluster``, or a
+            ``Redis``, such as that of ``Sentinel.master_for``. Its addresses, credentials and options of TLS are used;
+            its connections and other options are not.
         options: options of ``redis.asyncio`` connections: ``username``, ``password``, ``credential_provider``,
             ``ssl_ca_certs``, ``client_name``, … The engine sets the options for timeouts and retries itself.
 
     Raises:
-        TypeError: one of the options is set by the engine itself.
-        ValueError: the URL is not valid.
+        TypeError: one of the options is set by the engine itself, or ``url`` is neither a URL nor a client.
+        ValueError: the URL is not valid, or the client leads to replicas.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
-        self._host = host_of(url)
-        # Creates connections from a URL and options. It keeps no connection, and never sends a command again.
-        self._pool = pool_of("RedisEngine", ConnectionPool, url, options)
+    def __init__(self, url: str | Redis | RedisCluster, **options: Any) -> None:
+        # Creates connections. It keeps no connection, and never sends a command again.
+        self._pool, self._host, is_cluster = pool_of("RedisEngine", url, options, CLUSTER_KEY)
+        # Only the owner of the slot of a key answers a command with this key.
+        self._question = ("EXISTS", CLUSTER_KEY) if is_cluster else ("ROLE",)
 
     def __repr__(self) -> str:
         return f"RedisEngine({self._host})"
@@ -62,7 +75,7 @@ class RedisEngine:
     async def connect(self, listener: EngineListener, /) -> EngineConnection:
         """Connect to the server; see `wsrpc.cluster.engine.Engine.connect`."""
         connection = BrokerConnection(listener)
-        broker = RedisBroker(connection, self._pool.make_connection(), self._pool.make_connection())
+        broker = RedisBroker(connection, self._pool.make_connection(), self._pool.make_connection(), self._question)
         await connection.open(broker.connect())
         return connection
 
@@ -72,8 +85,9 @@ class RedisBroker:
 
     largest = LARGEST_PAYLOAD
 
-    def __init__(self, connection: BrokerConnection, publishing: Any, subscribing: Any) -> None:
+    def __init__(self, connection: BrokerConnection, publishing: Any, subscribing: Any, question: Any) -> None:
         self._connection = connection
+        self._question = question
         self._publishing = Replies(publishing, self._published, connection.end)
         self._subscribing = Replies(subscribing, self._handle, connection.end)
         self._subjects: dict[bytes, str] = {}
@@ -83,12 +97,12 @@ class RedisBroker:
 
     async def connect(self) -> RedisBroker:
         try:
-            await self._publishing.connect()
-            await self._subscribing.connect()
+            if await self._publishing.connect() != await self._subscribing.connect():
+                raise EngineLost("another server has just become the primary")
         except BaseException as exc:
             await self.drop()
             if isinstance(exc, Exception):
-                raise (EngineRefused if isinstance(exc, AuthenticationError) else EngineLost)(error_text(exc)) from exc
+                raise (EngineRefused if isinstance(exc, AuthenticationError) else EngineLost)(reason_of(exc)) from exc
             raise
         return self
 
@@ -103,10 +117,10 @@ class RedisBroker:
 
     async def confirm(self) -> None:
         await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
-        if self._publishing.may_ask_role:
+        if self._publishing.may_ask:
             # A replica accepts messages and gives them to nobody. The server is one after a failover that keeps
             # connections open. The error that a user without the right to ask gets is ignored.
-            await self._publishing.send([(b"ROLE",)])
+            await self._publishing.send([self._question])
 
     async def subscribe(self, subject: str, /) -> None:
         if subject.encode() not in self._subjects:
@@ -148,15 +162,17 @@ class Replies:
         self._end = end
         self._pings: deque[asyncio.Future[Any]] = deque()
         self._reading: asyncio.Task[None] | None = None
-        self.may_ask_role = True
-        """Whether the server has not refused to report its role."""
+        self.may_ask = True
+        """Whether the server has not refused to tell whether it is the primary."""
 
-    async def connect(self) -> None:
+    async def connect(self) -> tuple[str, int] | None:
+        """Connect. Return the address of the server, which a Unix socket does not have."""
         await self._connection.connect()
         # Without a password, the library sends no AUTH, and ignores the errors of its first commands.
         await self._connection.send_command("PING", check_health=False)
         await self._connection.read_response()
         self._reading = asyncio.get_running_loop().create_task(self._read())
+        return getattr(self._connection, "host", None) and (self._connection.host, self._connection.port)
 
     @property
     def unsent(self) -> int:
@@ -180,9 +196,9 @@ class Replies:
                     try:
                         reply = await self._connection.read_response(disable_decoding=True)
                     except ResponseError as exc:
-                        if "role" not in str(exc).lower():
+                        if not REFUSAL.search(str(exc)):
                             raise
-                        self.may_ask_role = False
+                        self.may_ask = False
                         continue
                     # A connection that has subscribed answers with a list.
                     if reply in (b"PONG", [b"pong", b""]):
@@ -194,7 +210,7 @@ class Replies:
                         self._handle(reply)
                 await asyncio.sleep(0)
         except Exception as exc:  # after any error, nothing is read any more
-            self._end(error_text(exc))
+            self._end(reason_of(exc))
 
     async def drop(self) -> None:
         await abort_redis(self._connection)

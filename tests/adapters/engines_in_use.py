@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
-from engine_servers import ServerProcess, nats_server, redis_server
+from engine_servers import EngineServer, RedisClusterServers, nats_server, redis_server
 
 from wsrpc.cluster import MemoryEngine
 from wsrpc.cluster.engine import Engine
@@ -31,8 +31,16 @@ __all__ = [
 
 KINDS = ("memory", "nats", "redis")
 
-START: dict[str, Callable[[], ServerProcess]] = {"nats": nats_server, "redis": redis_server}
-CONNECT: dict[str, Callable[[str], Engine]] = {"nats": NatsEngine, "redis": RedisEngine}
+START: dict[str, Callable[[], EngineServer]] = {
+    "nats": nats_server,
+    "redis": redis_server,
+    "redis cluster": RedisClusterServers,
+}
+CONNECT: dict[str, Callable[[str], Engine]] = {
+    "nats": NatsEngine,
+    "redis": RedisEngine,
+    "redis cluster": RedisEngine,
+}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_servers import PostgresServer, ServerProcess, Started, redis_server
+from engine_servers import EngineServer, PostgresServer, RedisClusterServers, Started, redis_server
 
 from wsrpc.store import MemoryStore, SqliteStore, Store
 from wsrpc.testing._store_tools import Connect, add, add_own, end, entries_of, listed, new_log, page_of, state_of
@@ -69,10 +69,11 @@ def connect_to_postgres(url: str) -> Connect:
     return lambda **options: PostgresStore(url, schema=schema, **options)
 
 
-STORES: dict[str, tuple[Callable[[], ServerProcess] | None, Callable[[str], Connect]]] = {
+STORES: dict[str, tuple[Callable[[], EngineServer] | None, Callable[[str], Connect]]] = {
     "memory": (None, connect_in_memory),
     "file": (None, connect_to_file),
     "redis": (redis_server, connect_to_redis),
+    "redis cluster": (RedisClusterServers, connect_to_redis),
     "postgres": (PostgresServer, connect_to_postgres),
 }
 """How to start the server of each kind of store, and to connect to an empty store on it, given its URL, or a

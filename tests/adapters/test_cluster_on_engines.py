@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from cluster_servers import Servers, servers
 from engine_servers import redis_server
-from engines_in_use import OnServer, Recorder
+from engines_in_use import START, OnServer, Recorder
 from leftovers import nothing_left as nothing_left
 from waiting import until
 
@@ -28,7 +28,7 @@ from wsrpc_adapters.redis import RedisEngine
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-@pytest.fixture(params=["nats", "redis"])
+@pytest.fixture(params=START)
 def broker(request: pytest.FixtureRequest) -> Iterator[OnServer]:
     broker = OnServer(request.param)
     yield broker
