@@ -2,7 +2,8 @@
 
 python django_site.py ada secret
 uvicorn channels_before:application
-channels_after.py is the same with wsrpc.
+
+It needs channels and uvicorn[standard]. channels_after.py is the same with wsrpc.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A chat with Flask-SocketIO, for users who are logged in to Flask: `python flask_socketio_before.py [PORT]`.
 
-flask_socketio_after.py and flask_socketio_after_server.py are the same with wsrpc.
+It needs flask-socketio. flask_socketio_after.py and flask_socketio_after_server.py are the same with wsrpc.
 """
 
 from __future__ import annotations

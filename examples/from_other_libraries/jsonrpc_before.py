@@ -1,6 +1,6 @@
 """JSON-RPC 2.0 over WebSocket in both directions, with jsonrpcserver: `python jsonrpc_before.py [PORT]`.
 
-jsonrpc_after.py is the same with wsrpc.
+It needs jsonrpcserver and websockets. jsonrpc_after.py is the same with wsrpc.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Server-sent events with sse-starlette, which an EventSource continues after a drop: `uvicorn sse_before:app`.
 
 GET /events follows the lobby, POST /say says something there. POST /answers/KEY begins an answer, and GET reads it.
-sse_after.py is the same with wsrpc.
+It needs sse-starlette and uvicorn. sse_after.py is the same with wsrpc.
 """
 
 from __future__ import annotations
