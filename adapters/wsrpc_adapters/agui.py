@@ -31,17 +31,17 @@ EVENTS = frozenset(_EVENTS.split())
 
 
 def agent(server: Server, event: str, *, state: Mapping[str, Any] | None = None) -> RoutesApplication:
-    """Return an ASGI application for an ``HttpAgent``: ``app.mount("/api/agent", agent(server, "answer"))``.
+    """Return an ASGI application for an ``HttpAgent``: ``Route("/api/agent{path:path}", agent(server, "answer"))``.
 
     The handler has ``keep=``, without ``scope=``, and one parameter, which is the ``RunAgentInput``: a dict with
     ``threadId``, ``runId``, ``messages``, ``tools``. It yields texts, or the protocol's own events as dicts with a
     ``type``, but not ``RUN_STARTED``. A type that AG-UI does not know ends the response with ``RUN_ERROR``, and the log
     says which.
 
-    A POST starts a run, or joins the one that answers the same last message; so a page that was loaded again runs its
-    agent with the messages that are stored. A GET of ``THREAD/stream`` joins the run that goes on, from its first word,
-    and is 204 if there is none; a DELETE of ``THREAD/stream`` stops it. A client that aborts only stops reading. A
-    thread belongs to the principal.
+    A POST starts a run, or joins the latest one while it answers the same last message; so a page that was loaded again
+    runs its agent with the messages that are stored. A GET of ``THREAD/stream`` joins the latest
+    run while it goes on, from its first word, and is otherwise 204; a DELETE of ``THREAD/stream`` stops all that go on.
+    A client that aborts only stops reading. A thread belongs to the principal.
 
     ``WsrpcAgent`` of ``agui.js`` reads the same runs over the connection of a page's client. It asks for them by the
     request ``EVENT.agui``, which this adds to the server.
@@ -63,7 +63,7 @@ def add_agent(
 
 
 def read(body: dict[str, Any]) -> Asked:
-    return Asked(body["threadId"], (body["messages"] or [None])[-1], None, body["runId"], again=False)
+    return Asked(body["threadId"], (body["messages"] or [None])[-1], None, body["runId"], again=None)
 
 
 class Writer:

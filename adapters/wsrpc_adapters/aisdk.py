@@ -30,15 +30,15 @@ CHUNKS = frozenset(_CHUNKS.split())
 
 
 def chat(server: Server, event: str, *, state: Mapping[str, Any] | None = None) -> RoutesApplication:
-    """Return an ASGI application for ``useChat``.
+    """Return an ASGI application for ``useChat``: ``Route("/api/chat{path:path}", chat(server, "answer"))``.
 
     The handler has ``keep=``, without ``scope=``, and one parameter, which is the body of the request: a dict with
     ``id``, ``messages``, ``trigger`` and what the page adds. It yields texts, or the protocol's own chunks as dicts
     with a ``type``. A type that the AI SDK does not know ends the response with an error, and the log says which.
 
-    A POST starts a run, or joins the one that answers the same last message; a GET of ``ID/stream`` joins the run that
-    goes on, from its first word, and is 204 if there is none; a DELETE of ``ID/stream`` stops it. A client that aborts
-    only stops reading. A chat belongs to the principal.
+    A POST starts a run, or joins the latest one if it answers the same last message, also when it is done; a GET of
+    ``ID/stream`` joins the latest run while it goes on, from its first word, and is otherwise 204; a DELETE of
+    ``ID/stream`` stops all that go on. A client that aborts only stops reading. A chat belongs to the principal.
 
     ``WsrpcTransport`` of ``aisdk.js`` reads the same runs over the connection of a page's client. It asks for them by
     the request ``EVENT.aisdk``, which this adds to the server.

@@ -324,7 +324,9 @@ class RoutesApplication(Application):
             servers_in_use.add(self._server)
             request = AsgiRequest(scope, receive, self._state)
             # Newer frameworks leave the path as it is, and older ones remove the prefix of a mounted application.
-            path: str = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/")
+            # A route that passes the whole path, `app.add_route("/api{path:path}", …)`, says which part is ours.
+            path: str = scope.get("path_params", {}).get("path", scope["path"].removeprefix(scope.get("root_path", "")))
+            path = path.removeprefix("/")
             await answer(await self.http_routes.respond(request, path), request, send)
         else:
             await super().__call__(scope, receive, send)

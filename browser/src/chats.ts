@@ -92,7 +92,8 @@ export class Run {
     const once = async () => {
       if (!this.#calls.has(id)) return // another tab has called the tool
       const result = await Promise.resolve(use()).catch((error) => ({ error: `${error}` }))
-      await this.#items.send(result, { id }).catch(console.warn)
+      const failed = (error: unknown) => this.#items.send({ error: `${error}` }, { id }) // it cannot be encoded
+      await this.#items.send(result, { id }).catch(failed).catch(console.warn)
       const { signal } = this.#left // before, other tabs may not have read the result
       if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve))
     }

@@ -14,6 +14,7 @@ from fastapi import Cookie, FastAPI, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from language_model import think
+from starlette.routing import Route
 
 from wsrpc import Context, Keep
 from wsrpc_adapters import agui, aisdk
@@ -72,6 +73,6 @@ def text_of(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-app.mount("/api/chat", aisdk.chat(server, "reply"))
-app.mount("/api/agent", agui.agent(server, "reply"))
+app.routes.append(Route("/api/chat{path:path}", aisdk.chat(server, "reply")))
+app.routes.append(Route("/api/agent{path:path}", agui.agent(server, "reply")))
 app.mount("/http", routes(server, runs=["answer"]))  # for curl

@@ -15,7 +15,7 @@ from aiohttp import web
 from asgi_servers import uvicorn_serving
 from hosts import running
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from test_http_routes import ADA, Browser
 from waiting import until
 
@@ -71,7 +71,7 @@ async def serving(host: str = "uvicorn", **options: Any) -> AsyncGenerator[tuple
             url = (await stack.enter_async_context(running(app))).replace("ws://", "http://").removesuffix("/ws")
         else:
             mounts = [
-                Mount("/chat", aisdk.chat(chats.server, "answer")),
+                Route("/chat{path:path}", aisdk.chat(chats.server, "answer")),
                 Mount("/agent", agui.agent(chats.server, "answer")),
             ]
             starlette = Starlette(routes=mounts, lifespan=lifespan(chats.server))
@@ -288,9 +288,27 @@ async def answers(asked: dict[str, Any]) -> str:
     return ""
 
 
+async def test_a_message_that_was_answered_is_not_answered_again_and_stop_ends_all_that_goes_on() -> None:
+    async with serving() as (chats, browser), asyncio.timeout(60):
+        chats.gate.set()
+        first = (await browser.ask("POST", "/chat", sent("Short"), ADA)).text
+        assert (await browser.ask("POST", "/chat", sent("Short"), ADA)).text == first
+        chats.gate.clear()
+        async with AsyncExitStack() as stack:
+            readers = [
+                await stack.enter_async_context(
+                    browser.session.post(f"{browser.url}/chat", json=sent(text), headers=ADA)
+                )
+                for text in ("One", "Two")
+            ]
+            assert (await browser.ask("DELETE", "/chat/c/stream", None, ADA)).status == 204
+            assert [(await each.text()).count('"abort"') for each in readers] == [1, 1]
+
+
 NOT_KEPT: list[tuple[Any, str]] = [
     (lambda server: None, "the server has no handler for 'answer'"),
     (lambda server: server.on("answer", answers), "has keep=, without scope="),
+    (lambda server: server.on("answer", answers, keep=60), "a handler that answers chats yields items"),
     (lambda server: server.on("answer", answers, keep=Keep(60, scope=lambda peer, asked: "")), "without scope="),
 ]
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from wsrpc import Context, Handshake, Keep, RpcError, Server
 from wsrpc_adapters import agui, aisdk
@@ -95,8 +95,8 @@ app = Starlette(
         Route("/", page),
         Route("/page.js", script),
         Route("/stored", stored, methods=["GET", "PUT"]),
-        Mount("/api/chat", aisdk.chat(server, "answer")),
-        Mount("/api/agent", agui.agent(server, "answer")),
+        Route("/api/chat{path:path}", aisdk.chat(server, "answer")),
+        Route("/api/agent{path:path}", agui.agent(server, "answer")),
     ],
     lifespan=lifespan(server),
 )

@@ -17,7 +17,7 @@ from web_app import app
 
 from interop.asking import asking
 from wsrpc import Context, Keep
-from wsrpc_adapters import agui
+from wsrpc_adapters import agui, aisdk
 
 
 @app.get("/drive")
@@ -40,6 +40,6 @@ async def ask(ctx: Context, asked: dict[str, Any]) -> AsyncGenerator[Any]:
             yield event
 
 
-app.mount(
-    "/api/asking", agui.agent(server, "asking")
-)  # which also answers pages with the AI SDK that have a connection
+# Pages with a connection use no URL.
+app.mount("/api/asking", agui.agent(server, "asking"))
+app.mount("/api/asked", aisdk.chat(server, "asking"))

@@ -18,6 +18,7 @@ from playwright.async_api import Browser, Page, expect
 from interop.asking import asking
 from interop.chat_tabs import AGENT, NEWEST, OLDER, OLDER_AGENT
 from wsrpc import Context, Keep, Server
+from wsrpc_adapters.agui import add_agent
 from wsrpc_adapters.aisdk import add_chat
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,6 +46,7 @@ async def test_one_of_two_tabs_calls_a_tool(library: str, browser: Browser, tmp_
     api = web.Application()
     api.router.add_static("/pages", tmp_path)
     add_chat(api, "/chat", server, "answer")
+    add_agent(api, "/agent", server, "answer")
     async with serving_site(server, api=api) as site, browsing(browser) as context:
         url = f"{site.url}?{kind}"
 

@@ -12,7 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from .._core.api.peer import Peer
 from .._core.handlers.compiled import Handler
+from .._core.handlers.introspection import Kind
 from .._keyed.keeper import key_of, principal_text
+from .._keyed.run import End
 from .._log.contract import NewLog, StoreFull
 from .._log.kept import hash_of, read_kept
 from .._log.position import LAST
@@ -23,6 +25,8 @@ from .routed_request import handler_of
 
 KEPT = 24 * 3600.0
 """Seconds for which a chat knows its latest run."""
+MOST_STOPPED = 20
+"""Number of runs of a chat that are stopped together: a message that was sent does not stop the answer to another."""
 LONGEST_ID = 1000
 """Maximum characters of the ids that a client chooses: the store has them for each run."""
 
@@ -53,7 +57,7 @@ class Asked(NamedTuple):
         last: the last message, as JSON has it.
         answer: the id of the message that the answer continues. None: a new one.
         run: the id by which the client knows the run.
-        again: whether it wants another answer to the same message.
+        again: whether it wants another answer to the same message. None: if the one before is done.
         before: events of what the message that the answer continues has already.
     """
 
@@ -61,7 +65,7 @@ class Asked(NamedTuple):
     last: Any
     answer: str | None
     run: str
-    again: bool
+    again: bool | None
     before: Sequence[dict[str, Any]] = ()
 
 
@@ -119,37 +123,46 @@ class ChatRuns:
             raise made_here(BadArguments(f"the ids of a chat are texts of at most {LONGEST_ID} characters"))
         before, items = await self.latest(principal, asked.chat)
         message = hash_of(asked.last)
-        is_same = before.message == message and not asked.again
-        # Tabs that send the same message at once start one run, which the latest one may not have done yet.
-        if is_same and (items is not None or await self._runs.find(self._key(principal, before)) is None):
-            return before._replace(id=asked.run), items
+        if before.message == message and not asked.again:
+            state = await self._runs.find(self._key(principal, before))
+            # Tabs that send the same message at once start one run, which the latest one may not have done yet.
+            if items is not None or state is None:
+                return before._replace(id=asked.run), items
+            is_done = state.end is not None and not read_kept(state.end, End).failed
+            if is_done and asked.again is not None:  # who was away gets the answer
+                return before._replace(id=asked.run), state.last
         key = hash_of([before.key, message, secrets.token_hex(8) if asked.again else ""])
         run = ChatRun(key, message, asked.answer or key[:32], asked.run, asked.before)
         await self._note(principal, asked.chat, run)
         return run, None
 
     async def latest(self, principal: object, chat: str) -> tuple[ChatRun, int | None]:
-        """Return the latest run, and how many items it has. None: it does not go on."""
+        """Return the latest run, and how many items it has. None: it does not go on, and its end was reported."""
+        runs = await self._all(principal, chat, 1)
+        run = runs[-1] if runs else ChatRun("", "", "", "")
+        state = await self._runs.find(own := self._key(principal, run))
+        if not run.message or state is None:
+            return run, None
+        is_over = await self._runs.is_over(own, state.id) and not state.can_move
+        return run, None if is_over else state.last
+
+    async def _all(self, principal: object, chat: str, most: int) -> list[ChatRun]:
+        """Return the latest runs, the oldest first."""
         key, _ = self._log(principal, chat)
         ask, store = self._runs.link.ask, self._runs.link.store
         page = await ask(partial(store.read, key, LAST))
         if page is not None and page.state.last:
-            page = await ask(partial(store.read, key, page.state.last - 1))
-        if page is None or not page.entries:
-            return ChatRun("", "", "", ""), None
-        run = ChatRun(*read_kept(page.entries[-1], list[Any]))
-        state = await self._runs.find(own := self._key(principal, run))
-        if not run.message or state is None or await self._runs.is_over(own, state.id):
-            return run, None
-        return run, state.last
+            page = await ask(partial(store.read, key, max(0, page.state.first - 1, page.state.last - most)))
+        return [] if page is None else [ChatRun(*read_kept(entry, list[Any])) for entry in page.entries]
 
     async def stop(self, principal: object, chat: str) -> None:
-        """Stop the run that goes on. The chat has no run any more."""
-        run, _ = await self.latest(principal, chat)
-        if run.key:
-            if (state := await self._runs.find(own := self._key(principal, run))) is not None:
+        """Stop all runs that go on. The chat has no run any more."""
+        runs = await self._all(principal, chat, MOST_STOPPED)
+        for own in {self._key(principal, run): None for run in runs if run.key}:
+            if (state := await self._runs.find(own)) is not None:
                 await self._runs.stop(own, state.id)
-            await self._note(principal, chat, run._replace(message=""))
+        if runs:
+            await self._note(principal, chat, runs[-1]._replace(message=""))
 
     async def stop_if_unwanted(self, principal: object, chat: str, key: str) -> None:
         """Stop a run that has started if the chat was stopped before that."""
@@ -184,5 +197,5 @@ def check_handler(handler: Handler | None, event: str) -> None:
     """
     if handler is None:
         raise TypeError(f"the server has no handler for {event!r}: register it before the routes of its chats")
-    if handler.keep is None or handler.keep.scope is not None:
-        raise handler.facts.refusal(None, "a handler that answers chats has keep=, without scope=")
+    if handler.keep is None or handler.keep.scope is not None or handler.facts.kind is not Kind.STREAM:
+        raise handler.facts.refusal(None, "a handler that answers chats yields items, and has keep=, without scope=")

@@ -4,8 +4,8 @@
 method   path             effect
 =======  ===============  =============================================================================
 POST     (none)           starts a run with the body, which has the id of the chat, or joins the one of its last message
-GET      ``ID/stream``    responds with all items of the run that goes on in the chat, or with 204
-DELETE   ``ID/stream``    stops this run, for all its readers, and the chat has no run any more
+GET      ``ID/stream``    responds with all items of the latest run while it goes on, or with 204
+DELETE   ``ID/stream``    stops all runs that go on, for all their readers
 =======  ===============  =============================================================================
 """
 

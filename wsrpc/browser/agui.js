@@ -69,7 +69,8 @@ var Run = class {
     const once = async () => {
       if (!this.#calls.has(id)) return;
       const result = await Promise.resolve(use()).catch((error) => ({ error: `${error}` }));
-      await this.#items.send(result, { id }).catch(console.warn);
+      const failed = (error) => this.#items.send({ error: `${error}` }, { id });
+      await this.#items.send(result, { id }).catch(failed).catch(console.warn);
       const { signal } = this.#left;
       if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
     };
