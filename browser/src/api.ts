@@ -137,7 +137,7 @@ export interface Items<T, M = any> extends AsyncIterableIterator<T, undefined> {
    * Sends a message to the handler of a stream with a key: `ctx.inbox()` in Python. It waits, also over lost sessions,
    * until the handler has read the message. The stream need not be read. Of this user, the same `id` is the same message.
    *
-   * @throws RemoteError with the code "wsrpc.not_read" if the handler has ended before
+   * @throws RemoteError with the code "wsrpc.not_read" if the handler has ended before, or takes no more
    * @throws TypeError if the stream has no key
    */
   send(message: M, options?: MessageOptions): Promise<void>

@@ -137,8 +137,8 @@ class Keeper:
         self._encode = encode = encoder_of(codec)
         self._owners = owners
         self._adopter = None if absent_peer is None else Adopter(self.runs, encode, absent_peer)
-        self._adding: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
-        """By peers and runs: who adds a message."""
+        self._orders: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
+        """By peers and runs."""
 
     def keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
         """Let calls of a handler have keys, by replacing its ``call``. See `Registry.keeper`.
@@ -156,7 +156,7 @@ class Keeper:
 
         adopter = self._adopter if keep.moves else None
         counted = self.runs.counted[event if channel is None else f"{channel}:{event}"]
-        kept = KeptHandler(call, channel, adopter, counted, keep.scope is None or is_by_key(keep.scope))
+        kept = KeptHandler(call, channel, adopter, counted, is_by_key(handler))
 
         def keyed(invocation: Invocation, a: list[Any]) -> Any:
             context = context_of(invocation.inbound)
@@ -174,6 +174,10 @@ class Keeper:
         """Return the lane of a handler for the calls of a peer. (The peer of a client has all its sessions.)"""
         lanes = self.runs.lanes.setdefault(peer, WeakKeyDictionary())
         return lanes.setdefault(key, asyncio.Lock())
+
+    def _order(self, peer: Peer, kept: KeptHandler, event: str, key: str) -> asyncio.Lock:
+        """Return the lock for calls of a peer that start a run or send it messages, in the order of their arrival."""
+        return self._orders.setdefault((peer.id, kept.channel, event, key), asyncio.Lock())
 
     def _key(self, handler: Handler, kept: KeptHandler, peer: Any, event: str, arguments: list[Any], key: str) -> str:
         """Return the key of a run in the store.
@@ -242,7 +246,13 @@ class Keeper:
             run = Run(self.runs.link, key, new, performer, keyed, kept.counted, keep.unread, inbox)
             if attempt is not None and adopter is not None:
                 adopter.prepare(run, attempt)
-            state, skipped = await self.runs.start(run, within, invocation.peer), 0
+            starting = self.runs.start(run, within, invocation.peer)
+            if inbox is None:
+                state = await starting
+            else:
+                async with self._order(invocation.peer, kept, a[0], context.key):
+                    state = await starting
+            skipped = 0
         else:
             performer.drop()
             state, skipped = await self._find(handler, key, arguments, after)
@@ -267,8 +277,7 @@ class Keeper:
             converted = convert(message)
         except msgspec.ValidationError as exc:
             raise made_here(BadArguments(f"the message does not fit {invocation.full_event!r}: {exc}")) from None
-        # Messages of one peer for one run are added in the order in which they have arrived.
-        async with self._adding.setdefault((peer.id, kept.channel, call[0], key), asyncio.Lock()):
+        async with self._order(peer, kept, call[0], key):
             if keep.may_send is not None and not await attempted(keep.may_send, peer, converted):
                 raise made_here(RemoteError("this message is not allowed", "forbidden"))
             passed, arguments = list[Any](), None
@@ -351,10 +360,26 @@ def hash_of_arguments(passed: list[Any], a: list[Any]) -> str:
         return hash_of(a[1:])
 
 
-def is_by_key(scope: Callable[..., str]) -> bool:
-    """Return whether ``scope=`` of `Keep` gets the key in place of the arguments."""
-    with suppress(TypeError, ValueError):  # it has no signature
-        return getattr(signature_of(scope).parameters.get("key"), "kind", None) is Parameter.KEYWORD_ONLY
+def is_by_key(handler: Handler) -> bool:
+    """Return whether the peer and the key decide which run is meant, without the arguments.
+
+    Raises:
+        TypeError: ``scope=`` of `Keep` cannot be called.
+    """
+    assert handler.keep is not None
+    if (scope := handler.keep.scope) is None:
+        return True
+    parameters = handler.facts.parameters
+    with suppress(ValueError):  # a function without a signature
+        signature = signature_of(scope)
+        if getattr(signature.parameters.get("key"), "kind", None) is Parameter.KEYWORD_ONLY:
+            return True
+        if all(parameter.source != "rest" for parameter in parameters):
+            try:
+                signature.bind(None, *(each for each in parameters if each.source == "wire"))
+            except TypeError as exc:
+                text = f"scope= is a function of the peer and the arguments, or of the peer and `*, key`: {exc}"
+                raise handler.facts.refusal(None, text) from None
     return False
 
 

@@ -27,7 +27,7 @@ from wsrpc.errors import (
     RpcError,
     RunLost,
 )
-from wsrpc.store import LEASE, MemoryStore, Page
+from wsrpc.store import LEASE, LogState, MemoryStore, NewLog, Page
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -147,6 +147,18 @@ async def test_a_read_that_was_cancelled_loses_no_message() -> None:
     await server.close()
 
 
+class Late(MemoryStore):
+    """A store that takes a while for each step."""
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        await asyncio.sleep(0.1)
+        return await super().open(key, log)
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        await asyncio.sleep(0.01)
+        return await super().read(key, after, wait=wait)
+
+
 class Slow(MemoryStore):
     """A store from which the messages of runs arrive late."""
 
@@ -248,6 +260,20 @@ def test_a_handler_declares_what_it_reads() -> None:
         Keep(60, may_send=allowed)
 
 
+@pytest.mark.parametrize(
+    "scope", [lambda peer: "", lambda peer, a, b: "", lambda peer, key: "", lambda peer, *, other: ""]
+)
+def test_a_scope_that_cannot_be_called_is_refused(scope: Any) -> None:
+    async def ask(a: int, b: int = 0, *, c: int = 0) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"scope= is a function of the peer and the arguments, or of the peer and `\*, key`"
+    ):
+        Server().on("ask", ask, keep=Keep(60, scope=scope))
+    for fits in (lambda peer, *args: "", lambda peer, a, b, c: "", lambda peer, *, key: ""):
+        Server().on("ask", ask, keep=Keep(60, scope=fits))
+
+
 async def test_the_same_id_of_other_users_is_another_message() -> None:
     async with processes(scope=lambda peer, topic: topic) as (one, _, _, _), AsyncExitStack() as stack:
         users: list[Any] = [1, True, "1", {"id": 1}, {"id": 1}, None]
@@ -316,7 +342,7 @@ async def test_a_run_has_a_limit_of_messages_of_all() -> None:
 
 
 async def test_messages_that_are_sent_at_once_are_read_in_their_order() -> None:
-    store = Slow()
+    store = Late()
     process = Process(store)
     async with connect(process.server, principal="ann") as client, client.stream("ask", key="k") as items:
         sending = [asyncio.ensure_future(items.send(Say(f"{n}"))) for n in range(5)]
@@ -324,6 +350,21 @@ async def test_messages_that_are_sent_at_once_are_read_in_their_order() -> None:
         await asyncio.gather(*sending)
         await items.stop()
     await process.server.close()
+
+
+async def test_a_message_may_follow_its_call_at_once() -> None:
+    server = Server(store=Late())
+
+    @server.on("ask", keep=Keep(60, inbox=str))
+    async def ask(ctx: Context) -> str:
+        return (await anext(ctx.inbox(str))).value
+
+    async with connect(server, principal="ann") as client:
+        result = asyncio.ensure_future(client.request("ask", key="k"))
+        await asyncio.sleep(0)
+        await client.stream("ask", key="k").send("hello")
+        assert await result == "hello"
+    await server.close()
 
 
 async def test_an_id_of_another_message_is_refused() -> None:

@@ -227,17 +227,20 @@ class Stream(Generic[T_co]):
         """Send a message to the handler of a call with a key, and wait until it has read it: see `Context.inbox`.
 
         The stream need not be open, and the message waits as long as the handler runs. It is sent again after a lost
-        connection, and arrives once. Cancelling is safe: the handler may still read the message.
+        connection, and arrives once. Messages of one connection are read in their order. Cancelling is safe: the
+        handler may still read the message.
 
         Args:
             id: names the message, if you may send it again: of this user, the same id is the same message.
             timeout: seconds after which you wait no longer. None for no limit.
 
         Raises:
-            NotRead: the handler has ended, and has not read it.
+            NotRead: the handler has ended, and has not read it. Or it takes no more: 200 messages of one user, of
+                together 128 KiB, and 500 of all, of 512 KiB.
+            KeyReused: the id is that of another message.
             RunLost: the process of the handler was lost, and nobody knows whether it has read it.
             ItemsGone: there is no handler with the key.
-            Overloaded: the handler has got 500 messages or 512 KiB, or the store has no room, or does not answer.
+            Overloaded: the store has no room, or does not answer.
             BadArguments: the handler gets no messages, or others.
             ValueError: the call has no ``key``.
             WsrpcError: as for `Peer.request`.
