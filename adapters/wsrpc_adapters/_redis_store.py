@@ -452,8 +452,11 @@ def _passed(options: Options) -> Options:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Return the text of an exception as one line. If a slot has moved, that of the library is only an address."""
-    return f"another server has the keys: {exc}" if isinstance(exc, AskError) else error_text(exc)
+    """Return the text of an exception as one line. If a slot has moved, that of the library may be only an address."""
+    is_elsewhere = isinstance(exc, AskError) or str(exc).startswith(
+        ("MOVED ", "ASK ")
+    )  # redis-py 5 has no class for it
+    return f"another server has the keys: {exc}" if is_elsewhere else error_text(exc)
 
 
 def _ms(seconds: float) -> int:
