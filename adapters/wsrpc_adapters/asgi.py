@@ -324,8 +324,10 @@ class RoutesApplication(Application):
             servers_in_use.add(self._server)
             request = AsgiRequest(scope, receive, self._state)
             # Newer frameworks leave the path as it is, and older ones remove the prefix of a mounted application.
-            # A route that passes the whole path, `app.add_route("/api{path:path}", …)`, says which part is ours.
-            path: str = scope.get("path_params", {}).get("path", scope["path"].removeprefix(scope.get("root_path", "")))
+            path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+            # `Route("/api{path:path}", …)` passes the whole path, and says which part is ours.
+            if (ours := scope.get("path_params", {}).get("path")) is not None and path.endswith(ours):
+                path = ours
             path = path.removeprefix("/")
             await answer(await self.http_routes.respond(request, path), request, send)
         else:

@@ -246,13 +246,20 @@ class Keeper:
             run = Run(self.runs.link, key, new, performer, keyed, kept.counted, keep.unread, inbox)
             if attempt is not None and adopter is not None:
                 adopter.prepare(run, attempt)
-            starting = self.runs.start(run, within, invocation.peer)
+            start, skipped = partial(self.runs.start, run, within, invocation.peer), 0
             if inbox is None:
-                state = await starting
-            else:
-                async with self._order(invocation.peer, kept, a[0], context.key):
-                    state = await starting
-            skipped = 0
+                state = await start()
+            else:  # messages may follow the call at once
+                order = self._order(invocation.peer, kept, a[0], context.key)
+                try:
+                    await order.acquire()
+                except BaseException:
+                    performer.drop()
+                    raise
+                try:
+                    state = await start()
+                finally:
+                    order.release()
         else:
             performer.drop()
             state, skipped = await self._find(handler, key, arguments, after)

@@ -364,6 +364,12 @@ async def test_a_message_may_follow_its_call_at_once() -> None:
         await asyncio.sleep(0)
         await client.stream("ask", key="k").send("hello")
         assert await result == "hello"
+        calls = [asyncio.ensure_future(client.request("ask", key="other")) for _ in range(2)]
+        await settled(0.05)
+        calls[1].cancel()  # while it waits until the first one has started the run
+        await settled(1)
+        await client.stream("ask", key="other").send("hello")
+        assert await calls[0] == "hello"
     await server.close()
 
 
