@@ -122,6 +122,39 @@ async def test_another_attempt_reads_all_messages_from_the_first() -> None:
             assert [item async for item in items] == [], "the id of a message that was sent before"
 
 
+async def test_another_attempt_skips_what_was_yielded_and_closes_its_source() -> None:
+    ended: list[int] = []
+
+    async def steps(ctx: Context) -> AsyncGenerator[str]:
+        try:
+            yield "begun"
+            async for message in ctx.inbox(str):
+                yield message.value
+        finally:
+            ended.append(ctx.attempt)
+
+    async def ask(ctx: Context) -> AsyncIterator[str]:
+        async for text in ctx.skip_earlier(steps(ctx)):
+            yield text
+
+    store = MemoryStore()
+    servers = [Server(store=store) for _ in range(2)]
+    for server in servers:
+        server.on("ask", ask, keep=Keep(60, attempts=3, inbox=str))
+    async with connect(servers[0], principal="ann") as client, client.stream("ask", key="k") as items:
+        await items.send("a")
+        assert [await anext(items) for _ in range(2)] == ["begun", "a"]
+    await servers[0].close()
+    assert len(ended) == 1
+    async with connect(servers[1], principal="ann") as client, client.stream("ask", key="k", after=0) as items:
+        await items.send("b")
+        assert [await anext(items) for _ in range(3)] == ["begun", "a", "b"]
+        await items.stop()
+        await settled()
+        assert len(ended) == 2
+    await servers[1].close()
+
+
 async def test_a_read_that_was_cancelled_loses_no_message() -> None:
     read: list[str] = []
     server = Server()

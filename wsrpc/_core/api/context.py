@@ -159,11 +159,15 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         if not earlier.complete:
             raise made_here(ItemsGone("the items of the attempts before are no longer kept"))
         skipped = len(earlier.items)
-        async for item in items:
-            if skipped:
-                skipped -= 1
-            else:
-                yield item
+        try:
+            async for item in items:
+                if skipped:
+                    skipped -= 1
+                else:
+                    yield item
+        finally:
+            if isinstance(items, AsyncGenerator):  # now, and not when Python collects it
+                await items.aclose()
 
     def inbox(self, kind: TypeForm[T] = UNTYPED) -> AsyncIterator[InboxMessage[T]]:
         """Return the messages that `Stream.send` sends to this run, from the first one in each attempt.
