@@ -57,6 +57,8 @@ class PostgresConnections:
         self.loop = asyncio.get_running_loop()
         self._url, self._schema = url, schema
         self._opening = asyncio.Lock()
+        self._free = asyncio.Semaphore(CONNECTIONS)
+        """Waited for in place of the pool: asyncpg logs an error of its own if it connects as a wait for it ends."""
         self._pool: asyncpg.Pool | None = None
         self._listener: asyncpg.Connection | None = None
         """The connection on which the process listens."""
@@ -80,13 +82,17 @@ class PostgresConnections:
     async def _run(self, step: Callable[[asyncpg.Connection], Coroutine[Any, Any, T]], isolation: str) -> T:
         try:
             pool = await self._open()
-            async with pool.acquire(timeout=STEP_TIMEOUT) as db:
-                silence = self.loop.call_later(STEP_TIMEOUT, db.terminate)
-                try:
-                    async with db.transaction(isolation=isolation):
-                        return await step(db)
-                finally:
-                    silence.cancel()
+            await asyncio.wait_for(self._free.acquire(), STEP_TIMEOUT)
+            try:
+                async with pool.acquire() as db:
+                    silence = self.loop.call_later(STEP_TIMEOUT, db.terminate)
+                    try:
+                        async with db.transaction(isolation=isolation):
+                            return await step(db)
+                    finally:
+                        silence.cancel()
+            finally:
+                self._free.release()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
             raise StoreLost(f"PostgreSQL: {error_text(exc)}") from exc
 
