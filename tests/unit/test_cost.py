@@ -30,6 +30,7 @@ import pytest
 
 import wsrpc
 from wsrpc import Client, Reconnect, Server
+from wsrpc.store import MemoryStore
 from wsrpc.testing import Line, ScriptedTransport, connect, pair
 
 Found = Counter[tuple[str, str]]
@@ -196,6 +197,36 @@ async def broadcast(calls: Calls) -> int:
     return PEERS
 
 
+async def kept_events(calls: Calls) -> int:
+    """Emit to a room without a pause. The first event has to wait for the log."""
+    server = Server()
+    room = server.room("lobby", keep=60)
+    accepting = asyncio.ensure_future(server.accept(ScriptedTransport()))
+    await turns()
+    await room.join(server.peers[0])
+    found = await repeat(calls, REQUESTS, lambda: room.emit("count", 1, 2))
+    await server.close()
+    await accepting
+    return found
+
+
+async def kept_elsewhere(calls: Calls) -> int:
+    """Emit in another process to members of a room."""
+    store = MemoryStore()
+    servers = Server(store=store), Server(store=store)
+    here, elsewhere = (server.room("lobby", keep=60) for server in servers)
+    transports = [ScriptedTransport() for _ in range(PEERS)]
+    accepting = [asyncio.ensure_future(servers[0].accept(each)) for each in transports]
+    await turns()
+    for peer in servers[0].peers:
+        await here.join(peer)
+    found = await repeat(calls, REQUESTS, lambda: elsewhere.emit("count", 1, 2), TURNS)
+    for server in servers:
+        await server.close()
+    await asyncio.gather(*accepting)
+    return found * PEERS
+
+
 async def resume(calls: Calls) -> int:
     server = Server()
     line = Line(server)
@@ -250,6 +281,10 @@ FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = 
     "lone stream item": (stream, 31),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member": (broadcast, 1.3),
+    # An event to a member of a room that keeps its events, in memory: it is sent at once.
+    "kept event": (kept_events, 63),
+    # One member of such a room, when another process emits to it.
+    "kept event elsewhere": (kept_elsewhere, 9),
     # A connection is aborted, the client dials and the server goes on with the session: everything until both ends are
     # idle again.
     "drop and resume": (resume, 533),

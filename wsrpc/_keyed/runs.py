@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from msgspec import Struct
 
 from .._base.scheduler import spawn_later
-from .._log.contract import OTHER, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
+from .._base.single_flight import SingleFlight
+from .._log.contract import OTHER, LogGone, LogState, NewLog, Page, StoreFull, StoreLost, entry_id
 from .._log.kept import read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
@@ -55,6 +56,8 @@ class Runs:
         """By event."""
         self._starting: WeakValueDictionary[object, asyncio.Task[LogState]] = WeakValueDictionary()
         """Begins the last run of each caller whose runs begin in order."""
+        self._flights: SingleFlight[Page | None] = SingleFlight(spawn_later)
+        """The steps that read runs, if others have the store, too: readers of one run share them."""
         self._read_here = Counter[str]()
         """How many callers here read each run, by its id."""
         self._unread: dict[str, Unread] = {}
@@ -251,7 +254,10 @@ class Runs:
                     if (running := self._running.get(id)) is not None:
                         run = running[0]
                         run.readers.has_read(reader, after)
-                    page = await insist(partial(self._store.read, key, after, wait=lease / 2))
+                    read = partial(self._store.read, key, after, wait=lease / 2)
+                    if self.link.is_shared:
+                        read = partial(self._flights.do, (id, after), read)
+                    page = await insist(read)
                     if page is not None and page.state.id != id and state.end is None and not after:
                         raise unanswered()  # it has not run, so its key was free, and another run has it
                     if page is None or page.state.id != id:

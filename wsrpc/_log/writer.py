@@ -68,7 +68,7 @@ class LogWriter(Generic[U]):
 
     def next_sequence(self) -> int | None:
         """Return the sequence for an entry that is added at once. None if others wait to be stored before it."""
-        if self._storing is not None:
+        if self._queue:  # not `_storing`, which may only pause: a loop of entries that waited once would wait for ever
             return None
         self.sequence += 1
         return self.sequence

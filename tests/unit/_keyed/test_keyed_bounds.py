@@ -62,6 +62,7 @@ async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded(
         await settled()
         end.set()
         assert [await joined, await ask(eve, "b"), await ask(eve, "e")] == ["a", "b", "e"]
+    await server.close()
 
 
 async def test_readers_that_lose_their_unread_items_read_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +78,57 @@ async def test_readers_that_lose_their_unread_items_read_them_again(monkeypatch:
     async with connect(server) as client:
         streams = [client.stream("count", key="k") for _ in range(3)]
         assert await asyncio.gather(*map(collect, streams)) == [[*range(1000)]] * 3
+    await server.close()
+
+
+class Asked(MemoryStore):
+    """A store that knows who reads the items of a run."""
+
+    asked = reading = 0
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        self.asked += bool(wait)
+        self.reading += bool(wait)
+        try:
+            return await super().read(key, after, wait=wait)
+        finally:
+            self.reading -= bool(wait)
+
+
+async def test_readers_of_one_run_share_what_is_read() -> None:
+    """50 readers of 2,000 items from Redis took 620 steps."""
+    store = Asked()
+    server, go = Server(store=store), asyncio.Event()
+
+    @server.on("count", keep=60)
+    async def count() -> AsyncIterator[int]:
+        for number in range(1000):
+            yield number
+        await go.wait()
+        yield 1000
+
+    async with connect(server, principal="ada") as client:
+
+        async def read(key: str) -> list[int]:
+            async with client.stream("count", key=key) as items:
+                return [item async for item in items]
+
+        readers = [asyncio.ensure_future(read("k")) for _ in range(20)]
+        await settled()
+        assert store.reading == 1
+        readers.pop(0).cancel()  # the others go on
+        await settled()
+        go.set()
+        assert await asyncio.gather(*readers) == [[*range(1001)]] * 19
+        assert store.asked < 20
+        go.clear()
+        left = [asyncio.ensure_future(read("l")) for _ in range(3)]
+        await settled()
+        assert store.reading == 1
+        for reader in left:
+            reader.cancel()
+        await settled()
+        assert store.reading == 0
     await server.close()
 
 

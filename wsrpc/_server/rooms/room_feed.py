@@ -206,7 +206,8 @@ class RoomFeed:
                 self._notify_all(position)
                 return EmitReport(0)
             if skipped is None:
-                skipped = {peer for peer, inside in self._fanout.members.items() if stored.is_left_out(peer, inside)}
+                members = self._fanout.members if stored.skip or stored.skip_rooms else {}
+                skipped = {peer for peer, inside in members.items() if stored.is_left_out(peer, inside)}
             if not stored.event:
                 return EmitReport(0)
             report = self._fanout.send(stored.message(self._name, position), skipped)

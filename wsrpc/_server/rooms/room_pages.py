@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from math import inf
 from typing import Any
 
+from ..._base.single_flight import SingleFlight
 from ..._log.contract import LogState, Page
 from ..._log.position import LAST, Position
 from ..._log.writer import QUEUED_ENTRY
@@ -39,9 +40,8 @@ class RoomPages:
     """
 
     def __init__(self, spawn: Spawn, read: Callable[[int], Coroutine[Any, Any, Page]]) -> None:
-        self._spawn = spawn
         self._read = read
-        self._reading: dict[tuple[int, Position | None], asyncio.Task[Page]] = {}
+        self._flights: SingleFlight[Page] = SingleFlight(spawn)
         """The pages that are being read, by the numbers after which they begin, and by how far others have got."""
         self._recent: list[tuple[Position, bytes]] = []
         """The last events, in order, after the position of the first one, which has no event."""
@@ -75,8 +75,4 @@ class RoomPages:
             some = self._recent[place + 1 : place + 1 + TOGETHER]
             items, ids = [item for _, item in some], [position.id or "" for position, _ in some]
             return Page(NOTHING.state, after.number + 1, after.id or "", items, ids)
-        page = after.number, reached
-        if (reading := self._reading.get(page)) is None:
-            reading = self._reading[page] = self._spawn(self._read(after.number))
-            reading.add_done_callback(lambda _: self._reading.pop(page))
-        return await asyncio.shield(reading)
+        return await self._flights.do((after.number, reached), partial(self._read, after.number))
