@@ -21,6 +21,8 @@ const HELD_BACK = 1_500
  * host, and the response of each tab takes one. The opening took as long on a slow network.
  */
 const CROWDED = 1_500
+/** Milliseconds between a large body and the next one, at most. What the server grants for it comes just after it. */
+const PAUSE = 50
 /** Bytes of a body that leave in a millisecond on a slow network. */
 const SLOWEST = 8
 /** Milliseconds that the server has to confirm the end of the connection. */
@@ -265,8 +267,11 @@ export class HttpSocket implements WebSocketLike {
         if (stuck && crowdedUntil > Date.now()) crowdedUntil = Date.now() + REMEMBERED
         if (!response.ok) throw new Error(`HTTP ${response.status}`)
         this.bufferedAmount -= body.length
-        if (Date.now() - startedAt > QUICK) this.#most = Math.max(this.#most / 2, PIECE)
+        const took = Date.now() - startedAt
+        if (took > QUICK) this.#most = Math.max(this.#most / 2, PIECE)
         else if (size > this.#most) this.#most = Math.min(this.#most * 2, MAX_BODY)
+        if (body.length >= PIECE && this.readyState === 1)
+          await new Promise((done) => setTimeout(done, Math.min(PAUSE, took / 16)))
       }
     } catch (error) {
       this.#end(1006, String(error))

@@ -6,6 +6,7 @@ var MAX_BODY = 256 * 1024;
 var QUICK = 1e3;
 var HELD_BACK = 1500;
 var CROWDED = 1500;
+var PAUSE = 50;
 var SLOWEST = 8;
 var CLOSE_TIMEOUT = 1e4;
 var LAST = 1e3;
@@ -214,8 +215,11 @@ var HttpSocket = class {
         if (stuck && crowdedUntil > Date.now()) crowdedUntil = Date.now() + REMEMBERED;
         if (!response.ok) throw new Error(`HTTP ${response.status}`);
         this.bufferedAmount -= body.length;
-        if (Date.now() - startedAt > QUICK) this.#most = Math.max(this.#most / 2, PIECE);
+        const took = Date.now() - startedAt;
+        if (took > QUICK) this.#most = Math.max(this.#most / 2, PIECE);
         else if (size > this.#most) this.#most = Math.min(this.#most * 2, MAX_BODY);
+        if (body.length >= PIECE && this.readyState === 1)
+          await new Promise((done) => setTimeout(done, Math.min(PAUSE, took / 16)));
       }
     } catch (error) {
       this.#end(1006, String(error));
