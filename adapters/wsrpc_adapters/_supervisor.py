@@ -99,6 +99,12 @@ class Worker:
             self.process.kill()
             self.killed_at = math.inf
 
+    @property
+    def ending(self) -> str:
+        """How it has ended. A process that was killed has logged nothing."""
+        status = self.process.exitcode or 0
+        return f"exit status {status}; see its log" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+
     def __str__(self) -> str:
         return f"worker [{self.process.pid}]"
 
@@ -184,7 +190,7 @@ class Supervisor:
         if worker.killed_at is not None:
             logger.info("%s has ended", worker)
             return
-        failure = worker.failure or f"exit status {worker.process.exitcode}; its log says why"
+        failure = worker.failure or worker.ending
         is_replacement = len(self._serving) >= self._count
         if not worker.ready and not self._started:
             self._failure = f"{self._settings.app} does not start: {failure}"

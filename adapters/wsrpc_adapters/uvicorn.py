@@ -125,11 +125,19 @@ class LogFilter(logging.Filter):
 
     It replaces queries and passwords in URLs by ``…``, makes each text one short line, and gives each record the extra
     fields of wsrpc. Name it in a logging configuration: ``{"()": "wsrpc_adapters.uvicorn.LogFilter"}``.
+
+    Args:
+        omit_none: whether to remove the fields that are None, which lines in JSON would show as null. A format string
+            with a field needs its default then: ``logging.Formatter(..., defaults={"peer": "-"})``.
     """
+
+    def __init__(self, name: str = "", *, omit_none: bool = False) -> None:
+        super().__init__(name)
+        self._omit_none = omit_none
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change ``record``. Returns True."""
-        return sanitize(record)
+        return sanitize(record, omit_none=self._omit_none)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

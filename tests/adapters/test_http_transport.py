@@ -616,16 +616,18 @@ class CountingEngine(MemoryEngine):
 async def test_other_nodes_pass_on_what_belongs_to_a_connection(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also for the first connection of a server that nobody has opened. A body for no connection is not passed on.
+    """Also for the first connection of a server that nobody has opened, or its first request: a new worker answered
+    that there is no such connection. A body for no connection is not passed on.
 
     A node does not wait for itself. If the client of a response leaves, nothing is logged.
     """
     monkeypatch.setattr("wsrpc.cluster._nodes.links.RESPONSE_TIMEOUT", 60.0)
     engine = CountingEngine()
-    servers = [Server(limits=IMPOLITE, cluster=Cluster(engine)) for _ in range(2)]
+    *servers, new = [Server(limits=IMPOLITE, cluster=Cluster(engine)) for _ in range(3)]
     async with (
         uvicorn_serving(asgi(servers[0]), lifespan="off") as first,
         uvicorn_serving(asgi(servers[1]), lifespan="off") as second,
+        uvicorn_serving(asgi(new), lifespan="off") as third,
         aiohttp.ClientSession() as session,
     ):
         here, there = (f"http://127.0.0.1:{port}/ws" for port in (first, second))
@@ -649,6 +651,11 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
         assert len(servers[0].peers) == 1
         waiting.cancel()
         await until(lambda: not servers[0].peers)
+        id = await opened(session, here)
+        assert await status_of(session, "POST", f"http://127.0.0.1:{third}/ws", request(id), HELLO) == 204
+        await new.close()
+        assert await status_of(session, "POST", f"http://127.0.0.1:{third}/ws", request(id, 2), HELLO) == 404
+        assert not new.healthy
         assert "Exception in ASGI application" not in caplog.text
     for server in servers:
         await server.close()

@@ -185,7 +185,7 @@ async def test_a_worker_that_dies_is_started_again_and_a_version_that_fails_repl
     async with serving(tmp_path) as running, Caller(await running.port()).client as client:
         first = await client.request("worker", returns=int)
         os.kill(first, signal.SIGKILL)
-        await running.logged(rf"worker \[{first}\] has died, starting another one: exit status -9")
+        await running.logged(rf"worker \[{first}\] has died, starting another one: killed by SIGKILL")
         second = await client.request("worker", returns=int)
         assert second != first
         (tmp_path / "app.py").write_text("1 / 0", "utf-8")
@@ -276,7 +276,7 @@ async def app(scope, receive, send):
 
 REFUSED: dict[str, tuple[list[str], str, str]] = {
     "raises": ([], "1 / 0", "app:app does not start: ZeroDivisionError: division by zero\nTraceback"),
-    "lifespan": ([], NO_DATABASE, "app:app does not start: exit status 3; its log says why"),
+    "lifespan": ([], NO_DATABASE, "app:app does not start: exit status 3; see its log"),
     "docs": (["--docs"], NO_DATABASE, "app:app does not start: TypeError: --docs is for a Server"),
 }
 """Options, an application, and what is said."""

@@ -87,6 +87,7 @@ async def test_the_file_of_the_guide_makes_each_line_of_uvicorn_json_without_tok
         assert await worker.end() == 0
     assert "hidden-1e" not in worker.log
     lines = [json.loads(line) for line in worker.log.splitlines()]
+    assert not [line for line in lines if None in line.values()] and any("remote" in line for line in lines)
     assert {line["name"] for line in lines} == {"uvicorn.error", "uvicorn.access", "wsrpc"}
     texts = "\n".join(line["message"] for line in lines)
     assert '"WebSocket /ws?…" [accepted]' in texts and '"GET /elsewhere?… HTTP/1.1" 426' in texts

@@ -49,12 +49,12 @@ def _without_query(word: re.Match[str]) -> str:
     return f"{before}?…" if mark and ("=" in query or (is_url and query)) else word[0]
 
 
-def sanitize(record: logging.LogRecord) -> bool:
+def sanitize(record: logging.LogRecord, *, omit_none: bool = False) -> bool:
     """Filter that makes a log record safe.
 
     The record and its traceback may quote text from the remote peer. It also gets all `FIELDS`: otherwise a format
-    string with one of them would fail for most records. They are not passed as ``extra=``, because `logging` raises
-    KeyError if the user's record factory sets one of them, too.
+    string with one of them would fail for most records. ``omit_none`` removes those that are None. They are not passed
+    as ``extra=``, because `logging` raises KeyError if the user's record factory sets one of them, too.
 
     Formatters print ``exc_text`` if it is set. ``exc_info`` is kept for handlers that need the exception.
     """
@@ -66,6 +66,8 @@ def sanitize(record: logging.LogRecord) -> bool:
     for name in FIELDS:
         value = getattr(record, name, None) if fields.get(name) is None else fields[name]
         setattr(record, name, None if value is None else for_log(value))
+        if value is None and omit_none:
+            delattr(record, name)
     if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
         record.exc_text = "\n".join(_traceback(record.exc_info[1], set()))
     return True
@@ -175,6 +177,7 @@ def logged_principal(principal: object) -> object:
     return principal if principal is None or isinstance(principal, str | int) else short(principal)
 
 
+HOUR = 3600.0
 MOST_LOGGED = 1000
 """Number of lines of which it is known that they were logged. Others may be logged again."""
 
@@ -318,13 +321,27 @@ class PeerLog:
         """Write a line at WARNING."""
         self._log(logging.WARNING, text, args, options)
 
-    def once(self, text: str, about: object, /, *args: object, call: CallFields | None = None) -> None:
+    def once(
+        self, text: str, about: object, /, *args: object, call: CallFields | None = None, answered: bool = False
+    ) -> None:
         """Write a line at WARNING about the first of several events of this peer, as further ones are only counted.
 
-        If the log is quiet, as that of a peer which is there for one request, all peers of its client share the line.
+        If the log is quiet, as that of a peer which is there for one request, all peers of its client share the line,
+        which is at DEBUG if the request was ``answered``: its sender knows.
         """
         client = short(self.address or self.principal or (self.remote and self.remote[0]))
-        if not self._quiet or self._servers_budget is None or self._servers_budget.is_new(text, about, client):
+        if self._quiet and answered:
+            self._log(logging.DEBUG, text, (about, *args), {"call": call})
+        elif not self._quiet or self._servers_budget is None or self._servers_budget.is_new(text, about, client):
+            self._log(logging.WARNING, text, (about, *args), {"call": call})
+
+    def hourly(self, now: float, text: str, about: object, /, *args: object, call: CallFields | None = None) -> None:
+        """Write a line at WARNING, once in an hour for all peers of a server, or for this client.
+
+        Args:
+            now: the time of the event loop, in seconds.
+        """
+        if (self._servers_budget or self._own_budget()).is_new(text, about, now // HOUR):
             self._log(logging.WARNING, text, (about, *args), {"call": call})
 
     def note(self, text: str, /, *args: object) -> None:
@@ -350,10 +367,13 @@ class PeerLog:
             self._write(logging.WARNING, OMITTED, (omitted,), {})
         self._write(level, text, args, options)
 
-    def _has_room(self) -> bool:
+    def _own_budget(self) -> LogBudget:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
-        return self._budget.spend() and (self._servers_budget is None or self._servers_budget.spend())
+        return self._budget
+
+    def _has_room(self) -> bool:
+        return self._own_budget().spend() and (self._servers_budget is None or self._servers_budget.spend())
 
     def _write(self, level: int, text: str, args: tuple[object, ...], options: LogOptions) -> None:
         if logger.logger.isEnabledFor(level):

@@ -121,8 +121,8 @@ class HttpConnections:
                 )
             return await until_left(request, self._open(request, mode))
         if (connection := self._connections.get(id)) is None:
-            node, cluster = id.rpartition(".")[0], self._cluster
-            if node and cluster is not None and cluster.connected and not isinstance(request, ForwardedRequest):
+            node, cluster = id.rpartition(".")[0], None if isinstance(request, ForwardedRequest) else self._cluster
+            if node and cluster is not None and await self._join(cluster):
                 return await self._forward(cluster, node, request)
             raise HandshakeRejected(404, UNKNOWN_CONNECTION)
         if not connection.admits(request):
@@ -139,8 +139,8 @@ class HttpConnections:
         await server.handshake(handshake)
         transport = HttpTransport(handshake.connection_info(request), handshake.limits)
         connection = HttpConnection(transport, request, polled=mode == "poll")
-        if (cluster := self._cluster) is not None and not cluster.nodes:
-            await server.open()  # this is its first connection, and the id names the node
+        if (cluster := self._cluster) is not None:
+            await self._join(cluster)
         node = f"{cluster.nodes[0]}." if cluster is not None else ""
         id = f"{node}{secrets.token_urlsafe(24)}"
         transport.announce(id)
@@ -153,6 +153,12 @@ class HttpConnections:
         return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
 
     # ------------------------------------------------------------ other nodes
+
+    async def _join(self, cluster: Cluster) -> bool:
+        """Join the cluster if this is the first request to this process. Return whether the engine is reached."""
+        if not cluster.nodes and self.server.healthy:
+            await self.server.open()
+        return cluster.connected
 
     async def _forward(self, cluster: Cluster, node: str, request: HttpRequest) -> HttpResponse:
         """Pass a request on to the node that has its connection."""

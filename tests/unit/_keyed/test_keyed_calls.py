@@ -311,8 +311,7 @@ async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user(caplo
                 await anext(bob.stream("serve", key="s", after=0))
             with pytest.raises(UnknownEvent):
                 await bob.request("nothing")
-    [line] = caplog.messages
-    assert line.startswith("request 'nothing' was refused")
+    assert caplog.messages == []
     assert other.server.stats().misfits == {"unknown": 3}
     await other.server.close()
     with pytest.raises(ConnectionLost):

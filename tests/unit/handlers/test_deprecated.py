@@ -1,7 +1,8 @@
-"""Deprecated events: the first call of each peer is logged on both sides, and nothing else changes."""
+"""Deprecated events: calls are logged on both sides, few of them, and nothing else changes."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,11 +14,11 @@ from stream_driver import agreed, control, welcome
 from waiting import settled, until
 
 from wsrpc import Client, Context, Router, Server, Service, method
-from wsrpc.testing import connect
+from wsrpc.testing import VirtualTimeLoop, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-COUNTED = "further calls are counted in peer.stats().deprecated"
+COUNTED = "further calls are counted in stats().deprecated"
 WARNED = f"event 'report' was called, and is deprecated: use 'measured' ({COUNTED})"
 TOLD = control("deprecated", event="report", why="use 'measured'")
 
@@ -130,6 +131,32 @@ async def test_two_programs_see_each_other_in_the_log(register: Any, caplog: pyt
     assert sorted(found) == [("center/2.0", False)] * 2 + [("station/1.0", True)] * 2
     assert {each.levelno for each in caplog.records} == {logging.WARNING}
     assert sum("'old:report'" in text for text in messages(caplog)) == 2
+
+
+def test_a_server_logs_a_deprecated_event_once_in_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    """It did so for each connection: 255 times in four minutes."""
+    server = Server()
+    server.on("report", now, deprecated="use 'measured'")
+    server.on("other", now, deprecated="use 'measured'")
+
+    async def call(event: str, times: int) -> list[str]:
+        caplog.clear()
+        for _ in range(times):
+            async with connect(server) as client:
+                await client.request(event, 1)
+        return [text for text in messages(caplog) if "was called" in text]
+
+    async def main() -> None:
+        assert len(await call("report", 5)) == len(await call("other", 5)) == 1
+        await asyncio.sleep(3500)
+        assert await call("report", 5) == []
+        await asyncio.sleep(200)
+        assert len(await call("report", 5)) == 1
+        assert sum(server.stats().deprecated.values()) == 20
+        await server.close()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
 
 
 @pytest.mark.parametrize(("value", "error"), [("", ValueError), ("x" * 201, ValueError), (True, TypeError)])

@@ -166,16 +166,14 @@ class PeerHost:
             if key not in self.misfits:
                 what = f"event {short(event)} was dropped" if dropped else f"request {short(event)} was refused"
                 text = "%s: %s (further ones are only counted, in peer.stats().misfits)"
-                self.log.once(text, what, why, call=call)
+                self.log.once(text, what, why, call=call, answered=not dropped)
         self.misfits[key] = self.misfits.get(key, 0) + 1
 
     def count_deprecated(self, event: str, why: str, /, *, call: CallFields) -> bool:
-        """Count a call of a deprecated event, and log the first. Return whether it is the first."""
-        first = self.deprecated[add_to(self.deprecated, event)] == 1
-        if first:
-            text = "event %s was called, and is deprecated: %s (further calls are counted in peer.stats().deprecated)"
-            self.log.once(text, short(event), why, call=call)
-        return first
+        """Count a call of a deprecated event, and log one in an hour. Return whether it is the first of this peer."""
+        text = "event %s was called, and is deprecated: %s (further calls are counted in stats().deprecated)"
+        self.log.hourly(self.loop.time(), text, short(event), why, call=call)
+        return self.deprecated[add_to(self.deprecated, event)] == 1
 
     def warn_deprecated(self, event: str, why: str, /) -> None:
         """Log that an event is deprecated at the remote peer, unless this was logged before."""

@@ -158,7 +158,8 @@ class HandshakeChecks:
             try:
                 _check_refusal(refusal)
                 _check_response_headers(handshake)
-                return reported(refusal, asked, handshake, acceptance, None if asked == "origins=" else self._budget)
+                budget = self._budget if asked == "on_handshake" else None  # of origins= there is a line already
+                return reported(refusal, asked, handshake, acceptance, budget)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
         text = "refused a connection because %s failed, for %s"
