@@ -911,7 +911,7 @@ async def test_a_store_in_one_event_loop_after_another(mortal: Mortal) -> None:
 
 
 RIGHTS = "resetkeys resetchannels ~shop:* &shop:* -@all +@scripting +@read +@write +@pubsub +time"
-"""Those that docs/how-to/keys.md gives to a user of Redis."""
+"""Those that docs/reference/engines.md gives to a user of Redis."""
 
 
 async def test_a_user_needs_few_rights_and_no_password_is_shown(caplog: pytest.LogCaptureFixture) -> None:
