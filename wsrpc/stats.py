@@ -87,7 +87,8 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         node: the name of this process in the cluster. The process gets another name each time it starts.
         connected: whether the engine (`wsrpc.cluster.engine`) can be reached.
-        nodes: number of known processes of the cluster, including this process.
+        nodes: number of known processes of the cluster, including this process, and those with a `ClusterClient`.
+        servers: number of those that have a server which accepts connections.
         addresses: number of known addresses of peers, in all processes.
         messages_in: total number of messages that arrived from the engine, including messages that this process sent to
             itself.
@@ -116,6 +117,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     connected: bool
     nodes: int
+    servers: int
     addresses: int
     messages_in: int
     messages_out: int
@@ -139,8 +141,9 @@ class RunStats(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         running: number of runs whose handler runs.
-        ended: total numbers of ended runs, by how they have ended: ``done``, ``failed``, ``stopped``, ``lost``, ``not
-            run``, because the server was closing, and ``handed over`` to another process.
+        ended: total numbers of ended runs, by how they have ended: ``done``, ``failed``, ``stopped`` by a caller,
+            ``unread``, because all readers have left (``Keep(unread=)``), ``lost``, ``not run``, because the server was
+            closing, and ``handed over`` to another process.
         adopted: total number of runs that have come from other processes.
         seconds: total duration of the ended runs in this process.
     """
@@ -204,8 +207,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             said how many its user has (`Quotas.connections`).
         draining: while the server drains, the numbers of what it waits for, by event and kind: such as ``{"import:
             handler": 2}``. The kinds are ``handler``, ``request``, ``channel``, ``client``, which has unfinished calls
-            of its own, ``raw connection``, ``messages``, which are not written, and ``run`` of a call with a key. After
-            32 of them, ``others`` stands for further ones.
+            of its own, ``raw connection``, ``messages``, which are not written, ``run`` of a call with a key, and
+            ``on_drain``. After 32 of them, ``others`` stands for further ones.
         store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
             with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
         runs: the runs of calls with a key, by event, as far as there were any.

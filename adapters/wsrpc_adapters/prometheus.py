@@ -72,6 +72,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (GAUGE, "store_answers", "", "Whether the store of calls with a key and of room histories answers."),
     (GAUGE, "cluster.connected", "", "Whether the engine of the cluster can be reached."),
     (GAUGE, "cluster.nodes", "", "Known processes of the cluster, including this one."),
+    (GAUGE, "cluster.servers", "", "Those of them with a server that accepts connections."),
     (GAUGE, "cluster.addresses", "", "Known addresses of peers in the cluster."),
     (GAUGE, "cluster.unsent_bytes", "", "Bytes that the engine has not accepted yet."),
     (COUNTER, "cluster.connections", "", "Connections opened to other processes."),

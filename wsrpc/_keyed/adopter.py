@@ -260,7 +260,7 @@ class Adopter:
                 performer = HandlerPerformer(own, attempt.start(), self._encode, None)
             except Exception as exc:
                 error = own.dispatcher.answers.for_caller(exc, own)
-        counted = self._runs.counted[own.full_event]
+        counted = self._runs.counted_of(own.full_event)
         new = NewLog(id=log.id, payer="", keep=0.0)
         inbox = inbox_of(self._runs.link, self._encode, attempt.handler, log.id, "")
         if inbox is not None:

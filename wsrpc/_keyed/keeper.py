@@ -155,7 +155,7 @@ class Keeper:
             self._adopter.add(handler, call)
 
         adopter = self._adopter if keep.moves else None
-        counted = self.runs.counted[event if channel is None else f"{channel}:{event}"]
+        counted = self.runs.counted_of(event if channel is None else f"{channel}:{event}")
         kept = KeptHandler(call, channel, adopter, counted, is_by_key(handler))
 
         def keyed(invocation: Invocation, a: list[Any]) -> Any:

@@ -73,9 +73,10 @@ def failed(error: RpcError) -> bytes:
 
 
 class CountedRuns:
-    """The runs of one handler in this process; see `RunStats`."""
+    """The runs of the handler of ``event`` in this process; see `RunStats`."""
 
-    def __init__(self) -> None:
+    def __init__(self, event: str) -> None:
+        self.event = event
         self.running = self.adopted = 0
         self.ended = Counter[str]()
         self.seconds = 0.0
@@ -189,6 +190,8 @@ class Run:
             return "failed" if self.performer.failed else "done"
         if isinstance(reason, Draining):
             return "not run"
+        if reason is UNREAD:
+            return "unread"
         return "stopped" if isinstance(reason, RemoteError) and reason.code == STOPPED_CODE else "lost"
 
     async def _run_handler(self) -> bytes | None:
@@ -288,7 +291,7 @@ class Run:
         else:
             self._keyed.readers = state.readers + len(self.readers.names)
             if self.readers.are_missing(self._unread, reads=self._keyed.readers > 0):
-                self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE))
+                self.stop(UNREAD)
 
     @property
     def check_every(self) -> float:
@@ -297,6 +300,7 @@ class Run:
 
 
 STOPPED = RemoteError("the handler was stopped", STOPPED_CODE)
+UNREAD = RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE)
 
 
 def _reason_of(end: bytes) -> RemoteError:

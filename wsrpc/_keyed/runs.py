@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
@@ -52,7 +52,7 @@ class Runs:
         self._store = link.store
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
-        self.counted: defaultdict[str, CountedRuns] = defaultdict(CountedRuns)
+        self.counted: dict[str, CountedRuns] = {}
         """By event."""
         self._starting: WeakValueDictionary[object, asyncio.Task[LogState]] = WeakValueDictionary()
         """Begins the last run of each caller whose runs begin in order."""
@@ -71,6 +71,10 @@ class Runs:
         """For each caller, the lanes of its runs, by handlers or channels."""
 
     # ------------------------------------------------------------ running
+
+    def counted_of(self, event: str) -> CountedRuns:
+        """Return what counts the runs of an event."""
+        return self.counted.setdefault(event, CountedRuns(event))
 
     async def start(self, run: Run, context: Context, caller: object = None) -> LogState:
         """Begin a run, or return the state of the run that has the key. Its handler runs within ``context``.
@@ -364,6 +368,10 @@ class Runs:
     def unfinished(self) -> list[asyncio.Task[None]]:
         """Return the tasks of the runs."""
         return [task for _, task in self._running.values()]
+
+    def unfinished_events(self) -> list[str]:
+        """Return the events of these runs."""
+        return [run.counted.event for run, _ in self._running.values()]
 
     def open(self) -> None:
         """Begin again after `close`, perhaps in another event loop."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._core.session.sessions import Sessions
 from .joined_cluster import JoinedCluster
 from .peers import Peers
 from .quotas.quotas import QuotaBook
@@ -21,7 +20,7 @@ class ClusterJoiner:
 
     def __init__(
         self,
-        join: Callable[[Sessions], JoinedCluster] | None,
+        join: Callable[[Peers], JoinedCluster] | None,
         peers: Peers,
         rooms: Rooms,
         quotas: QuotaBook | None,
@@ -40,7 +39,7 @@ class ClusterJoiner:
     def enter(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
         if self._join is not None and self.cluster is None:
-            cluster = self._peers.joined_cluster = self._join(self._peers.sessions)
+            cluster = self._peers.joined_cluster = self._join(self._peers)
             self._rooms.elsewhere = cluster.rooms
             self._rooms.presences.use(cluster.rooms.presence)
             if self._quotas is not None:

@@ -22,7 +22,11 @@ CLOSING = "the server is closing"
 """The close reason."""
 
 STILL_DRAINING = 5.0
-"""Seconds of a drain until the log says what it waits for. The next lines come after twice as long each."""
+"""Seconds of a drain, at most half of it, until the log says what it waits for. The next lines come after twice as long
+each."""
+
+NAMED_PEERS = 3
+"""Number of peers that such a line names."""
 
 
 class Drain:
@@ -70,7 +74,7 @@ class Drain:
         # First, so that these functions can still emit to peers that are idle.
         self._calls = [asyncio.ensure_future(_call(function)) for function in self._functions]
         await asyncio.sleep(0)  # so do the tasks that they start at once, as with `asyncio.gather`
-        reporting = asyncio.ensure_future(self._log_unfinished())
+        reporting = asyncio.ensure_future(self._log_unfinished(min(STILL_DRAINING, seconds / 2)))
         try:
             async with asyncio.timeout_at(self._deadline) as self._limit:
                 leaving = [*map(asyncio.shield, self._calls), *map(self._close_idle, peers)]
@@ -79,7 +83,7 @@ class Drain:
         except TimeoutError:
             if busy := sum(peer.connected for peer in peers.values()) + len(self._raw.all):
                 text = "draining timed out: closing %d connections that still have active work (%s)"
-                logger.warning(text, busy, counted(self.unfinished()))
+                logger.warning(text, busy, self._unfinished_text())
             return
         finally:
             self._limit = None
@@ -94,11 +98,11 @@ class Drain:
     def unfinished(self) -> dict[str, int]:
         """Return what the drain waits for, as `ServerStats.draining`."""
         found: dict[str, int] = {}
-        for name in chain.from_iterable(served.unfinished(self._closers) for served in self._peers):
+        runs = (f"{event}: run" for event in self._runs.unfinished_events())
+        for name in chain(runs, *(served.unfinished(self._closers) for served in self._peers)):
             add_to(found, name)
         numbers = {
             "raw connection": self._raw.unfinished(self._closers),
-            "run": len(self._runs.unfinished()),
             "on_drain": sum(not each.done() for each in self._calls),
         }
         for name, number in numbers.items():
@@ -106,13 +110,19 @@ class Drain:
                 add_to(found, name, number)
         return found
 
-    async def _log_unfinished(self) -> None:
+    def _unfinished_text(self) -> str:
+        """Return what the drain waits for, and at which peers, as text for the log."""
+        logs = [each.core.log for each in self._peers if next(each.unfinished(self._closers), None) is not None]
+        more = [f"{len(logs) - NAMED_PEERS} others"] if len(logs) > NAMED_PEERS else []
+        names = [f"peer {log.id} at {log.place}" for log in logs[:NAMED_PEERS]]
+        return "; ".join(filter(None, (counted(self.unfinished()), ", ".join(names + more))))
+
+    async def _log_unfinished(self, seconds: float) -> None:
         """Log now and then what the drain waits for."""
-        seconds = STILL_DRAINING
         while True:
             await asyncio.sleep(seconds)
             text = "still draining: %d connections, which wait for: %s"
-            logger.info(text, self._count, counted(self.unfinished()))
+            logger.info(text, self._count, self._unfinished_text())
             seconds *= 2
 
     async def _close_idle(self, served: ServedPeer) -> None:

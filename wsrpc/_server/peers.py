@@ -308,6 +308,11 @@ class Peers:
         """Whether the server closes, and other processes have joined its cluster."""
         return not self.lifetime.accepts and self.joined_cluster is not None and self.joined_cluster.size > 1
 
+    @property
+    def announced(self) -> int | None:
+        """How many peers other nodes see here. None: the server accepts none."""
+        return len(self) if self.lifetime.accepts else None
+
     def __len__(self) -> int:
         return len(self._connected)
 

@@ -46,7 +46,7 @@ class ServerParts(NamedTuple):
     runs: Runs
     """The runs of keyed calls."""
     quotas: QuotaBook | None
-    join: Callable[[Sessions], JoinedCluster] | None
+    join: Callable[[Peers], JoinedCluster] | None
     """Joins the server's cluster."""
     on_drain: list[Callable[[], object]]
     """The functions to call when a drain starts."""

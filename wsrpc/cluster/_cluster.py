@@ -13,7 +13,6 @@ from .._base.scheduler import spawn_later
 from .._core.api.calls import Message, pass_on
 from .._core.api.outgoing import OutgoingRegistrar
 from .._core.handlers.registry import Registry
-from .._core.session.sessions import Sessions
 from .._core.wire.codecs import Codec
 from .._core.wire.messages import RequestOptions
 from .._core.wire.settings import Settings, make_settings
@@ -22,6 +21,7 @@ from .._log.contract import Store
 from .._log.kept import encoder_of
 from .._log.link import StoreLink
 from .._server.broadcast import BroadcastGroup
+from .._server.peers import Peers
 from .._server.rooms.room_log import RoomLog
 from .._server.rooms.room_options import check_keep
 from .._server.rooms.rooms import Rooms
@@ -194,7 +194,7 @@ class Cluster(ClusterView):
         super().__init__(engine, name)
 
     def _join(
-        self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs, sessions: Sessions
+        self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs, peers: Peers
     ) -> ClusterMembership:
         if self._membership is not None and not self._membership.scheduler.has_ended:
             raise RuntimeError("this Cluster belongs to another server already: make one for each server")
@@ -202,7 +202,7 @@ class Cluster(ClusterView):
         def exited() -> None:
             self._membership = None
 
-        parts = settings, registry, runs, self._deliver, rooms, exited, sessions, self._node_handlers
+        parts = settings, registry, runs, self._deliver, rooms, exited, peers, self._node_handlers
         return self._join_with(ClusterMembership(self._engine, self._name, *parts), rooms.server)
 
     def __repr__(self) -> str:

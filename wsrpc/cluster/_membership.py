@@ -18,6 +18,7 @@ from .._core.wire.go_profile import GoCodec
 from .._core.wire.settings import Settings
 from .._keyed.runs import Runs
 from .._server.joined_cluster import Spent
+from .._server.peers import Peers
 from .._server.rooms.rooms import Rooms
 from ..errors import RemoteError
 from ..stats import ClusterStats
@@ -50,7 +51,7 @@ class ClusterMembership:
         deliver: makes a call that has waited for a peer.
         rooms: the rooms of the server. None for a program without a server.
         on_exit: a function that is called when this process leaves the cluster.
-        sessions: the sessions of the server. None for a program without a server.
+        peers: the peers of the server. None for a program without a server.
         node_handlers: the handlers of adapters for requests of other nodes, by name.
     """
 
@@ -64,7 +65,7 @@ class ClusterMembership:
         deliver: Deliver,
         rooms: Rooms | None = None,
         on_exit: Callable[[], None] = lambda: None,
-        sessions: Sessions | None = None,
+        peers: Peers | None = None,
         node_handlers: Mapping[str, NodeHandler] = MappingProxyType({}),
     ) -> None:
         self.timeout = settings.limits.request_timeout
@@ -73,9 +74,9 @@ class ClusterMembership:
         self._on_exit = on_exit
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
-        self.node = Node(engine, name, self)
+        self.node = Node(engine, name, self, peers=lambda: None if peers is None else peers.announced)
         self.directory = self.node.directory
-        self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
+        self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if peers is None else peers.sessions)
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
         options = {"codec": codec, "dec_hook": registry.dec_hook}
         self.links = NodeLinks(self.node, settings.limits, options)
@@ -161,6 +162,7 @@ class ClusterMembership:
             node=node.id,
             connected=node.connected,
             nodes=len(node.directory.nodes),
+            servers=len(node.directory.servers),
             addresses=len(node.directory.claims),
             messages_in=node.messages_in,
             messages_out=node.engine.published,

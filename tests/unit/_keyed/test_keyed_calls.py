@@ -375,6 +375,7 @@ async def test_a_handler_that_nobody_reads_is_stopped() -> None:
         assert kitchen.ended
         with pytest.raises(RemoteError, match="because nobody reads it"):
             await read(client, key="k")
+    assert kitchen.server.stats().runs["serve"].ended == {"unread": 1}
 
 
 class SlowStore(MemoryStore):

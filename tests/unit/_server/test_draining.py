@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -150,26 +150,31 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
 async def test_a_drain_says_what_it_waits_for(caplog: pytest.LogCaptureFixture) -> None:
     """In the log, now and then, and in the statistics."""
     caplog.set_level(logging.INFO, "wsrpc")
-    async with scene() as it:
+    async with scene() as it, AsyncExitStack() as stack:
         go_on, asked, kept = asyncio.Event(), Blocked(), Blocked()
         it.server.on("count", partial(count, go_on))
         it.server.on("kept", kept, keep=60)
         it.server.on_drain(go_on.wait)
         it.client.on("ask", asked)
         [peer] = it.server.peers
+        it.server.on_handshake(lambda given: setattr(given, "principal", "eve"))
+        others = [await stack.enter_async_context(calls(it.server)) for _ in range(4)]
         stream = it.client.stream("count")
         assert await anext(stream) == 0
         requests = [start(each) for each in (*(it.client.request("work") for _ in range(3)), peer.request("ask"))]
         requests.append(start(it.client.request("kept", key="k")))
+        requests += [start(other.request("work")) for other in others]
         await settled()
         assert it.server.stats().draining == {}
         closing = start(it.server.close(drain_timeout=LONG))
-        expected = {"count: handler": 1, "work: handler": 3, "kept: handler": 1, "ask: request": 1}
-        expected |= {"client": 1, "run": 1, "on_drain": 1}
+        expected = {"count: handler": 1, "work: handler": 7, "kept: handler": 1, "ask: request": 1}
+        expected |= {"client": 5, "kept: run": 1, "on_drain": 1}
         await asyncio.sleep(6)
         assert it.server.stats().draining == expected
         [line] = [text for text in messages(caplog, logging.INFO) if "still draining" in text]
-        assert line.startswith("still draining: 1 connections, which wait for: ") and "work: handler (3)" in line
+        assert line.startswith("still draining: 5 connections, which wait for: ") and "work: handler (7)" in line
+        named = [f"{each.id} at an unknown address ('eve')" for each in it.server.peers[1:3]]
+        assert line.endswith(f"; peer {peer.id} at an unknown address, peer {', peer '.join(named)}, 2 others")
         for each in (go_on, it.work.go, asked.go, kept.go):
             each.set()
         assert len([number async for number in stream]) == 199

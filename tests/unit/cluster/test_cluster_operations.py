@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import Servers, servers
+from core_driver import Blocked, start
 from waiting import settled, until
 
 from wsrpc import Client, KeyReused, RemoteError, RpcError, Server
@@ -51,6 +52,25 @@ async def test_one_server_answers_for_all() -> None:
         for named, client in (("ada", ada), (id, other)):
             assert await ask("kick", named, 1008, "banned") == 1
             assert client.state == "closed"
+
+
+async def test_servers_are_counted_apart_from_clients_and_from_servers_that_drain() -> None:
+    async with servers(2) as made, ClusterClient(made.engine, name="shop") as client:
+        stats: list[Any] = [client.stats, *(server.cluster.stats for server in made)]
+
+        def counts() -> list[tuple[int, int]]:
+            return [(each().nodes, each().servers) for each in stats]
+
+        await until(lambda: counts() == [(3, 2)] * 3, limit=2)
+        ada, work = await made.join(0, "ada"), Blocked()
+        made[0].on("work", work)
+        working = start(ada.request("work"))
+        await until(lambda: work.started)
+        closing = start(made[0].close(drain_timeout=20))
+        await until(lambda: counts() == [(3, 1)] * 3, limit=2)
+        work.go.set()
+        await working
+        await closing
 
 
 async def test_processes_that_do_not_answer_are_named() -> None:

@@ -7,7 +7,7 @@ replaces everything that was known of its node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from typing import Annotated, Any, Protocol
 
@@ -49,6 +49,8 @@ class Beat(Struct, tag_field="t", tag="beat"):
     """`FORMAT` of its version. 0 for earlier ones."""
     nodes: Counter = 0
     """How many nodes it knows, with itself and the receiver."""
+    peers: Counter | None = None
+    """How many peers its server has. None: it has no server, or one that accepts no connections."""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
@@ -85,13 +87,15 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
 class RemoteNode:
     """Another node, with its known rooms."""
 
-    __slots__ = ("name", "nodes", "parts", "rooms", "seen_at", "seq")
+    __slots__ = ("name", "nodes", "parts", "peers", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.seen_at = now
         self.nodes = 0
         """How many nodes it knew at its latest beat."""
+        self.peers: int | None = None
+        """As in its latest beat."""
         self.seq: int | None = None
         """The number of the latest known change. None if nothing is known."""
         self.rooms: set[str] = set()
@@ -135,6 +139,7 @@ class Directory:
 
     Args:
         process: the process of this node, for people.
+        peers: returns `Beat.peers` of this node.
 
     Attributes:
         claims: the addresses of all nodes.
@@ -142,8 +147,15 @@ class Directory:
         processes: the known processes of nodes, for people.
     """
 
-    def __init__(self, me: str, listener: DirectoryListener, process: str = "") -> None:
+    def __init__(
+        self,
+        me: str,
+        listener: DirectoryListener,
+        process: str = "",
+        peers: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.me = me
+        self._peers = peers
         self.processes = {me: process}
         self.seq = 0
         self.part_bytes = PART_BYTES
@@ -165,6 +177,12 @@ class Directory:
     def nodes(self) -> tuple[str, ...]:
         """All nodes, this node first."""
         return (self.me, *self._remotes)
+
+    @property
+    def servers(self) -> dict[str, int]:
+        """The nodes whose servers accept connections, each with the number of its peers."""
+        found = {self.me: self._peers(), **{remote.name: remote.peers for remote in self._remotes.values()}}
+        return {node: peers for node, peers in found.items() if peers is not None}
 
     def shown(self, node: str) -> str:
         """Return the name of a node for a log, with its process if that is known."""
@@ -208,7 +226,7 @@ class Directory:
     def beat(self, to: str = "") -> Beat:
         """Return the message to publish regularly, after `pop_deltas`, or to send to the node ``to``."""
         nodes = len(self._remotes) + 1 + (bool(to) and to not in self._remotes)
-        return Beat(self.me, self.seq, self.processes[self.me], FORMAT, nodes)
+        return Beat(self.me, self.seq, self.processes[self.me], FORMAT, nodes, self._peers())
 
     def pop_deltas(self) -> Iterator[Delta]:
         """Remove and return the changes since the last call."""
@@ -244,7 +262,7 @@ class Directory:
         remote = self._node_seen(beat.node, now, beat.process)
         if remote is None:
             return
-        remote.nodes = beat.nodes
+        remote.nodes, remote.peers = beat.nodes, beat.peers
         if remote.seq is None and beat.seq == 0:
             remote.seq = 0
         elif remote.seq is not None and remote.seq > beat.seq:  # another program has sent messages in its name

@@ -53,12 +53,20 @@ class Node:
 
     Args:
         clock: the clock for beats and leases.
+        peers: as for `Directory`.
     """
 
-    def __init__(self, engine: Engine, name: str, listener: NodeListener, clock: Scheduler | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        listener: NodeListener,
+        clock: Scheduler | None = None,
+        peers: Callable[[], int | None] = lambda: None,
+    ) -> None:
         own = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
         process = f"{re.sub('[^!-~]', '_', socket.gethostname())[:80]}:{os.getpid()}"
-        self.directory = Directory(own, self, process)
+        self.directory = Directory(own, self, process, peers)
         self._listener = listener
         self.charge: Charge = lambda node, spent: None
         """A function that is called with what users have spent of their rates at another node."""
