@@ -291,10 +291,10 @@ async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
 async def test_a_page_changes_what_it_says_of_itself_and_misses_nothing(keep: int | None) -> None:
     house = House(MemoryStore(), keep)
     async with visit(house, options="about: 0") as (_, page):
-        await page.run("await room.ready; await room.setAbout(1)")
+        await page.run("await room.ready; globalThis.lives = 0; room.on('live', () => lives++); await room.setAbout(1)")
         refused = await page.run("return room.setAbout('x'.repeat(600)).catch((error) => error.message)")
         assert refused == "`about` takes 602 bytes, and at most 512 are allowed"
-        assert await page.run("return [told, room.complete, room.error === undefined]") == [0, True, True]
+        assert await page.run("return [told, room.complete, room.error === undefined, lives]") == [0, True, True, 0]
         [peer] = house.server.peers
         await peer.close(1012)  # in the next session, the refused one is not sent again
         await until(lambda: {*house.lobby} - {peer})

@@ -114,8 +114,10 @@ export class Room {
     const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
     this.position ??= answer?.position ?? null // unless an event has arrived
     this.error = undefined
-    this.live = true
-    this.#call("live")
+    if (!this.live) {
+      this.live = true
+      this.#call("live")
+    }
     this.#finish()
     return answer
   }

@@ -2178,8 +2178,10 @@ var Room = class {
     const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
     this.position ??= answer?.position ?? null;
     this.error = void 0;
-    this.live = true;
-    this.#call("live");
+    if (!this.live) {
+      this.live = true;
+      this.#call("live");
+    }
     this.#finish();
     return answer;
   }
