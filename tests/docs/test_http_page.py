@@ -49,7 +49,7 @@ async def test_curl_prints_what_is_shown(url: str) -> None:
             output = await printed_by(await start(command_of("curl"), "-sS", *arguments))
             assert IDS.sub("…", output).strip() == IDS.sub("…", found[2]).strip()
             printed += 1
-    assert printed == 7
+    assert printed == 6
 
 
 @asynccontextmanager
