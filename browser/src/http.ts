@@ -267,11 +267,11 @@ export class HttpSocket implements WebSocketLike {
         if (stuck && crowdedUntil > Date.now()) crowdedUntil = Date.now() + REMEMBERED
         if (!response.ok) throw new Error(`HTTP ${response.status}`)
         this.bufferedAmount -= body.length
-        const took = Date.now() - startedAt
-        if (took > QUICK) this.#most = Math.max(this.#most / 2, PIECE)
+        const elapsed = Date.now() - startedAt
+        if (elapsed > QUICK) this.#most = Math.max(this.#most / 2, PIECE)
         else if (size > this.#most) this.#most = Math.min(this.#most * 2, MAX_BODY)
         if (body.length >= PIECE && this.readyState === 1)
-          await new Promise((done) => setTimeout(done, Math.min(PAUSE, took / 16)))
+          await new Promise((done) => setTimeout(done, Math.min(PAUSE, elapsed / 16)))
       }
     } catch (error) {
       this.#end(1006, String(error))
