@@ -255,6 +255,7 @@ def test_every_program_is_run() -> None:
     assert programs == {
         # The page of the README: tests/browser/test_shown_pages.py.
         *(("README.md", name) for name in ("drop.py", "once.py", "server.py", "client.py")),
+        ("docs/how-to/ai-clients.md", "app.py"),  # by tests/browser/test_ai_clients_page.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/docs/test_framework_pages.py
         ("docs/how-to/http.md", "app.py"),  # by tests/docs/test_http_page.py

@@ -1,6 +1,6 @@
 """Agents for clients of AG-UI, such as its ``HttpAgent`` and CopilotKit, unmodified.
 
-See the guide "An AI chat".
+See the guide "useChat, AG-UI".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Chats for pages that use the AI SDK: ``useChat`` with its default transport, unmodified, and ``resume: true``.
 
-See the guide "An AI chat".
+See the guide "useChat, AG-UI".
 """
 
 from __future__ import annotations

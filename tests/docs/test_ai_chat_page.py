@@ -19,9 +19,16 @@ EXAMPLE = ROOT / "examples" / "ai_chat"
 
 def test_the_code_of_the_page_is_in_the_example() -> None:
     code = (EXAMPLE / "ai_chat.py").read_text("utf-8")
-    answer, others, _ = blocks_of(HOW_TO / "ai-chat.md")
+    [answer] = blocks_of(HOW_TO / "ai-chat.md")
     assert answer.text in code, f"line {answer.line}: the example has other code"
-    assert "aisdk.chat" in others.text and "agui.agent" in others.text, "the routes for other clients, which it has not"
+
+
+def test_the_pages_say_how_much_one_copies() -> None:
+    lines = sum(len(path.read_text("utf-8").splitlines()) for path in EXAMPLE.glob("*.[!m]*"))
+    assert f"{lines} lines in six files" in (HOW_TO / "ai-chat.md").read_text("utf-8")
+    page = HOW_TO / "ai-clients.md"
+    app, chat, _ = (len(block.text.splitlines()) for block in blocks_of(page))
+    assert f"{app} lines of Python, and {chat} of React" in page.read_text("utf-8")
 
 
 async def no_time(seconds: float) -> None:

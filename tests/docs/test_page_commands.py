@@ -18,7 +18,9 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 # The tests that run the commands, or look at them, each with pages and programs.
 KNOWN = {
-    "test_what_is_installed_exists": "browser pip, frameworks pip, migrate-ws-wrapper npm, typescript npm",
+    "test_what_is_installed_exists": (
+        "ai-clients npm, browser pip, frameworks pip, migrate-ws-wrapper npm, typescript npm"
+    ),
     "test_the_command_writes_and_checks": "python-client wsrpc, typescript wsrpc",
     "test_an_api_is_handed_to_another_team": "json-schema wsrpc, json-schema openapi-python-client",
     "tests/docs/test_http_page.py": "http uvicorn, http curl",
@@ -26,7 +28,7 @@ KNOWN = {
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
     "tests/docs/test_other_libraries.py": "migrate-socketio flask, migrate-socketio python",
-    "tests/browser": "browser python",
+    "tests/browser": "browser python, ai-clients npx, ai-clients wsrpc",
     "tests/command/test_conformance.py": "conformance python",
     "interop/test_typescript_page.py": "typescript npx, typescript python, typescript node",
 }
@@ -41,7 +43,7 @@ def test_every_command_is_known() -> None:
 CLIENT = json.loads((ROOT / "browser" / "package.json").read_text("utf-8"))
 PACKAGES = {
     *("fastapi", "starlette", "ws", "ws-wrapper", "github:bminer/ws-wrapper#v4.3.1", "typescript", "@types/node"),
-    *("@types/ws", "{name}-{version}.tgz".format(**CLIENT)),
+    *("@types/ws", "{name}-{version}.tgz".format(**CLIENT), "@ai-sdk/react", "react", "react-dom", "esbuild"),
 }
 
 
