@@ -227,6 +227,8 @@ OF_ONE_SERVER = (1000, 100.0)
 """Budgets for lines at WARNING and ERROR. (One connection can cause 40,000 of them, with tracebacks, in a second.)"""
 
 _handshakes = LogBudget(*OF_ONE_SERVER)
+_of_clients = LogBudget(*OF_ONE_SERVER)
+"""Knows the lines that the clients of this process share."""
 _failures = LogBudget(*OF_ONE_PEER)
 """Budget for reports of lines that could not be written."""
 
@@ -336,12 +338,13 @@ class PeerLog:
             self._log(logging.WARNING, text, (about, *args), {"call": call})
 
     def hourly(self, now: float, text: str, about: object, /, *args: object, call: CallFields | None = None) -> None:
-        """Write a line at WARNING, once in an hour for all peers of a server, or for this client.
+        """Write a line at WARNING, once in an hour for all peers of a server, or all clients of a URL.
 
         Args:
             now: the time of the event loop, in seconds.
         """
-        if (self._servers_budget or self._own_budget()).is_new(text, about, now // HOUR):
+        budget = self._servers_budget or (_of_clients if self.url else self._own_budget())
+        if budget.is_new(text, about, self.url, now // HOUR):
             self._log(logging.WARNING, text, (about, *args), {"call": call})
 
     def note(self, text: str, /, *args: object) -> None:

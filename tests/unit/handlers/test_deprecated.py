@@ -133,7 +133,7 @@ async def test_two_programs_see_each_other_in_the_log(register: Any, caplog: pyt
     assert sum("'old:report'" in text for text in messages(caplog)) == 2
 
 
-def test_a_server_logs_a_deprecated_event_once_in_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_logs_a_deprecated_event_once_in_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     """It did so for each connection: 255 times in four minutes."""
     server = Server()
     server.on("report", now, deprecated="use 'measured'")
@@ -153,6 +153,11 @@ def test_a_server_logs_a_deprecated_event_once_in_an_hour(caplog: pytest.LogCapt
         await asyncio.sleep(200)
         assert len(await call("report", 5)) == 1
         assert sum(server.stats().deprecated.values()) == 20
+        async with server.listen() as listener:
+            for _ in range(3):  # the line of the caller, too
+                async with Client(listener.url) as client:
+                    await client.request("report", 1)
+        assert len([text for text in caplog.messages if listener.url in text]) == 1
         await server.close()
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from sys import intern
@@ -176,12 +175,12 @@ class PeerHost:
         return self.deprecated[add_to(self.deprecated, event)] == 1
 
     def warn_deprecated(self, event: str, why: str, /) -> None:
-        """Log that an event is deprecated at the remote peer, unless this was logged before."""
+        """Log that an event is deprecated at the remote peer, unless this was logged before or in this hour."""
         event = event[:LONGEST_EVENT]
         if event not in self.warned and len(self.warned) < MOST_MISFITS:
             self.warned |= {event}
             text = "event %s is deprecated at the remote peer: %s (further calls are not logged)"
-            self.log(logging.WARNING, text, short(event), why)
+            self.log.hourly(self.loop.time(), text, short(event), why)
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
