@@ -58,7 +58,7 @@ if typing.TYPE_CHECKING:
         WsrpcError,
     )
     from .handshake import Handshake
-    from .limits import Limits
+    from .limits import Limits, Rate
     from .quotas import Quotas
 
 __version__ = "0.2.0"
@@ -95,6 +95,7 @@ __all__ = [
     "Peer",
     "QueueFull",
     "Quotas",
+    "Rate",
     "Reconnect",
     "ReconnectInfo",
     "RemoteError",
@@ -155,6 +156,7 @@ if not typing.TYPE_CHECKING:
         "OutgoingCall": "._core.api.outgoing",
         "Peer": "._core.api.peer",
         "Quotas": ".quotas",
+        "Rate": ".limits",
         "Reconnect": "._client.reconnect_policy",
         "ReconnectInfo": "._client.reconnect_hooks",
         "Retry": "._base.retry",

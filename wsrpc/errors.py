@@ -51,6 +51,7 @@ import reprlib
 from asyncio import CancelledError
 from collections.abc import Mapping
 from itertools import islice
+from math import ceil, inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
@@ -505,6 +506,12 @@ class RemoteError(RpcError):
 
     outcome: Outcome = "ran"
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds after which a further attempt may succeed. None if the remote peer does not say."""
+        value: Any = self._fields.get("retry_after")
+        return value if type(value) in (int, float) and 0 <= value < inf else None
+
 
 class BadArguments(RemoteError):
     """The arguments do not fit the handler on the remote peer. The handler did not run."""
@@ -521,7 +528,7 @@ class UnknownEvent(RemoteError):
 
 
 class Overloaded(RemoteError):
-    """The remote peer has reached one of its limits. The handler did not run.
+    """The remote peer has reached one of its limits. The handler did not run. After a rate, it has `retry_after`.
 
     `Room.emit` of a room with ``keep=`` raises it here, and so does a call with ``deliver_within=``. If the store may
     have the event or the call, ``outcome`` is ``"unknown"``. If a handler lets it pass, its caller gets
@@ -757,6 +764,12 @@ def ungrouped(error: BaseException) -> BaseException:
     """
     first, *others = parts_of(error) or [error]
     return first if isinstance(first, WsrpcError) and all(each is first for each in others) else error
+
+
+def above_a_rate(why: str, seconds: float | None) -> Overloaded:
+    """Return the error of a request that may succeed after so many seconds, or some time later. ``why`` has no end."""
+    fields = None if seconds is None else {"retry_after": ceil(seconds * 1000) / 1000}
+    return Overloaded(f"{why}, ask again later", fields=fields)
 
 
 def closed_here(error: ConnectionLost) -> ConnectionLost:

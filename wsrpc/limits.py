@@ -1,8 +1,8 @@
-"""`Limits`: the limits of one connection, each with the reason for its default."""
+"""`Limits`: the limits of one connection, each with the reason for its default. `Rate`: a rate with bursts."""
 
 from __future__ import annotations
 
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import msgspec
 
@@ -21,12 +21,53 @@ AT_LEAST = {
     "message_bytes": (512, "the hello of another wsrpc peer has to pass; for raw connections, receive(max_size=)"),
     "depth": (2, "every message is an object with an array in it"),
     "values": (64, "an error has some 20, and every response has to pass"),
-    "rate": (1, "it counts requests and events per second; None: no limit"),
 }
 """The smallest value of each limit with which peers can communicate, and the reason."""
 DEEPEST = 512
 """Maximum levels of nesting that any peer sends or reads. The limits of the decoders are higher, and depend on Python:
 nearly 1,000 levels with 3.11, nearly 10,000 with 3.13, and from 3.14 on the size of the thread's stack."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """Rate with bursts: ``Rate(20, per=60, burst=5)`` is 20 a minute, bursts of 5.
+
+    It is a token bucket of messages or bytes, full at first, whose capacity is ``burst``. Where an option takes a rate,
+    a number ``n`` means ``Rate(n)``: n per second, bursts of n.
+
+    Attributes:
+        count: the number that is allowed in ``per`` seconds; 0.000001 to 10¹².
+        per: the time in seconds; 0.000001 to 10¹².
+        burst: the number that is allowed at once; 1 to 10¹². None: ``count``, or 1 if that is less.
+
+    Raises:
+        TypeError, ValueError: a value is not a number, or out of range.
+    """
+
+    count: float
+    per: float = 1.0
+    burst: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1e-6), ("per", 1e-6), ("burst", 1)):
+            value: Any = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (is_number and least <= value <= 1e12) and (name, value) != ("burst", None):
+                text = f"Rate({name}=) is a number from {least:g} to 1e+12, got {value!r}"
+                raise (ValueError if is_number else TypeError)(text)
+
+
+def rate_of(option: str, value: Any) -> Rate:
+    """Return the rate of an option that takes a `Rate`, or a number per second.
+
+    Raises:
+        TypeError, ValueError: it is neither, or the number is out of range.
+    """
+    try:
+        return value if isinstance(value, Rate) else Rate(value)
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(
+            str(exc).replace("Rate(count=) is a number", f"{option} is a Rate, or a number per second")
+        ) from None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +94,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             closes the connection with 1007. This side never sends one: the call raises `RecursionError`, and a request
             whose result is nested deeper is rejected. (The limit of Go's encoding/json is 10,000 levels, which is too
             many for Python's recursion.)
-        rate: maximum number of requests and events from the remote peer, both per second and in one burst. Above the
+        rate: maximum number of requests and events from the remote peer: a `Rate`, or a number per second. Above the
             rate, a request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the
             rate"`` in `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not
-            count. None: no limit. (The limit is a token bucket with a capacity of one second's tokens, which is also
-            the default of the libraries aiolimiter and governor.)
+            count. None: no limit. (The capacity of the token bucket is also ``count`` by default in the libraries
+            aiolimiter and governor.)
         running: maximum number of handlers that run at the same time. Further messages wait. A handler counts until it
             exits, even if it was cancelled or is waiting for a response from the remote peer. If all running handlers
             on both sides are waiting for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly
@@ -148,7 +189,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     sent_message_bytes: int | None = None
     values: int = 1280 * 1024
     depth: int = 64
-    rate: int | None = None
+    rate: float | Rate | None = None
     running: int = 1024
     waiting: int = 10_000
     threads: int = 32
@@ -176,6 +217,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             value: Any = getattr(self, name)
             none = name in MAY_BE_NONE
             if value is None and none:
+                continue
+            if name == "rate":
+                rate_of("Limits.rate", value)
                 continue
             is_duration = name in DURATIONS
             if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
@@ -271,9 +315,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return type(self)(**{**msgspec.structs.asdict(self), **changes})
 
 
-DURATIONS = frozenset(
-    field.name for field in msgspec.structs.fields(Limits) if float in (field.type, *get_args(field.type))
-)
+DURATIONS = frozenset(name for name in Limits.__struct_fields__ if name.endswith(("_timeout", "_interval")))
 LEAST = {
     name: AT_LEAST.get(name, (0 if name in MAY_BE_ZERO else 1, ""))
     for name in Limits.__struct_fields__

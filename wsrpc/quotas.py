@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from .handshake import Handshake
+from .limits import Rate, rate_of
 
 By = Literal["principal", "address"] | Callable[[Handshake], str | None]
 
@@ -29,20 +30,21 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
             always resume. A further connection is refused with the HTTP status 429, or is closed with 1012 if its
             client has asked to resume a session that has ended. If more than three times as many clients have asked,
             and not said for which session, the first ones are dropped. None: no limit.
-        requests: maximum number of requests and events, both per second and in one burst, counted as for
-            `Limits.rate`. A client that connects again has what it had left. None: no limit.
+        requests: maximum number of requests and events, a `Rate` or a number per second, counted as for `Limits.rate`.
+            A client that connects again has what it had left. None: no limit.
         running: maximum number of handlers that run at the same time, counted as for `Limits.running`. While so many
             run, further requests and events are refused. None: no limit.
-        bytes: maximum number of bytes that arrive per second, with the headers of frames. Above it, wsrpc reads nothing
+        bytes: maximum number of bytes that arrive, with the headers of frames: a `Rate`, or a number per second. Above
+            it, wsrpc reads nothing
             from a connection for up to 5 s at a time, so its client sends more slowly. It has no effect on URLs, and on
             WebSockets under ASGI servers, which do not count bytes. None: no limit.
     """
 
     by: By = "principal"
     connections: int | None = None
-    requests: float | None = None
+    requests: float | Rate | None = None
     running: int | None = None
-    bytes: float | None = None
+    bytes: float | Rate | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -57,8 +59,9 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
         if all(value is None for value in quotas.values()):
             raise ValueError(f"Quotas() limits nothing: give it one of {', '.join(quotas)}")
         for name, value in quotas.items():
-            allowed = int if name in ("connections", "running") else (int, float)
-            if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
+            if value is not None and name in ("requests", "bytes"):
+                rate_of(f"{name}=", value)
+            elif value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise TypeError(f"{name}= is a number, or None for no limit, got {value!r}")
-            if value is not None and not value >= 1:
+            elif value is not None and value < 1:
                 raise ValueError(f"{name}= is at least 1, or None for no limit, got {value!r}")

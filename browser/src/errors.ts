@@ -47,6 +47,8 @@ export class RemoteError extends WsrpcError {
   declare readonly value: unknown
   /** The id of an unexpected exception, whose text the server does not send. Its log has the traceback with this id. */
   declare readonly errorId: string | undefined
+  /** The seconds after which a further attempt may succeed, if the server says so. It does above a rate. */
+  declare readonly retryAfter: number | undefined
 
   /**
    * @param isError whether the value is an error object. If not, it can be of any type
@@ -54,13 +56,14 @@ export class RemoteError extends WsrpcError {
    */
   constructor(value: unknown, isError: unknown, hasStarted = false) {
     const isObject = isError && typeof value === "object" && value !== null
-    const { message, code, data, error_id } = isObject ? (value as Record<string, unknown>) : { message: value }
+    const { message, code, data, error_id, retry_after } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
     const isUnknown = code === "wsrpc.run_lost" || code === "wsrpc.items_gone"
     const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : isUnknown ? "unknown" : "ran"
     super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data)
     this.value = value
     this.errorId = typeof error_id === "string" ? error_id : undefined
+    this.retryAfter = typeof retry_after === "number" ? retry_after : undefined
   }
 }
 

@@ -59,7 +59,7 @@ GIVES_UP, DIALS_ON = "gives up", "dials on"
 REFUSALS: dict[str, Refusal] = {
     "on_handshake: 401": Refusal("401, gives up", "401", "401", rejects(401)),
     "on_handshake: 403": Refusal("403, gives up", "403", "403", rejects(403)),
-    "on_handshake: 429": Refusal("429, dials on", "429", "429", rejects(429)),
+    "on_handshake: 429": Refusal("429, dials on", "429 1", "429", rejects(429)),
     "on_handshake: 503": Refusal("503, dials on", "503", "503", rejects(503)),
     "on_handshake fails": Refusal("500, dials on", "500", "500", lambda server: server.on_handshake(lambda _: 1 / 0)),
     "an origin": Refusal("403, gives up", "403", "403", headers=EVIL),

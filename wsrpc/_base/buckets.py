@@ -1,8 +1,10 @@
-"""`TokenBucket`: limits how often something may happen."""
+"""`TokenBucket`: limits how often something may happen. `bucket_of`: the bucket of a `Rate`."""
 
 from __future__ import annotations
 
 from math import ceil, inf
+
+from ..limits import Rate
 
 ENOUGH = 1 - 1e-6
 """The part of a token that counts as a whole one. (With floats, ten times 0.1 s may be a little less than 1 s.)"""
@@ -54,6 +56,15 @@ class TokenBucket:
         self._remaining = remaining - 1.0
         self.spent += 1.0
         return True
+
+    def wait(self) -> float:
+        """Return the seconds until there is a token, after a `spend` that returned False."""
+        return (1.0 - self._remaining) / self._per_second
+
+    @property
+    def little(self) -> float:
+        """The number of tokens that nobody needs to remember: they are soon there again."""
+        return min(self.most, self._rate) * UNTOLD
 
     def refund(self) -> None:
         """Add the token of a successful `spend` again, because something else refuses what it was spent for."""
@@ -107,3 +118,15 @@ class TokenBucket:
     def forgive(self) -> None:
         """Owe nothing any more."""
         self._owed, self._per_second = 0.0, self._rate
+
+
+def bucket_of(rate: Rate) -> TokenBucket:
+    """Return a full bucket of this rate."""
+    return TokenBucket(max(1.0, rate.count) if rate.burst is None else rate.burst, rate.count / rate.per)
+
+
+def above(rate: Rate, what: str) -> str:
+    """Return why something is refused: "more than 20 calls per 60 s, or 5 at once"."""
+    per = "per second" if rate.per == 1 else f"per {rate.per:g} s"
+    at_once = "" if rate.burst is None else f", or {rate.burst:g} at once"
+    return f"more than {rate.count} {what} {per}{at_once}"

@@ -12,7 +12,7 @@ STATUSES: dict[int, tuple[str, str]] = {
     413: ("content_too_large", "The body is too large."),
     415: ("unsupported_media_type", "The body is compressed, or not JSON."),
     422: ("unprocessable_content", "The key was used with other arguments."),
-    429: ("too_many_requests", "The caller is above a rate or a quota. With `Retry-After`, nothing has run."),
+    429: ("too_many_requests", "The caller is above a rate or a quota: see `Retry-After`."),
     431: ("headers_too_large", "There are too many headers."),
     500: ("internal", "The handler has failed, or the connection has ended and it may have run."),
     501: ("unimplemented", "This is not implemented."),

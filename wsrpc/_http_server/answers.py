@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -99,8 +100,9 @@ def reason(exc: errors.HandshakeRejected) -> str:
 
 def failure(error: errors.WsrpcError, *, of_caller: bool = False) -> HttpResponse:
     status = 429 if of_caller and isinstance(error, errors.Overloaded) else status_of(error)
-    again = [("retry-after", "1")] if status in (429, 503) and error.outcome in ("not_sent", "not_run") else []
-    return json_response(status, error_of(error), again)
+    seconds = (error.retry_after if isinstance(error, errors.RemoteError) else None) or 1
+    is_safe = status == 429 or (status == 503 and error.outcome in ("not_sent", "not_run"))
+    return json_response(status, error_of(error), [("retry-after", str(ceil(seconds)))] if is_safe else [])
 
 
 def error_of(error: errors.WsrpcError) -> dict[str, Any]:

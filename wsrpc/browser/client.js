@@ -37,13 +37,14 @@ var RemoteError = class extends WsrpcError {
    */
   constructor(value, isError, hasStarted = false) {
     const isObject = isError && typeof value === "object" && value !== null;
-    const { message, code, data, error_id } = isObject ? value : { message: value };
+    const { message, code, data, error_id, retry_after } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
     const isUnknown = code === "wsrpc.run_lost" || code === "wsrpc.items_gone";
     const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : isUnknown ? "unknown" : "ran";
     super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data);
     this.value = value;
     this.errorId = typeof error_id === "string" ? error_id : void 0;
+    this.retryAfter = typeof retry_after === "number" ? retry_after : void 0;
   }
 };
 var ConnectionLost = class extends WsrpcError {

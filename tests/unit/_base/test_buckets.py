@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsrpc._base.buckets import TokenBucket
+from wsrpc import Rate
+from wsrpc._base.buckets import TokenBucket, bucket_of
 
 
 def taken(bucket: TokenBucket, now: float) -> int:
@@ -82,3 +83,49 @@ def test_a_token_that_was_spent_for_nothing_is_there_again_and_is_told_to_nobody
     for _ in range(2):
         bucket.refund()
     assert taken(bucket, 2.0) == 8, "never more than there may be"
+
+
+SLOW = [Rate(0.1), Rate(1, per=10), Rate(20, per=60, burst=5), Rate(20, per=3600), Rate(1, per=86_400)]
+
+
+@pytest.mark.parametrize("rate", SLOW)
+def test_who_waits_as_long_as_it_is_told_gets_a_token_and_not_before(rate: Rate) -> None:
+    bucket, now, between = bucket_of(rate), 12345.678, rate.per / rate.count
+    assert taken(bucket, now) == (rate.burst or max(1, rate.count))
+    for _ in range(100):
+        assert bucket.wait() == pytest.approx(between)
+        assert not bucket.spend(now + 0.99 * between)
+        now += 0.99 * between
+        assert bucket.wait() == pytest.approx(0.01 * between, rel=1e-3)
+        now += bucket.wait()
+        assert taken(bucket, now) == 1
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+@pytest.mark.parametrize("rate", SLOW)
+def test_a_clock_that_jumps_gives_one_burst_at_most(rate: Rate, jump: float) -> None:
+    bucket = bucket_of(rate)
+    burst = taken(bucket, 1e9)
+    assert taken(bucket, 1e9 + jump) == (burst if jump > 0 else 0)
+    assert bucket.wait() == pytest.approx(rate.per / rate.count)
+
+
+@pytest.mark.parametrize("busy", [1, 2, 8])
+@pytest.mark.parametrize("rate", SLOW)
+def test_eight_processes_share_a_slow_rate(rate: Rate, busy: int) -> None:
+    """A user asks all the time at some of them."""
+    buckets, found = [bucket_of(rate) for _ in range(8)], 0
+    between = rate.per / rate.count
+    step = between / 50
+    for number in range(50 * 50):
+        now = number * step
+        found += sum(taken(bucket, now) for bucket in buckets[:busy])
+        for bucket in buckets:
+            if amount := bucket.untold(step, 8):
+                for other in buckets:
+                    if other is not bucket:
+                        other.spend_elsewhere(now, amount, 8)
+        for bucket in buckets:
+            bucket.repay(now, step, 8)
+    burst = buckets[0].most
+    assert 0.9 * 50 < found <= 1.15 * 50 + busy * burst

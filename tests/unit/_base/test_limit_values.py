@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from wsrpc import Limits
+from wsrpc import Limits, Quotas, Rate, Server
 
 MAY_BE_NONE = {"sent_message_bytes", "rate", "request_timeout", "handler_timeout", "ping_interval", "ping_timeout"}
 
@@ -47,7 +48,7 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
         ("depth", 1, ValueError, "must be at least 2, got 1: every message is an object"),
         ("depth", 513, ValueError, "must be at most 512, got 513: no peer sends deeper values"),
         ("values", 63, ValueError, "must be at least 64, got 63: an error has some 20"),
-        ("rate", 0, ValueError, "must be at least 1, got 0: it counts requests and events"),
+        ("rate", 0, ValueError, r"is a Rate, or a number per second from 1e-06 to 1e\+12, got 0"),
         ("replay_bytes", 1, ValueError, "must be at least 131072, got 1"),
         ("handler_timeout", 0, ValueError, "is a duration of more than 0 seconds, got 0"),
         ("stall_timeout", math.nan, ValueError, "is a duration of more than 0 seconds, got nan"),
@@ -65,7 +66,39 @@ def test_values_that_make_no_sense_are_refused_with_the_reason(
 @pytest.mark.parametrize("field", Limits.__struct_fields__)
 def test_each_field_refuses_what_is_no_number(field: str) -> None:
     for value in ("7", True, *[None] * (field not in MAY_BE_NONE)):
-        with pytest.raises(TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds)"):
+        with pytest.raises(
+            TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds|Rate, or a number)"
+        ):
             Limits().replace(**{field: value})
     if field in MAY_BE_NONE:
         assert getattr(Limits().replace(**{field: None}), field) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        *(("count", value, ValueError) for value in (0, -1, math.nan, math.inf, 10**400)),
+        *(("per", value, ValueError) for value in (0, -60, math.nan, math.inf)),
+        *(("burst", value, ValueError) for value in (0.5, 0, math.nan, math.inf)),
+        *((field, value, TypeError) for field in ("count", "per", "burst") for value in (True, "20/min", [5])),
+        *((field, None, TypeError) for field in ("count", "per")),
+    ],
+)
+def test_a_rate_that_makes_no_sense_is_refused(field: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^Rate\({field}=\) is a number from (1e-06|1) to 1e\+12, got "):
+        Rate(**{"count": 5, field: value})
+
+
+@pytest.mark.parametrize("value", [0, math.nan, math.inf, True, "20/min", (20, 60)])
+def test_each_option_that_takes_a_rate_names_itself_and_both_forms(value: Any) -> None:
+    takes: dict[str, Callable[[], object]] = {
+        "Limits.rate": lambda: Limits(rate=value),
+        "requests=": lambda: Quotas(requests=value),
+        "bytes=": lambda: Quotas(bytes=value),
+        "rate=": lambda: Server().on("add", print, rate=value),
+    }
+    for option, make in takes.items():
+        with pytest.raises(
+            (TypeError, ValueError), match=rf"^{option} is a Rate, or a number per second from 1e-06 to .*, got "
+        ):
+            make()

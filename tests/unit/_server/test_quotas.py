@@ -26,6 +26,7 @@ from wsrpc import (
     Limits,
     Overloaded,
     Quotas,
+    Rate,
     Reconnect,
     Server,
     Stream,
@@ -109,6 +110,35 @@ async def test_what_one_limit_refuses_takes_nothing_from_the_others() -> None:
         await asyncio.sleep(1)
         asked = await asyncio.gather(*(client.request("rated") for _ in range(9)), return_exceptions=True)
         assert asked.count(1) == 2 and await allowed(client, 30) == 8
+
+
+SLOWLY = Rate(20, per=60, burst=5)
+AT: dict[str, Callable[[], Server]] = {
+    "a connection": lambda: quoted(limits=Limits(rate=SLOWLY)),
+    "a user": lambda: quoted(Quotas(requests=SLOWLY)),
+    "an event": lambda: Server(),
+}
+
+
+@pytest.mark.parametrize("at", AT)
+async def test_twenty_a_minute_with_bursts_of_five(at: str) -> None:
+    """Who is refused learns when to ask again."""
+    server = AT[at]()
+    if at == "an event":
+        server.on("add", lambda a, b: a + b, rate=SLOWLY)
+    async with connect(server, principal="ada") as client:
+        assert await allowed(client, 9) == 5
+        for _ in range(4):
+            with pytest.raises(
+                Overloaded, match=r"more than 20 .* per 60 s, or 5 at once.*, ask again later"
+            ) as caught:
+                await client.request("add", 1, 2)
+            wait = caught.value.retry_after
+            assert wait is not None and wait == caught.value.fields["retry_after"] == pytest.approx(3, abs=0.01)
+            await asyncio.sleep(wait)
+            assert await allowed(client, 9) == 1
+        await asyncio.sleep(60)
+        assert await allowed(client, 9) == 5
 
 
 async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
@@ -395,9 +425,6 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Quotas(by="user", running=1), ValueError, "by= is"),  # type: ignore[arg-type]
     (lambda: Quotas(connections=0), ValueError, "connections= is at least 1"),
     (lambda: Quotas(connections=1.5), TypeError, "connections= is a number"),  # type: ignore[arg-type]
-    (lambda: Quotas(requests=float("nan")), ValueError, "requests= is at least 1"),
-    (lambda: Quotas(bytes=True), TypeError, "bytes= is a number"),
-    (lambda: Server().on("add", print, rate=0), ValueError, "rate= is a number of calls per second"),
     (lambda: Server(quotas=5), TypeError, "quotas= is"),  # type: ignore[arg-type]
     (lambda: Server(quotas=[Limits()]), TypeError, "quotas= is"),  # type: ignore[list-item]
 ]
@@ -749,16 +776,18 @@ RATED_NAME = "rated" * 50
 
 
 @asynccontextmanager
-async def sharing(at: str = "") -> AsyncGenerator[tuple[MemoryEngine, Overheard, Callable[..., Any]]]:
-    """Three servers at which a user has 20 requests per second, or calls of an event with a long name.
+async def sharing(
+    at: str = "", rate: float | Rate = 20
+) -> AsyncGenerator[tuple[MemoryEngine, Overheard, Callable[..., Any]]]:
+    """Three servers at which a user has this rate of requests, or of calls of an event with a long name.
 
     The function connects a user to the servers with these numbers.
     """
     engine, overheard = MemoryEngine(), Overheard()
-    quotas = () if at == "event" else (Quotas(requests=20),)
+    quotas = () if at == "event" else (Quotas(requests=rate),)
     async with three(None, 99, engine, *quotas) as servers, AsyncExitStack() as stack:
         for server in servers:
-            server.on(RATED_NAME, lambda: 1, rate=20 if at == "event" else None)
+            server.on(RATED_NAME, lambda: 1, rate=rate if at == "event" else None)
             server.on("other", lambda: 2, rate=9)
         await (await engine.connect(overheard)).subscribe("shop.all")
         await until(lambda: all(server.stats().cluster.nodes == 3 for server in servers))  # type: ignore[union-attr]
@@ -818,6 +847,24 @@ async def test_a_user_that_goes_to_another_process_has_no_full_bucket_there(befo
         assert await pass_time(0.05, await join("ada", "1"), 30) == [9]
         assert await pass_time(0.05, await join("bob", "1"), 30) == [20]
         assert overheard.spent and not any("ada" in str(each) for each in overheard.spent)
+
+
+@pytest.mark.parametrize("at", ["", "event"])
+async def test_who_spends_slowly_at_one_process_has_no_full_bucket_at_another(at: str) -> None:
+    """Other processes forgot the few requests of users that they did not know, and had no bucket of an event."""
+    async with sharing(at, Rate(20, per=3600)) as (_, _, join):
+        assert await pass_time(10, await join("ada", "0"), 1 / 20) == [10]
+        await pass_time(0.3, [], 0)
+        assert await pass_time(0.05, await join("ada", "1"), 30) == [10]
+
+
+@pytest.mark.parametrize("at", ["", "event"])
+async def test_twenty_a_minute_hold_for_all_processes_together(at: str) -> None:
+    async with sharing(at, SLOWLY) as (_, _, join):
+        ada, bob = await join("ada", "012"), await join("bob", "2")
+        assert 5 <= sum(await pass_time(0.5, ada, 1)) <= 15
+        assert 180 <= sum(await pass_time(600, ada, 1 / 8)) <= 215
+        assert await pass_time(60, bob, 1 / 60) == [20]
 
 
 async def test_nothing_is_told_of_users_that_do_little_and_without_an_engine_each_process_counts() -> None:

@@ -136,9 +136,9 @@ class Registrar(OnChannel):
                 session of a caller without one. Only for an ``async def`` that returns a value, or that yields items.
             deprecated: what callers should use instead, in at most 200 characters. One call in an hour is logged here,
                 and one there, if the peer is a wsrpc peer. Descriptions and generated clients say it, too.
-            rate: the maximum number of calls per second, and of those in one burst, for each peer, or for each user of
-                the first of the server's `Quotas` that applies. By URL, without quotas, it is for each principal, or
-                else address. Others are refused as for `Limits.rate`, before middleware.
+            rate: the maximum number of calls, a `Rate` or a number per second, for each peer, or for each user of the
+                first of the server's `Quotas` that applies. By URL, without quotas, it is for each principal, or else
+                address. Others are refused as for `Limits.rate`, before middleware.
 
         Raises:
             TypeError: the function cannot be a handler. The error message names the parameter and says what to do.

@@ -13,9 +13,11 @@ from typing import Any, cast
 
 from msgspec import UNSET, Struct
 
+from ..._base.buckets import above
 from ..._base.logs import logger
 from ..._base.threads import when_over
-from ...errors import HandlerTimeout, Overloaded, short, ungrouped
+from ...errors import HandlerTimeout, above_a_rate, short, ungrouped
+from ...limits import Rate
 from .arguments import CallRefused
 from .callables import is_generator_function, name_of
 from .compiled import Handler
@@ -87,21 +89,21 @@ def around(
     return Route(call, handler, answers_with_channel, starts_later)
 
 
-def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
+def _with_rate(call: Call, handler: Handler, rate: Rate) -> Call:
     """Refuse the calls of a peer above ``rate``, before middleware runs."""
-    refused = f"more than {rate:g} calls per second of this event"
+    refused = f"{above(rate, 'calls')} of this event"
 
     def with_rate(invocation: Invocation, a: list[Any]) -> Any:
         dispatcher, calls = invocation.dispatcher, invocation.dispatcher.calls
         now = dispatcher.loop.time()
-        if calls.bucket_of(handler, rate).spend(now):
+        if (bucket := calls.bucket(handler, rate)).spend(now):
             return call(invocation, a)
         dispatcher.admission.refund()
         by, is_logged = f"rate= of {handler.name}", None
         if calls.totals:
             by, is_logged = f"{by} for {calls.totals[0].name}", calls.totals[0].is_named(by, now)
         dispatcher.answers.host.count_refused("above the rate", refused, by, is_logged)
-        raise CallRefused(Overloaded(f"{refused}, ask again later"))
+        raise CallRefused(above_a_rate(refused, bucket.wait()))
 
     return with_rate
 

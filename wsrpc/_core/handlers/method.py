@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..._base.misuse import check_flag, check_function, check_number
 from ..._base.names import F, check_event, check_timeout
 from ...errors import short
+from ...limits import Rate, rate_of
 
 LONGEST_ADVICE = 200
 """Characters of ``deprecated=``, which is sent to callers."""
@@ -91,15 +92,13 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     hidden: bool = False
     keep: Keep | None = None
     deprecated: str | None = None
-    rate: float | None = None
+    rate: Rate | None = None
 
     def __post_init__(self) -> None:
         check_flag("thread", self.thread)
         check_flag("ordered", self.ordered)
         check_flag("hidden", self.hidden)
         check_timeout(self.timeout, more_than_0=True)
-        if self.rate is not None:
-            check_number("rate= is a number of calls per second, 0.001 or more", self.rate, 0.001)
         why: Any = self.deprecated
         if why is not None and not (isinstance(why, str) and 0 < len(why) <= LONGEST_ADVICE):
             text = f"deprecated= is a text of at most {LONGEST_ADVICE} characters that says what to use instead"
@@ -115,7 +114,7 @@ class BlockingOnOptions(TypedDict, total=False):
     ordered: bool
     hidden: bool
     deprecated: str | None
-    rate: float | None
+    rate: float | Rate | None
 
 
 class OnOptions(BlockingOnOptions, total=False):
@@ -138,6 +137,8 @@ def handler_options(options: OnOptions) -> HandlerOptions:
     keep = options.get("keep")
     if keep is not None and not isinstance(keep, Keep):
         chosen["keep"] = Keep(keep)
+    if (rate := options.get("rate")) is not None:
+        chosen["rate"] = rate_of("rate=", rate)
     return HandlerOptions(**chosen)
 
 

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
-from ..._base.buckets import TokenBucket
+from ..._base.buckets import TokenBucket, bucket_of
 from ...errors import RemoteError, made_here
-from ...limits import Limits
+from ...limits import Limits, Rate
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import TOO_MANY
 from ..handlers.compiled import Handler
@@ -117,15 +117,9 @@ class ActiveCalls:
             lane = self._lanes[key] = asyncio.Lock()
         return lane
 
-    def bucket_of(self, handler: Handler, rate: float) -> TokenBucket:
+    def bucket(self, handler: Handler, rate: Rate) -> TokenBucket:
         """Return what counts the calls of a handler with ``rate=``."""
-        owner = self.totals[0] if self.totals else self
-        if owner.buckets is None:
-            owner.buckets = WeakKeyDictionary()
-        bucket: TokenBucket | None = owner.buckets.get(handler)
-        if bucket is None:
-            bucket = owner.buckets[handler] = TokenBucket(max(1.0, rate), rate)
-        return bucket
+        return bucket_in(self.totals[0] if self.totals else self, handler, rate)
 
     def add(self, invocation: Invocation) -> None:
         """Count a handler that runs on in a task, unless it is counted already."""
@@ -230,3 +224,13 @@ class ActiveCalls:
         """Return the anonymous channels on which handlers of ``closers`` run."""
         closing = (each for each in self.invocations if each.task is not None and closers.cover(each.task, each))
         return {each.delivered_channel for each in closing if each.delivered_channel is not None}
+
+
+def bucket_in(owner: Any, handler: Handler, rate: Rate) -> TokenBucket:
+    """Return what counts the calls of a handler in ``owner.buckets``. Make it for the first call."""
+    if owner.buckets is None:
+        owner.buckets = WeakKeyDictionary[Handler, TokenBucket]()
+    bucket: TokenBucket | None = owner.buckets.get(handler)
+    if bucket is None:
+        owner.buckets[handler] = bucket = bucket_of(rate)
+    return bucket

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
-from ..._base.buckets import TokenBucket
+from ..._base.buckets import above, bucket_of
 from ..._base.names import STREAM_EVENTS, ChannelRef
-from ...errors import BadArguments, Draining, Overloaded
+from ...errors import BadArguments, Draining, Overloaded, above_a_rate
+from ...limits import Rate, rate_of
 from ..channels.channel_core import ChannelCore
 from ..channels.named_channels import NamedChannels
 from ..handlers.invocation import CallState, Invocation
@@ -68,12 +69,14 @@ _OPENED = OpeningState.DONE
 class Refusal(NamedTuple):
     """Why a message is refused. ``kind`` is that of `Peer.ignored`, and ``by`` names the limit.
 
-    ``is_logged`` says whether it is logged. If it is None, the first of each kind of a peer is.
+    ``wait`` is the time in seconds after which it may be sent again, if that is known. ``is_logged`` says whether it is
+    logged. If it is None, the first of each kind of a peer is.
     """
 
     kind: str
     why: str
     by: str
+    wait: float | None
     is_logged: bool | None = None
 
 
@@ -81,8 +84,8 @@ Spend = Callable[[float], bool]
 """Counts a request or an event that arrives at a time in seconds, or returns False to refuse it."""
 
 
-class Rate(NamedTuple):
-    """Something that counts the messages of a peer, and perhaps of others."""
+class Limiter(NamedTuple):
+    """Something that counts the messages of a peer, and perhaps of others, and refuses some."""
 
     spend: Spend
     refusal: Callable[[float], Refusal]
@@ -91,15 +94,14 @@ class Rate(NamedTuple):
     """Undoes a ``spend`` that returned True, because the message is refused after all."""
 
 
-def _own_rate(most: float) -> Rate:
+def _own_limiter(rate: Rate) -> Limiter:
     """Return what counts the messages of one peer against `Limits.rate`."""
-    bucket = TokenBucket(most, most)
-    refusal = Refusal("above the rate", f"more than {most} requests and events per second", "Limits.rate")
+    bucket, why = bucket_of(rate), above(rate, "requests and events")
 
     def refuse(now: float) -> Refusal:
-        return refusal
+        return Refusal("above the rate", why, "Limits.rate", bucket.wait())
 
-    return Rate(bucket.spend, refuse, bucket.refund)
+    return Limiter(bucket.spend, refuse, bucket.refund)
 
 
 class Admission:
@@ -113,7 +115,7 @@ class Admission:
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
     While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
-    unless it has the id of a request in `Dispatcher.active`, or one of ``rates`` refuses it.
+    unless it has the id of a request in `Dispatcher.active`, or one of ``limiters`` refuses it.
 
     A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
     """
@@ -125,11 +127,11 @@ class Admission:
         "calls",
         "dispatcher",
         "leaving",
+        "limiters",
         "named_channels",
         "needs_checks",
         "on_events_done",
         "on_position",
-        "rates",
         "waiting_room",
     )
 
@@ -154,15 +156,16 @@ class Admission:
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._starts_waiting = False
         """Whether `start_waiting` runs."""
-        self.rates: tuple[Rate, ...] = () if limits.rate is None else (_own_rate(limits.rate),)
+        rate = limits.rate
+        self.limiters: tuple[Limiter, ...] = () if rate is None else (_own_limiter(rate_of("Limits.rate", rate)),)
         """Count messages against `Limits.rate`, and against what `limit` adds, which other peers may share."""
 
     def __repr__(self) -> str:
         return f"<Admission {self.calls.count} handlers, {len(self.waiting_room)} messages wait>"
 
-    def limit(self, others: Sequence[Rate]) -> None:
+    def limit(self, others: Sequence[Limiter]) -> None:
         """Count the messages of this peer also with ``others``."""
-        self.rates += tuple(others)
+        self.limiters += tuple(others)
 
     def set_dispatcher(self, dispatcher: Dispatcher) -> None:
         """Use the dispatcher of another session from now on."""
@@ -278,7 +281,7 @@ class Admission:
             # A rejection would end the first request with this id, whose handler still runs.
             dispatcher.answers.ignored["duplicate id"] += 1
             return True
-        if self.rates and self._counts(message, channel) and not self.spend_rate_or_refuse(dispatcher, message):
+        if self.limiters and self._counts(message, channel) and not self.spend_rate_or_refuse(dispatcher, message):
             return True
         if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
             return True
@@ -307,22 +310,22 @@ class Admission:
     def spend_rate_or_refuse(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against the rates. If it exceeds one, refuse it and return False."""
         now = self._loop.time()
-        for number, rate in enumerate(self.rates):
-            if rate.spend(now):
+        for number, limiter in enumerate(self.limiters):
+            if limiter.spend(now):
                 continue
-            for each in self.rates[:number]:
+            for each in self.limiters[:number]:
                 each.refund()
-            kind, why, by, is_logged = rate.refusal(now)
+            kind, why, by, wait, is_logged = limiter.refusal(now)
             dispatcher.answers.host.count_refused(kind, why, by, is_logged)
             if message.i is not UNSET:
-                dispatcher.answers.reject(message.i, Overloaded(f"{why}, ask again later"))
+                dispatcher.answers.reject(message.i, above_a_rate(why, wait))
             return False
         return True
 
     def refund(self) -> None:
         """Undo a `spend_rate_or_refuse` that returned True, because the message is refused after all."""
-        for rate in self.rates:
-            rate.refund()
+        for limiter in self.limiters:
+            limiter.refund()
 
     def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
         """Return whether a message has to be counted against `Limits.rate`.

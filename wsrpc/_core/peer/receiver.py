@@ -149,7 +149,7 @@ class Receiver:
                 if message.i in self._active or admission.needs_checks:
                     admission.arrived(dispatcher, message, payload, view, decode)
                     return
-                if not admission.rates or admission.spend_rate_or_refuse(dispatcher, message):
+                if not admission.limiters or admission.spend_rate_or_refuse(dispatcher, message):
                     dispatcher.run(message, payload, view)
                     return
             if view is not None:
@@ -280,7 +280,7 @@ class Receiver:
         else:
             admission = self._admission
             if (
-                not admission.rates
+                not admission.limiters
                 or name in STREAM_EVENTS
                 or admission.spend_rate_or_refuse(self._dispatcher, message)
             ):

@@ -189,7 +189,8 @@ def reported(
 
     The log names a client by the address or principal that ``on_handshake`` has set, because many can have one host.
     """
-    refusal.headers = handshake.response_headers | refusal.headers
+    usual = {"Retry-After": "1"} if refusal.status == 429 else {}
+    refusal.headers = ResponseHeaders(usual) | handshake.response_headers | refusal.headers
     acceptance.refuse(refusal)
     acceptance.refused_by_principal.add(handshake.principal, {str(refusal.status): 1})
     names = (each for each in (handshake.address, handshake.principal) if each is not None)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
-from ..._base.buckets import UNTOLD, TokenBucket
+from ..._base.buckets import TokenBucket
 from ..._base.logs import LogBudget, address_text
 from ..._base.scheduler import LoopScheduler, Scheduler
+from ..._core.handlers.compiled import Handler
 from ..._core.handlers.lifecycle import ends_the_task
 from ..._core.session.sessions import network_of
 from ..._keyed.keeper import principal_text
@@ -230,7 +231,7 @@ class QuotaBook:
 
     def _refusal(self, exc: Exception, handshake: Handshake, acceptance: Acceptance) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
-            refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1"})
+            refusal = HandshakeRejected(429, f"{exc}\n")
             subject = self._subjects.get(exc.subject.key, exc.subject)  # another refusal may have remembered it
             is_new = subject.is_named("connections", asyncio.get_running_loop().time())
             if not subject.connections:  # all its connections are at other processes
@@ -251,7 +252,7 @@ class QuotaBook:
         if isinstance(served, ServedPeer):
             core = served.core
             core.calls.totals = tuple(subjects)
-            core.admission.limit([rate for subject in subjects for rate in subject.rates])
+            core.admission.limit([each for subject in subjects for each in subject.limiters])
             if counting := [subject.own[BYTES] for subject in subjects if BYTES in subject.own]:
                 core.host.meter = Meter(counting, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
@@ -290,8 +291,10 @@ class QuotaBook:
         """All that are connected to this process, or remembered."""
         return self._subjects.values()
 
-    def subject_elsewhere(self, key: SubjectKey, label: str, amount: int) -> Subject | None:
-        """Return a subject that spends in another process. It is remembered, so that it has no full bucket here.
+    def bucket_elsewhere(
+        self, key: SubjectKey, label: str, amount: int, rated: Mapping[str, Handler]
+    ) -> TokenBucket | None:
+        """Return a bucket of a subject that spends in another process. It is remembered, so that it is not full here.
 
         None if no `Quotas` can have named it, or if it is not known here and has spent little: there may be many.
         """
@@ -299,11 +302,12 @@ class QuotaBook:
             if key[0] >= len(self._all) or len(key[1]) != HASH:
                 return None
             subject = Subject(self._all[key[0]], key)
-            if label not in subject.own or amount <= subject.own[label].most * UNTOLD:
+            bucket = subject.bucket(label, rated)
+            if bucket is None or amount <= bucket.little:
                 return None
         if not subject.connections:
             self._remember(subject)
-        return subject
+        return subject.bucket(label, rated)
 
     def close(self) -> None:
         """Begin to count anew with other processes, because the store counts this one no more."""

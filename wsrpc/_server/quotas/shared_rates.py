@@ -68,8 +68,7 @@ class SharedRates:
         """Charge what subjects have spent in another process."""
         now, rated = self._clock.time(), self._rated()
         for number, name, label, amount in spent:
-            subject = self._quotas.subject_elsewhere((number, name), label, amount)
-            bucket = None if subject is None else subject.bucket(label, rated)
+            bucket = self._quotas.bucket_elsewhere((number, name), label, amount, rated)
             if bucket is not None:
                 bucket.spend_elsewhere(now, amount, self._cluster.size)
                 self._owing.add(bucket)

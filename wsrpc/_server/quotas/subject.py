@@ -8,9 +8,11 @@ from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..._base.buckets import TokenBucket
+from ..._base.buckets import TokenBucket, above, bucket_of
 from ..._core.handlers.compiled import Handler
-from ..._core.peer.admission import Rate, Refusal
+from ..._core.peer.active_calls import bucket_in
+from ..._core.peer.admission import Limiter, Refusal
+from ...limits import rate_of
 from ...quotas import Quotas
 
 ABOVE = "above the quota"
@@ -59,7 +61,7 @@ class Subject:
         """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
         self._running = maxsize if quotas.running is None else quotas.running
         rates = (REQUESTS, quotas.requests), (BYTES, quotas.bytes)
-        self.own = {label: TokenBucket(rate, rate) for label, rate in rates if rate is not None}
+        self.own = {label: bucket_of(rate_of(label, rate)) for label, rate in rates if rate is not None}
         """Count the requests and events, and the bytes that arrive."""
 
     @property
@@ -73,13 +75,13 @@ class Subject:
         return self._quotas.connections
 
     @property
-    def rates(self) -> list[Rate]:
+    def limiters(self) -> list[Limiter]:
         """What counts requests and events."""
         requests = self.own.get(REQUESTS)
         if requests is None and self._running == maxsize:
             return []
         spend = self._spend if requests is None or self._running < maxsize else requests.spend  # saves a call
-        return [Rate(spend, self._refusal, self._refund)]
+        return [Limiter(spend, self._refusal, self._refund)]
 
     @property
     def remembers(self) -> bool:
@@ -104,14 +106,18 @@ class Subject:
     def bucket(self, label: str, rated: Mapping[str, Handler]) -> TokenBucket | None:
         """Return the bucket with this name. ``rated`` has the handlers with ``rate=`` by their names."""
         handler = rated.get(label)
-        return self.own.get(label) if handler is None or self.buckets is None else self.buckets.get(handler)
+        if handler is None or handler.rate is None:
+            return self.own.get(label)
+        return bucket_in(self, handler, handler.rate)
 
     def _refusal(self, now: float) -> Refusal:
-        why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
+        wait, by = None, "Quotas.running"
         if self.count >= self._running:
-            why, by = f"{self._running} handlers run already in this process", "Quotas.running"
-        why = f"{why} on all your connections"
-        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(by, now))
+            why = f"{self._running} handlers run already in this process"
+        else:
+            wait, by = self.own[REQUESTS].wait(), "Quotas.requests"
+            why = above(rate_of(REQUESTS, self._quotas.requests), "requests and events")
+        return Refusal(ABOVE, f"{why} on all your connections", f"{by} of {self.name}", wait, self.is_named(by, now))
 
     def is_named(self, by: str, now: float) -> bool:
         """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
