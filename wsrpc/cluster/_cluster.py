@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
+from .._base.misuse import check_number
 from .._base.names import check_address, check_name
 from .._base.scheduler import spawn_later
 from .._core.api.calls import Message, pass_on
@@ -21,6 +22,7 @@ from .._log.contract import Store
 from .._log.kept import encoder_of
 from .._log.link import StoreLink
 from .._server.broadcast import BroadcastGroup
+from .._server.operating.operations import rebalancing_of
 from .._server.peers import Peers
 from .._server.rooms.room_log import RoomLog
 from .._server.rooms.room_options import check_keep
@@ -35,6 +37,7 @@ from ._cluster_room import ClusterRoom
 from ._cluster_sender import ClusterSender
 from ._membership import ADAPTER, ClusterMembership, NodeHandler
 from ._operations import ClusterOperations
+from ._rebalancing import keep_even
 from .engine import Engine
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -185,13 +188,24 @@ class Cluster(ClusterView):
         engine: the message broker, which all processes can reach.
         name: the name of the application, which consists of 1 to 64 ASCII letters, digits, ``-`` and ``_``.
             Applications with different names can share an engine.
+        rebalance: after another server has joined the cluster, and none has joined or left for 30 seconds, this process
+            moves idle wsrpc clients, at most so many per second, until all servers have as many, within 10 %. Each
+            client moves at most once: it is told, closed with 1012, and dials again. Pass it in each process. None: no
+            client moves.
 
     Raises:
         TypeError, ValueError: an argument is not valid.
     """
 
-    def __init__(self, engine: Engine, *, name: str = "wsrpc") -> None:
+    def __init__(self, engine: Engine, *, name: str = "wsrpc", rebalance: int | None = None) -> None:
         super().__init__(engine, name)
+        value: Any = rebalance
+        text = "rebalance= is the number of clients to move per second, a whole number from 1"
+        if not isinstance(value, int | None):
+            raise TypeError(f"{text}; got {value!r}")
+        if value is not None:
+            check_number(text, value, 1)
+        self._rebalance = rebalance
 
     def _join(
         self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs, peers: Peers
@@ -203,7 +217,11 @@ class Cluster(ClusterView):
             self._membership = None
 
         parts = settings, registry, runs, self._deliver, rooms, exited, peers, self._node_handlers
-        return self._join_with(ClusterMembership(self._engine, self._name, *parts), rooms.server)
+        joined = self._join_with(ClusterMembership(self._engine, self._name, *parts), rooms.server)
+        if self._rebalance is not None:
+            rebalancing = rebalancing_of(rooms.server)
+            runs.link.spawn(keep_even(joined, rebalancing, self._rebalance, lambda: self._membership is joined))
+        return joined
 
     def __repr__(self) -> str:
         return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"

@@ -602,6 +602,8 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: Cluster(MemoryEngine(), name="a.b"), ValueError, "letters, digits"),
     (lambda: Cluster(MemoryEngine(), name="x" * 65), ValueError, "letters, digits"),
     (lambda: Cluster("nats://localhost"), TypeError, "takes an engine"),  # type: ignore[arg-type]
+    (lambda: Cluster(MemoryEngine(), rebalance=0), ValueError, "rebalance= is the number of clients .* got 0"),
+    (lambda: Cluster(MemoryEngine(), rebalance=1.5), TypeError, "a whole number from 1; got 1.5"),  # type: ignore[arg-type]
     (lambda: Server(cluster=MemoryEngine()), TypeError, r"cluster= takes a wsrpc\.cluster\.Cluster"),  # type: ignore[arg-type]
     (lambda: Server().cluster, RuntimeError, r"Server\(cluster=Cluster"),
 ]

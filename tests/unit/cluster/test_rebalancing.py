@@ -1,4 +1,4 @@
-"""Idle clients move to other servers, and nothing that is in flight is lost; `Server(max_connection_age=)`."""
+"""Idle clients move to other servers, and nothing in flight is lost; `max_connection_age=`; `Cluster(rebalance=)`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from waiting import settled, until
 
 from wsrpc import Client, Limits, Peer, Reconnect, Server
 from wsrpc._server.operating.rebalancing import AGE_INTERVAL
-from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.testing import Line, connect
 
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
@@ -268,3 +268,150 @@ async def test_without_a_maximum_age_nobody_moves() -> None:
         ids = [peer.id for peer in it.server.peers]
         await asyncio.sleep(24 * 3600)
         assert [peer.id for peer in it.server.peers] == ids
+
+
+# ---------------------------------------------------------------- Cluster(rebalance=)
+
+
+Balancer = Callable[[list[Server], int], Server]
+
+
+class Fleet:
+    """Servers of a cluster with a load balancer, and clients, each with the number of its sessions."""
+
+    def __init__(self, stack: AsyncExitStack, balancer: Balancer, rebalance: int | None = 5) -> None:
+        self.engine, self.stack, self.balancer, self.rebalance = MemoryEngine(), stack, balancer, rebalance
+        self.servers: list[Server] = []
+        self.sessions = Counter[int]()
+        self.work = Blocked()
+
+    async def start(self) -> Server:
+        server = Server(limits=LIMITS, cluster=Cluster(self.engine, rebalance=self.rebalance))
+        server.on("work", self.work)
+        self.stack.push_async_callback(server.close)
+        await server.open()
+        self.servers.append(server)
+        return server
+
+    async def restart(self, server: Server) -> None:
+        """Drain a server, whose clients dial again, and start another one in its place after 10 seconds."""
+        self.servers.remove(server)
+        await server.close(drain_timeout=20)
+        await asyncio.sleep(10)
+        await self.start()
+
+    async def connect(self, number: int) -> Client:
+        async def dial(url: str, **options: Any) -> Any:
+            return await Line(self.balancer(self.servers, number)).dial(url, **options)
+
+        client = Client("ws://server/", dial=dial, limits=LIMITS, reconnect=AT_ONCE)
+        client.on("open", lambda: self.sessions.update([number]))
+        return await self.stack.enter_async_context(client)
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(server.peers) for server in self.servers]
+
+
+def least(servers: list[Server], client: int) -> Server:
+    return min(servers, key=lambda server: len(server.peers))
+
+
+def sticky(servers: list[Server], client: int) -> Server:
+    return servers[client % 2]
+
+
+@asynccontextmanager
+async def fleet(balancer: Balancer, clients: int = 60, rebalance: int | None = 5) -> AsyncGenerator[Fleet]:
+    async with AsyncExitStack() as stack:
+        it = Fleet(stack, balancer, rebalance)
+        for _ in range(2):
+            await it.start()
+        for number in range(clients):
+            await it.connect(number)
+        await asyncio.sleep(100)
+        assert it.counts == [clients // 2] * 2
+        yield it
+
+
+def at_random(seed: int = 8) -> Balancer:
+    pick = random.Random(seed)
+    return lambda servers, client: sticky(servers, client) if len(servers) == 2 else pick.choice(servers)
+
+
+@pytest.mark.parametrize(("balancer", "off"), [(least, 7), (at_random(), 15)], ids=["least", "random"])
+async def test_idle_clients_move_by_themselves_to_a_server_that_has_joined(balancer: Balancer, off: int) -> None:
+    """At random, each client moves once, and they are as even as chance makes them."""
+    async with fleet(balancer, 180) as it:
+        busy = await it.connect(180)
+        working = start(busy.request("work", timeout=None))
+        await it.start()
+        await asyncio.sleep(29)
+        assert it.counts[2] == 0
+        before = 0
+        for _ in range(60):
+            await asyncio.sleep(1)
+            moved = sum(server.stats().closed.get(1012, 0) for server in it.servers)
+            assert moved - before <= 2 * 5
+            before = moved
+        assert all(abs(count - 60) <= off for count in it.counts), it.counts
+        assert max(it.sessions.values()) == 2 and it.sessions[180] == 1 and sum(it.sessions.values()) == 181 + moved
+        await asyncio.sleep(600)
+        assert sum(it.sessions.values()) == 181 + moved, "nothing flaps"
+        it.work.go.set()
+        await working
+
+
+async def test_servers_that_restart_one_after_another_are_one_change() -> None:
+    """So is a program without a server that joins and leaves meanwhile, again and again."""
+    async with fleet(least) as it:
+        await it.start()
+        await asyncio.sleep(100)
+        it.sessions.clear()
+        for server in it.servers.copy():
+            async with ClusterClient(it.engine):
+                await it.restart(server)
+            assert sum(it.counts) == 60
+            await asyncio.sleep(18)
+        drained = it.sessions.copy()
+        assert it.counts[2] == 0
+        for _ in range(10):
+            async with ClusterClient(it.engine):
+                await asyncio.sleep(9)
+        assert all(17 <= count <= 23 for count in it.counts), it.counts
+        assert max((it.sessions - drained).values()) == 1
+
+
+async def test_clients_that_return_to_the_same_servers_are_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with fleet(sticky, 100) as it:
+        await it.start()
+        await asyncio.sleep(600)
+        moved = sum(it.sessions.values()) - 100
+        assert it.counts == [50, 50, 0] and 30 <= moved <= 50 and max(it.sessions.values()) == 2
+        assert [text for text in caplog.messages if "but none reaches" in text]
+
+
+NO_NEED = ["no option", "even", "one has left", "the engine is away"]
+
+
+@pytest.mark.parametrize("why", NO_NEED)
+async def test_nobody_moves_without_need(why: str) -> None:
+    async with fleet(least, rebalance=None if why == "no option" else 5) as it:
+        await it.start()
+        if why == "even":
+            it.balancer = lambda servers, client: servers[2]
+            for number in range(100, 127):
+                await it.connect(number)
+        elif why == "one has left":
+            await asyncio.sleep(100)
+            it.balancer = lambda servers, client: servers[0]
+            await it.servers.pop().close(drain_timeout=20)
+        elif why == "the engine is away":
+            await asyncio.sleep(10)
+            it.engine.down = True
+            it.engine.cut()
+        await settled()
+        before = it.counts, it.sessions.copy()
+        await asyncio.sleep(200)
+        assert (it.counts, it.sessions) == before
+        it.engine.down = False

@@ -1,16 +1,17 @@
-"""What an operator sees of the servers of a cluster, and a server that cannot listen."""
+"""What an operator sees of the servers of a cluster, a server that cannot listen, and one that gets others' clients."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from raw_websocket import ask
 from waiting import until
 
-from wsrpc import Server
-from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc import Client, Reconnect, Server
+from wsrpc.cluster import Cluster, MemoryEngine, _rebalancing
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -45,3 +46,21 @@ async def test_a_server_that_does_not_listen_after_all_leaves_its_cluster(why: s
             await listening
         engine.thaw()
         await until(lambda: not engine.connections)
+
+
+async def test_a_server_that_has_joined_gets_clients_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients reach the new server by its URL. None moves twice."""
+    monkeypatch.setattr(_rebalancing, "QUIET", 3.0)  # longer than a node needs to know of another one
+    engine, urls, sessions = MemoryEngine(), list[str](), list[Client]()
+    first, second = (Server(cluster=Cluster(engine, rebalance=5)) for _ in range(2))
+    async with first.listen() as listener, AsyncExitStack() as stack:
+        urls.append(listener.url)
+        for _ in range(12):
+            client = Client(lambda: urls[-1], reconnect=Reconnect(initial=0.001, max=0.001))
+            client.on("open", lambda client=client: sessions.append(client))
+            await stack.enter_async_context(client)
+        async with second.listen() as listener:
+            urls.append(listener.url)
+            await until(lambda: len(second.peers) >= 5 and len(sessions) >= 17)
+            await stack.aclose()
+        assert len(sessions) - 12 == len(set(sessions[12:]))

@@ -147,7 +147,7 @@ class ServerOperations(DirectOperations):
         yield to_builtins(await asyncio.wrap_future(self._server.collect_stats()), str_keys=True)
 
     async def _rebalance(self, most: int, down_to: int) -> Rows:
-        peers, moved = _rebalancing_of(self._server).move(most, down_to)
+        peers, moved = rebalancing_of(self._server).move(most, down_to)
         if moved:
             logger.info("%d of %d peers move to other processes, as an operator has asked", moved, peers)
         yield {"peers": peers, "moved": moved}
@@ -177,7 +177,7 @@ operations_of: Callable[[Any], Operations] = attrgetter("_operations")
 _peers_of: Callable[[Any], Peers] = attrgetter("_core.peers")
 """The peers of a `Server`."""
 
-_rebalancing_of: Callable[[Any], Rebalancing] = attrgetter("_core.rebalancing")
+rebalancing_of: Callable[[Any], Rebalancing] = attrgetter("_core.rebalancing")
 
 
 def _row_of(peer: Peer) -> Row:

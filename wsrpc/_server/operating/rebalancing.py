@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import islice
 from zlib import crc32
 
 from ..._base.closing import CloseCode
@@ -58,15 +59,17 @@ class Rebalancing:
             self._timer.cancel()
         self._tasks.stop()
 
-    def move(self, most: int, down_to: int) -> tuple[int, int]:
+    def move(self, most: int, down_to: int, min_age: float = 0.0) -> tuple[int, int]:
         """Move at most ``most`` idle peers, oldest first, until ``down_to`` are left.
+
+        Only those move whose connection was made at least ``min_age`` seconds ago.
 
         Return the number of connected peers that are not being moved, with those that move from now on, and the number
         of the latter.
         """
         staying = [served for served in self._peers if _stays(served)]
-        idle = filter(_is_idle, staying if most > 0 and len(staying) > down_to else ())
-        moving = [served for served, _ in zip(idle, range(min(most, len(staying) - down_to)), strict=False)]
+        idle = (each for each in staying if each.core.host.uptime() >= min_age and _is_idle(each))
+        moving = [*islice(idle, max(0, min(most, len(staying) - down_to)))]
         for served in moving:
             self._move(served, ELSEWHERE)
         return len(staying), len(moving)

@@ -180,7 +180,7 @@ class Directory:
 
     @property
     def servers(self) -> dict[str, int]:
-        """The nodes whose servers accept connections, each with the number of its peers."""
+        """The nodes whose servers accept connections, this one first, each with the number of its peers."""
         found = {self.me: self._peers(), **{remote.name: remote.peers for remote in self._remotes.values()}}
         return {node: peers for node, peers in found.items() if peers is not None}
 
