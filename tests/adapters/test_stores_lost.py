@@ -32,10 +32,12 @@ from redis.asyncio.client import PubSub
 from stores_in_use import add, add_own, end, entries_of, eventually, listed, new_log, next_entries, state_of
 from waiting import until
 
-from wsrpc import Client, HandshakeRejected, Quotas, Server
+from wsrpc import Client, HandshakeRejected, Quotas, RequestTimeout, Server
 from wsrpc._log import sqlite_store
 from wsrpc._server.quotas import shared_connections
+from wsrpc.blocking import ClusterClient
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
+from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc.store import FORMAT, LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
 from wsrpc.testing import connect
 from wsrpc_adapters import _redis_store
@@ -544,6 +546,35 @@ async def test_a_server_tells_when_its_store_does_not_answer(mortal: Mortal, cap
         await until(lambda: server.degraded)
     assert not server.degraded, "it has no connections that could be affected"
     assert SECRET not in caplog.text
+
+
+async def test_a_program_waits_for_a_frozen_redis_as_long_as_it_says_and_submits_once(mortal: Mortal) -> None:
+    """It waited for ten seconds, whatever it said."""
+
+    def program() -> None:
+        with ClusterClient(RedisEngine(mortal.url), store=RedisStore(mortal.url)) as shop:
+            lock, lobby = shop.peer("lock"), shop.room("lobby", keep=60)
+            mortal.server.freeze()
+            calls: list[Callable[[], object]] = [
+                partial(lock.request, "unlock", timeout=0.5),
+                partial(lock.submit, "unlock", key="k", deliver_within=600, timeout=0.5),
+                partial(lock.submitted, "unlock", key="k", timeout=0.5),
+                partial(lock.withdraw, "unlock", key="other", timeout=0.5),
+                partial(lock.waiting, timeout=0.5),
+                partial(lobby.emit, "news", timeout=0.5),
+            ]
+            try:
+                for call in calls:
+                    began = time.monotonic()
+                    with pytest.raises((RequestTimeout, PeerNotFound, EngineLost)):
+                        call()
+                    assert time.monotonic() - began < 7
+            finally:
+                mortal.server.thaw()
+            lock.submit("unlock", key="k", deliver_within=600)
+            assert [each.key for each in lock.waiting()] == ["k"]
+
+    await asyncio.to_thread(program)
 
 
 async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
 from .._base.misuse import no_parentheses, shown_as
 from .._base.names import UNTYPED
-from .._core.api.options import AwayOptions, ChannelEventOptions, SubmitOptions
+from .._core.api.options import AwayOptions, ChannelCallOptions, ChannelEventOptions, SubmitOptions
 from .._core.api.outgoing import OutgoingCall
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
@@ -61,15 +61,15 @@ class AwayCaller(Caller):
         self._await(self._inner.submit, event, *args, deliver_within=deliver_within, **options)
 
     @shown_as("submitted")
-    def submitted(self, event: str, /, *, key: str) -> SubmittedCall:
+    def submitted(self, event: str, /, *, key: str, timeout: float | None = None) -> SubmittedCall:
         """Return the state of the call with a key; see `wsrpc.cluster.ClusterPeer.submitted`."""
-        call: SubmittedCall = self._await(self._inner.submitted, event, key=key)
+        call: SubmittedCall = self._await(self._inner.submitted, event, key=key, timeout=timeout)
         return call
 
     @shown_as("withdraw")
-    def withdraw(self, event: str, /, *, key: str) -> SubmittedCall:
+    def withdraw(self, event: str, /, *, key: str, timeout: float | None = None) -> SubmittedCall:
         """Withdraw a call, unless it was handed over; see `wsrpc.cluster.ClusterPeer.withdraw`."""
-        call: SubmittedCall = self._await(self._inner.withdraw, event, key=key)
+        call: SubmittedCall = self._await(self._inner.withdraw, event, key=key, timeout=timeout)
         return call
 
 
@@ -94,9 +94,9 @@ class ClusterPeer(AwayCaller):
         """Close the connection of the peer, whichever process has it; see `wsrpc.cluster.ClusterPeer.close`."""
         self._await(self._inner.close, code, reason)
 
-    def waiting(self) -> list[WaitingCall]:
+    def waiting(self, *, timeout: float | None = None) -> list[WaitingCall]:
         """Return the calls to this peer that have not ended; see `wsrpc.cluster.ClusterPeer.waiting`."""
-        return self._await(self._inner.waiting)
+        return self._await(self._inner.waiting, timeout=timeout)
 
 
 class ClusterPeerChannel(AwayCaller):
@@ -118,7 +118,7 @@ class ClusterEmitter(Delegate):
     __slots__ = ()
 
     def emit(
-        self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
+        self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelCallOptions]
     ) -> EmitReport:
         """Emit an event to every member of the room; see `wsrpc.cluster.ClusterRoom.emit`."""
         report: EmitReport = self._await(self._inner.emit, event, *args, skip=inner_of(skip), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from msgspec import UNSET
@@ -19,7 +20,7 @@ from .._core.wire.messages import NO_OPTIONS
 from .._server.joined_cluster import HasAddress
 from ._away.away_calls import AwayCalls
 from ._away.submitted_call import SubmittedCall, WaitingCall
-from ._cluster_sender import AwaySender, ClusterSender, SubmitSender
+from ._cluster_sender import AwaySender, ClusterSender, SubmitSender, in_time
 from ._membership import ClusterMembership
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class AwayCaller(Caller):
         may run twice then. The options are as for `request`, such as ``timeout``, and ``key`` must be given. `waiting`
         lists what has not ended, and `withdraw` cancels what was not handed over.
 
+        While the store does not answer, `submit` fails after 10 to 12 seconds, or after ``timeout`` if it is given.
+
         The first `submit` of a `ClusterClient` asks the servers whether they have its ``store``. If no server is known,
         the request waits, since one may be about to start, and a warning is logged, once.
 
@@ -97,8 +100,8 @@ class AwayCaller(Caller):
             ValueError: there is no ``key``; this `Server` or `ClusterClient` has no ``store``; or the servers have
                 another one, or none.
             KeyReused: the request with this key has other arguments.
-            Overloaded: the store has no room, or does not answer. If the ``outcome`` is ``"unknown"``, it may have the
-                request, and another process may have made it.
+            Overloaded, RequestTimeout: the store has no room, or does not answer. If the ``outcome`` is ``"unknown"``,
+                it may have the request, and another process may have made it. `submit` again with the same key.
             EngineLost: this process has not joined the cluster.
             WsrpcError: the request with this key has failed.
             TypeError: an option is not valid, or an argument cannot be encoded.
@@ -106,10 +109,11 @@ class AwayCaller(Caller):
         chosen = changed(NO_OPTIONS, options, SubmitOptions, self.submit, event)
         sender = SubmitSender(self._sender, deliver_within, chosen.timeout)
         # A handler's deadline does not limit what others do later.
-        await calls.request(sender, (self._channel_name, event, args), replace(chosen, timeout=None))
+        later = partial(calls.request, sender, (self._channel_name, event, args), replace(chosen, timeout=None))
+        await in_time(event, chosen.timeout, later)
 
     @shown_as("submitted")
-    async def submitted(self, event: str, /, *, key: str) -> SubmittedCall:
+    async def submitted(self, event: str, /, *, key: str, timeout: float | None = None) -> SubmittedCall:
         """Return the state of the call with a key that any process has submitted, or made with ``deliver_within``.
 
         It reads the store once, waits for no peer, and does not change the call.
@@ -117,12 +121,14 @@ class AwayCaller(Caller):
         Raises:
             TypeError, ValueError: ``key`` is not valid; or this `Server` or `ClusterClient` has no ``store``.
             Overloaded: the store has not answered within 10 seconds.
+            RequestTimeout: it has not answered within ``timeout`` seconds.
             EngineLost: this process has not joined the cluster.
         """
-        return await self._stored(event).find(self.address, self._channel_name, event, check_key(key))
+        find = partial(self._stored(event).find, self.address, self._channel_name, event, check_key(key))
+        return await in_time(event, timeout, find)
 
     @shown_as("withdraw")
-    async def withdraw(self, event: str, /, *, key: str) -> SubmittedCall:
+    async def withdraw(self, event: str, /, *, key: str, timeout: float | None = None) -> SubmittedCall:
         """Withdraw the call with a key, unless it was handed over, and return its state.
 
         If the state is ``"withdrawn"``, the call was not handed over, and never is: who waits for its response gets a
@@ -132,9 +138,10 @@ class AwayCaller(Caller):
         or not: call it again.
 
         Raises:
-            TypeError, ValueError, Overloaded, EngineLost: as for `submitted`.
+            TypeError, ValueError, Overloaded, RequestTimeout, EngineLost: as for `submitted`.
         """
-        return await self._stored(event).withdraw(self.address, self._channel_name, event, check_key(key))
+        withdraw = partial(self._stored(event).withdraw, self.address, self._channel_name, event, check_key(key))
+        return await in_time(event, timeout, withdraw)
 
     def _stored(self, event: str) -> AwayCalls:
         check_sending(self._channel_name, event, None)
@@ -203,7 +210,7 @@ class ClusterPeer(AwayCaller, HasAddress):
         """
         await self._close(code, reason)
 
-    async def waiting(self) -> list[WaitingCall]:
+    async def waiting(self, *, timeout: float | None = None) -> list[WaitingCall]:
         """Return the calls to this peer that have not ended, on all channels, the oldest first.
 
         These are the calls that any process has submitted, or made with ``deliver_within``. `withdraw` cancels one that
@@ -212,9 +219,10 @@ class ClusterPeer(AwayCaller, HasAddress):
         Raises:
             ValueError: this `Server` or `ClusterClient` has no ``store``.
             Overloaded: the store has not answered within 10 seconds.
+            RequestTimeout: it has not answered within ``timeout`` seconds.
             EngineLost: this process has not joined the cluster.
         """
-        return await self._sender.joined().away.lasting().waiting(self.address)
+        return await in_time("waiting", timeout, partial(self._sender.joined().away.lasting().waiting, self.address))
 
     def __repr__(self) -> str:
         return f"<ClusterPeer {self.address!r}>"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 from .._base.names import check_channel, check_event
 from .._core.api.calls import broadcast
-from .._core.api.options import ChannelEventOptions, changed
+from .._core.api.options import ChannelCallOptions, changed
 from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
 from .._core.sending.checks import raw_payload
@@ -21,6 +22,7 @@ from .._server.rooms.room_requests import RequestMethods, RoomSender
 from .._server.skipping import addresses_of, readable_again
 from ..errors import EngineLost
 from ._cluster_peer import ClusterPeer
+from ._cluster_sender import in_time
 from ._membership import ClusterMembership
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class ClusterEmitter(RequestMethods):
         self._room_log = log
 
     async def emit(
-        self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
+        self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelCallOptions]
     ) -> EmitReport:
         """Emit an event to every member of the room. The returned report names the processes that have members.
 
@@ -54,12 +56,16 @@ class ClusterEmitter(RequestMethods):
         Args:
             skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
             metadata: as for `Server.emit`.
+            timeout: maximum time in seconds. By default, there is none, but 10 seconds for the store of ``keep=``.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
+            Overloaded: the store has no room, or does not answer. If the ``outcome`` is ``"unknown"``, it may have the
+                event.
+            RequestTimeout: the time is over. Some or all members may get the event, now or later.
             ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
-        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event)
+        chosen = changed(EVENT_OPTIONS, options, ChannelCallOptions, self.emit, event)
         channel = self._channel_name
         check_event(event)
         assert not isinstance(channel, int)
@@ -71,7 +77,8 @@ class ClusterEmitter(RequestMethods):
                 message.stored = True
             return await self._send(message)
 
-        return await broadcast(run_around, self._joined().registry.outgoing, (channel, event, args), chosen, send)
+        functions, sent = self._joined().registry.outgoing, (channel, event, args)
+        return await in_time(event, chosen.timeout, partial(broadcast, run_around, functions, sent, chosen, send))
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.

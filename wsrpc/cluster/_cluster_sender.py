@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -25,6 +25,8 @@ from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._addresses import CLOSE_PEER
 from ._away.deliverer import AwayCall
 from ._membership import ClusterMembership
+
+T = TypeVar("T")
 
 SendMethod = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
@@ -198,6 +200,25 @@ class ClusterSender:
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self.joined().registry.converter(returns)
+
+
+async def in_time(event: str, timeout: float | UnsetType | None, call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call that may wait for the store or the engine, for at most ``timeout`` seconds, if that is a number.
+
+    Raises:
+        RequestTimeout: the time is over. What was asked for may be done, now or later.
+    """
+    check_timeout(timeout)
+    limit = asyncio.timeout(None if timeout is UNSET else timeout)
+    try:
+        async with limit:
+            return await call()
+    except TimeoutError:
+        if timeout is None or timeout is UNSET or not limit.expired():
+            raise
+        error = RequestTimeout(event, timeout)
+        error.add_note("the store, or the engine of the cluster, has not answered")
+        raise error from None
 
 
 def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -597,6 +597,37 @@ async def test_a_call_to_which_the_store_has_not_answered_is_made_and_who_repeat
                 await w.connect()
             w.may_answer.set()
             assert await opening(w.here, within=100) == "open 1"
+    assert w.opened == [0]
+
+
+IN_TIME: dict[str, Callable[[ClusterClient], Awaitable[Any]]] = {
+    "submit": lambda shop: shop.peer("lock").submit("open_lock", key="k", deliver_within=100, timeout=2),
+    "submitted": lambda shop: shop.peer("lock").submitted("open_lock", key="k", timeout=2),
+    "withdraw": lambda shop: shop.peer("lock").withdraw("open_lock", key="other", timeout=2),
+    "waiting": lambda shop: shop.peer("lock").waiting(timeout=2),
+    "emit": lambda shop: shop.room("lobby", keep=60).emit("news", timeout=2),
+}
+
+
+@pytest.mark.parametrize("name", IN_TIME)
+async def test_a_call_waits_for_the_store_as_long_as_it_says_and_may_be_repeated(name: str) -> None:
+    """It waited for ten seconds, whatever it said."""
+    async with world(1) as w:
+        theirs: Any = Cut(w.store)
+        theirs.answers.set()
+        async with w.shop(theirs) as shop:
+            await submit(shop.peer("lock"), within=100)
+            theirs.answers.clear()
+            theirs.asked, began = 0, asyncio.get_running_loop().time()
+            with pytest.raises(RequestTimeout) as caught:
+                await IN_TIME[name](shop)
+            assert asyncio.get_running_loop().time() - began == pytest.approx(2, abs=0.1)
+            assert caught.value.outcome == "unknown" and "the store, or the engine" in caught.value.__notes__[0]
+            theirs.answers.set()
+            await IN_TIME[name](shop)
+            assert [each.key for each in await shop.peer("lock").waiting()] == ["k"]
+            await w.connect()
+            await asyncio.sleep(20)
     assert w.opened == [0]
 
 
