@@ -89,7 +89,7 @@ class ClusterView:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The names of the known processes of the cluster, this process first.
+        """The names of the known processes of the cluster, this process first, also those with a `ClusterClient`.
 
         Each process gets a generated name when it joins. A process is removed if no message arrives from it for 5
         seconds.
