@@ -332,7 +332,8 @@ class PeerLog:
         which is at DEBUG if the request was ``answered``: its sender knows.
         """
         client = short(self.address or self.principal or (self.remote and self.remote[0]))
-        if self._quiet and answered and self.address is None:  # of a call that a node passes on, the sender is elsewhere
+        is_passed_on = call is not None and call().get("address") is not None  # between the nodes of a cluster
+        if self._quiet and answered and not is_passed_on:
             self._log(logging.DEBUG, text, (about, *args), {"call": call})
         elif not self._quiet or self._servers_budget is None or self._servers_budget.is_new(text, about, client):
             self._log(logging.WARNING, text, (about, *args), {"call": call})
