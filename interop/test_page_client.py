@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from waiting import until
 
 from interop.page_client import Page, Stage, scripted, welcome, words
-from wsrpc import AnonymousChannel, Limits, RequestTimeout, RpcError, Server
+from wsrpc import AnonymousChannel, Limits, Rate, RequestTimeout, RpcError, Server
 from wsrpc.schema import describe
 from wsrpc.testing import FaultProxy
 
@@ -383,6 +383,15 @@ async def test_an_unexpected_error_names_the_traceback_in_the_log(caplog: pytest
         found = await page.run("return await client.request('divide').catch((error) => error.errorId)")
         assert f"[{found}]" in caplog.text and len(found) == 8
         assert await page.run("return await client.request('none').catch(({ errorId }) => errorId ?? null)") is None
+
+
+async def test_a_refusal_because_of_a_rate_says_when_to_ask_again() -> None:
+    async with staged() as (page, stage, _proxy):
+        stage.server.on("rare", lambda: 1, rate=Rate(1, per=600))
+        ask = "return await client.request('rare').catch(({ code, retryAfter }) => ({ code, retryAfter }))"
+        assert await page.run(ask) == 1
+        found = await page.run(ask)
+        assert found["code"] == "wsrpc.overloaded" and 300 < found["retryAfter"] <= 600
 
 
 async def test_a_stream_that_a_handler_returns_too_late_is_closed() -> None:

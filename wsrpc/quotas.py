@@ -31,7 +31,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
             client has asked to resume a session that has ended. If more than three times as many clients have asked,
             and not said for which session, the first ones are dropped. None: no limit.
         requests: maximum number of requests and events, a `Rate` or a number per second, counted as for `Limits.rate`.
-            A client that connects again has what it had left. None: no limit.
+            A client that connects again has what it had left, unless 10,000 others have left since. None: no limit.
         running: maximum number of handlers that run at the same time, counted as for `Limits.running`. While so many
             run, further requests and events are refused. None: no limit.
         bytes: maximum number of bytes that arrive, with the headers of frames: a `Rate`, or a number per second. Above
