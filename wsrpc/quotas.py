@@ -35,9 +35,8 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
         running: maximum number of handlers that run at the same time, counted as for `Limits.running`. While so many
             run, further requests and events are refused. None: no limit.
         bytes: maximum number of bytes that arrive, with the headers of frames: a `Rate`, or a number per second. Above
-            it, wsrpc reads nothing
-            from a connection for up to 5 s at a time, so its client sends more slowly. It has no effect on URLs, and on
-            WebSockets under ASGI servers, which do not count bytes. None: no limit.
+            it, wsrpc reads nothing from a connection for up to 5 s at a time, so its client sends more slowly. It has
+            no effect on URLs, and on WebSockets under ASGI servers, which do not count bytes. None: no limit.
     """
 
     by: By = "principal"
