@@ -21,6 +21,7 @@ from ..errors import (
     Outcome,
     Overloaded,
     QueueFull,
+    RemoteError,
     RequestTimeout,
     TooManyRequests,
     WsrpcError,
@@ -64,8 +65,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     The wait before the second attempt is a random time between half of ``initial`` and ``initial`` seconds. The bounds
     double with each further attempt, up to ``max`` seconds. Because waits are random, clients whose requests failed at
-    the same time do not all send them again at the same time. All attempts and the waits between them share the timeout
-    of the request.
+    the same time do not all send them again at the same time. An error with `RemoteError.retry_after` is waited for at
+    least as long. All attempts and the waits between them share the timeout of the request.
 
     The default waits last between 3.1 and 6.2 seconds in total. This is longer than a planned restart: after close code
     1012, a client dials within 0.8 seconds and, if that attempt fails, again within another 2 seconds.
@@ -160,8 +161,9 @@ async def ask_again(
         return RequestTimeout(event, timeout, outcome if ran is None else "unknown")
 
     async def sleep(seconds: float) -> None:
+        told = last.retry_after if isinstance(last, RemoteError) else None
         # max(0.0, nan) is 0.0. Not-a-number would confuse all timers of the event loop.
-        until = loop.time() + max(0.0, seconds)
+        until = loop.time() + max(told or 0.0, seconds)
         if deadline is None or until < deadline:
             await _sleep_until(until, loop)
         else:

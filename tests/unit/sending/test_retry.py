@@ -307,3 +307,13 @@ async def test_a_codec_need_not_decode_what_it_has_encoded() -> None:
     assert message["sealed"] == ["mine", 7]
     d.feed({"i": message["i"], "d": "done"})
     assert await call == "done"
+
+
+async def test_an_attempt_waits_as_long_as_the_error_says() -> None:
+    d = redialing(limits=LIMITS)
+    task = start(d.peer.request("pay", 1, retry=SOON, timeout=None))
+    await rejects(d, OVERLOADED | {"retry_after": 5.0})
+    await asyncio.sleep(4.5)
+    assert d.take() == []
+    d.feed({"i": await asked(d), "d": 3})
+    assert await task == 3
