@@ -27,8 +27,8 @@ LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go":
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
 ONLY_ON_THE_SITE = re.compile(r"^<!-- described on the site\n(.*?)^-->$", re.DOTALL | re.MULTILINE)
-NAME = re.compile(r"\[`(wsrpc[\w.]+)`\]\((?:\.\./)+(?:wsrpc|adapters)/[^)\s]+\.py\)")
-"""A link from a name to the module that defines it. On the site, it leads to the description of the name."""
+NOT_ON_THE_SITE = re.compile(r"^<!-- made by make tables: text of .*?^<!-- end -->$", re.DOTALL | re.MULTILINE)
+"""Descriptions of names, which mkdocstrings writes there."""
 ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -69,7 +69,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     while waiting:
         page = waiting.pop()
         links = LINK if page.is_relative_to(DOCS) else ANY_LINK
-        for target, _ in links.findall(NAME.sub("", page.read_text("utf-8"))):
+        for target, _ in links.findall(page.read_text("utf-8")):
             file = _outside(page, target)
             if file is not None and file not in found:
                 found.add(file)
@@ -105,7 +105,7 @@ def _file(path: Path) -> Path:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let the API be described, and let links to files of the repository lead to their pages."""
     markdown = ONLY_ON_THE_SITE.sub(r"\1", markdown)
-    markdown = NAME.sub(r"[`\1`][\1]", markdown)
+    markdown = NOT_ON_THE_SITE.sub("", markdown)
     if page.file.src_uri.startswith(f"{FOLDER}/"):
         return markdown
     source = DOCS / page.file.src_uri

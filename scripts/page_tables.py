@@ -11,13 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-import griffe
-
 from benchmarks.report import pages
-from scripts import tables
+from scripts import reference_text, tables
 from scripts.docs_names import described
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,28 +28,20 @@ TARGETS = "targets of links"
 
 
 def names(page: Path) -> str:
-    """Return a table of the names that a page of the API reference describes, with links to their modules."""
+    """Return a table of the names that a page of the API reference describes, with links to their descriptions."""
     rows = ["| name | description |", "|---|---|"]
     for name in described(page):
-        found = _packages()[name]
-        found = found.final_target if isinstance(found, griffe.Alias) else found
-        assert isinstance(found.filepath, Path)
-        said = found.docstring.value if found.docstring else ""
         # "::" begins an indented block, which is not shown here.
-        line = re.sub(r"\s*::$", ".", " ".join(said.partition("\n\n")[0].split()))
-        line = re.split(r"(?<=\.) (?=[A-Z`])", line, maxsplit=1)[0]  # the site has the rest, further down
+        line = re.sub(r"\s*::$", ".", " ".join(reference_text.summary(name).split()))
+        line = re.split(r"(?<=\.) (?=[A-Z`])", line, maxsplit=1)[0]  # the rest is further down
         line = line.replace("``", "`").replace("|", r"\|")
-        rows.append(f"| [`{name}`]({os.path.relpath(found.filepath, page.parent)}) | {line} |")
+        rows.append(f"| [`{name}`](#{name}) | {line} |")
     return "\n".join(rows)
 
 
-@cache
-def _packages() -> griffe.ModulesCollection:
-    loader = griffe.GriffeLoader(search_paths=[ROOT, ROOT / "adapters"])
-    for package in ("wsrpc", "wsrpc_adapters"):
-        loader.load(package)
-    loader.resolve_aliases(external=False)
-    return loader.modules_collection
+def text(page: Path) -> str:
+    """Return the descriptions of the names of a page. On the site, mkdocstrings writes them."""
+    return "\n\n".join(map(reference_text.description, described(page)))
 
 
 API = {page: described(page) for page in sorted((DOCS / "reference" / "api").glob("*.md"))}
@@ -59,6 +49,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     **pages.TABLES,
     **tables.MAKERS,
     **{f"names of {page.stem}": partial(names, page) for page, here in API.items() if here},
+    **{f"text of {page.stem}": partial(text, page) for page, here in API.items() if here},
 }
 
 

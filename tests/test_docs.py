@@ -26,6 +26,7 @@ import wsrpc
 from interop.installed import install
 from interop.node import available_libraries, find_node
 from scripts import page_tables
+from scripts.docs_hooks import NOT_ON_THE_SITE
 from scripts.docs_names import by_module
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    text = page.read_text("utf-8")
+    text = NOT_ON_THE_SITE.sub("", page.read_text("utf-8"))  # the text of docstrings, with signatures as Python
     for found in re.finditer(r"^```(\w*)(?: [^\n]*)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
 
@@ -282,9 +283,11 @@ LOOKED_UP = {f"docs/reference/{name}.md" for name in ("contract-changes", "error
 
 
 def test_pages_are_short() -> None:
-    words = {page_name(page): len(page.read_text("utf-8").split()) for page in PAGES if page != README}
+    """The API reference is made from docstrings, and is not counted."""
+    written = [page for page in PAGES if page != README and page not in page_tables.API]
+    words = {page_name(page): len(page.read_text("utf-8").split()) for page in written}
     assert {page: count for page, count in words.items() if count > 2500 and page not in LOOKED_UP} == {}
-    assert sum(words.values()) <= 118_000
+    assert sum(words.values()) <= 112_000
 
 
 def test_what_breaks_is_under_what_changed() -> None:
