@@ -51,7 +51,7 @@ def _described(found: Any, name: str, root: str) -> Iterator[str]:
     yield f'{"##" if name == root else "###"} <a id="{name}"></a>`{name.removeprefix(root + ".")}`'
     made = _final(found.all_members["__init__"]) if found.is_class and "__init__" in found.all_members else None
     if not found.is_module:
-        yield "```python\n" + "\n".join(_signatures(found, made)) + "\n```"
+        yield "```python\n" + "\n".join(_signatures(found, name.rpartition(".")[2], made)) + "\n```"
     for each in (found, made):
         if each is not None and each.docstring is not None:
             for section in each.docstring.parse("google", warnings=False):
@@ -64,19 +64,19 @@ def _described(found: Any, name: str, root: str) -> Iterator[str]:
                 yield from _described(within, f"{name}.{member}", root)
 
 
-def _signatures(found: Any, made: griffe.Function | None) -> Iterator[str]:
+def _signatures(found: Any, name: str, made: griffe.Function | None) -> Iterator[str]:
     if found.is_class:
-        yield f"class {found.name}"
+        yield f"class {name}"
         for form in (made.overloads or [made]) if made else ():
-            yield _wrapped(form.signature(name=found.name, return_type=False))
+            yield _wrapped(form.signature(name=name, return_type=False))
     elif found.is_function:
         mark = "async def" if "async" in found.labels else "def"
         for form in found.overloads or [found]:
             yield from (f"@{label}" for label in ("classmethod", "staticmethod") if label in found.labels)
-            yield f"{mark} {_wrapped(form.signature())}"
+            yield f"{mark} {_wrapped(form.signature(name=name))}"
     else:
         value = "" if found.value is None or "property" in found.labels else f" = {found.value}"
-        yield f"{found.name}{f': {found.annotation}' if found.annotation else ''}{value}"
+        yield f"{name}{f': {found.annotation}' if found.annotation else ''}{value}"
 
 
 def _wrapped(signature: str) -> str:
