@@ -1,4 +1,4 @@
-"""What the site needs beyond MkDocs: diagrams, descriptions of the API, and pages of files outside of docs/.
+"""What the site needs beyond MkDocs: diagrams, anchors of the API reference, and pages of files outside of docs/.
 
 MkDocs calls the functions ``on_…`` while it builds the site; mkdocs.yml names this module.
 """
@@ -26,9 +26,10 @@ FOLDER = "files"
 LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go": "go", ".ts": "ts", ".conf": "nginx"}
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
-ONLY_ON_THE_SITE = re.compile(r"^<!-- described on the site\n(.*?)^-->$", re.DOTALL | re.MULTILINE)
-NOT_ON_THE_SITE = re.compile(r"^<!-- made by make tables: text of .*?^<!-- end -->$", re.DOTALL | re.MULTILINE)
-"""Descriptions of names, which mkdocstrings writes there."""
+ANCHOR = re.compile(r'^<a id="([\w.]+)"></a>\n\n(#+ .+)$', re.MULTILINE)
+"""The name of a heading. On the site, the table of contents links to it."""
+SOURCE = re.compile(r"^\[source\]\([^)]+\)\n\n", re.MULTILINE)
+"""A link from the API reference to a module, which the site does not show."""
 ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -69,7 +70,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     while waiting:
         page = waiting.pop()
         links = LINK if page.is_relative_to(DOCS) else ANY_LINK
-        for target, _ in links.findall(page.read_text("utf-8")):
+        for target, _ in links.findall(SOURCE.sub("", page.read_text("utf-8"))):
             file = _outside(page, target)
             if file is not None and file not in found:
                 found.add(file)
@@ -103,9 +104,9 @@ def _file(path: Path) -> Path:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let the API be described, and let links to files of the repository lead to their pages."""
-    markdown = ONLY_ON_THE_SITE.sub(r"\1", markdown)
-    markdown = NOT_ON_THE_SITE.sub("", markdown)
+    """Let headings have their anchors, and let links to files of the repository lead to their pages."""
+    markdown = SOURCE.sub("", markdown)
+    markdown = ANCHOR.sub(r"\2 { #\1 }", markdown)
     if page.file.src_uri.startswith(f"{FOLDER}/"):
         return markdown
     source = DOCS / page.file.src_uri

@@ -1,10 +1,4 @@
-"""Prepares docstrings and signatures for the API reference.
-
-Names in docstrings become links, where docs/reference/api has them.
-
-A docstring writes the name of something public in single backticks: ``Client.request``, or ``request`` for a member of
-the same class. mkdocs.yml names this module as an extension of Griffe, which reads the docstrings for mkdocstrings.
-"""
+"""Finds the names that the API reference describes, and prepares docstrings and signatures for it."""
 
 from __future__ import annotations
 
@@ -14,22 +8,21 @@ from typing import Any
 
 import griffe
 
-REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "api"
-NAME = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)*)`(?!`)")
+REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "api"
 
 
-def described(page: Path) -> list[str]:
-    """The names that a page of the reference describes, in its order."""
-    return re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)
+def by_page() -> dict[Path, list[str]]:
+    """The names that each page of the reference describes, in its order."""
+    block = re.compile(r"^<!-- made by make tables: (wsrpc[\w.]*) -->$", re.MULTILINE)
+    return {page: block.findall(page.read_text("utf-8")) for page in sorted(REFERENCE.glob("*.md"))}
 
 
 def by_module() -> dict[str, dict[str, str]]:
     """The names that the reference describes, by the package or module that they are documented in, then by name."""
     found: dict[str, dict[str, str]] = {}
-    for page in sorted(REFERENCE.glob("*.md")):
-        for path in described(page):
-            module, _, name = path.rpartition(".")
-            found.setdefault(module, {})[name] = path
+    for path in (path for paths in by_page().values() for path in paths):
+        module, _, name = path.rpartition(".")
+        found.setdefault(module, {})[name] = path
     return found
 
 
@@ -41,9 +34,6 @@ MADE_BY_THE_LIBRARY = frozenset(
     }
 )
 """Classes whose objects users get and do not make, so that the reference omits how they are made."""
-FIRST_LAST = [f"wsrpc.{module}" for module in ("types", "transport", "stats", "errors", "codecs", "cluster")]
-FIRST_LAST.append("wsrpc")
-"""The modules whose names docstrings use without their module. The later ones have precedence."""
 OPTIONS = "options"
 """Parameter that stands for the keyword arguments of a class."""
 UNSUPPORTED = "unsupported"
@@ -53,23 +43,16 @@ UNSUPPORTED = "unsupported"
 class Prepare(griffe.Extension):
     """Extension of Griffe that changes docstrings and signatures once it has read a package."""
 
-    def __init__(self) -> None:
-        self._described = by_module()
-
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Prepare a package."""
         self._prepare(pkg)
 
     def _prepare(self, within: griffe.Module | griffe.Class) -> None:
-        if within.docstring is not None:
-            if isinstance(within, griffe.Class):
-                describe_members(within, within.docstring)
-            self._link(within, within.docstring)
+        if within.docstring is not None and isinstance(within, griffe.Class):
+            describe_members(within, within.docstring)
         for each in within.members.values():
             if isinstance(each, griffe.Module | griffe.Class):
                 self._prepare(each)
-            elif isinstance(each, griffe.Object) and each.docstring is not None:
-                self._link(each, each.docstring)
             if isinstance(each, griffe.Attribute):
                 show_type_alone(each)
             if isinstance(each, griffe.Class) and each.name in MADE_BY_THE_LIBRARY:
@@ -80,32 +63,6 @@ class Prepare(griffe.Extension):
                         del form.parameters[UNSUPPORTED]
                     if OPTIONS in form.parameters:
                         show_options(form)
-
-    def _link(self, owner: griffe.Object, docstring: griffe.Docstring) -> None:
-        def link(found: re.Match[str]) -> str:
-            path = self._path_of(owner, found[1])
-            if path is None:
-                return found[0]
-            return f'<autoref optional identifier="{path}"><code>{found[1]}</code></autoref>'
-
-        # Markdown needs no "::" before an indented block.
-        text = re.sub(r"(?<=\S)::(?=\n\n    )", ":", docstring.value)
-        text = re.sub(r"(\n\n| )::(?=\n\n    )", "", text)
-        docstring.value = NAME.sub(link, text)
-
-    def _path_of(self, owner: griffe.Object, name: str) -> str | None:
-        first, _, rest = name.partition(".")
-        blocking = owner.canonical_path.startswith("wsrpc.blocking")
-        modules = [*FIRST_LAST, *(["wsrpc.blocking"] if blocking else [])]
-        names = {name: path for module in modules for name, path in self._described[module].items()}
-        if first in names:
-            return f"{names[first]}.{rest}" if rest else names[first]
-        if first == "wsrpc":
-            return name
-        scope = owner if isinstance(owner, griffe.Class) else owner.parent
-        if isinstance(scope, griffe.Class) and first in scope.all_members:
-            return f"{scope.all_members[first].canonical_path}{f'.{rest}' if rest else ''}"
-        return None
 
 
 def show_options(function: griffe.Function) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+import griffe
+
 from benchmarks.report import pages
-from scripts import reference_text, tables
-from scripts.docs_names import described
+from scripts import tables
+from scripts.api_reference import Reference
+from scripts.docs_names import Prepare, by_page
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -27,29 +30,35 @@ TARGETS = "targets of links"
 """The block in which a page says where the API reference describes the names that the page links to."""
 
 
+API = by_page()
+
+
+@cache
+def _reference() -> Reference:
+    loader = griffe.GriffeLoader(extensions=griffe.load_extensions(Prepare()), search_paths=[ROOT, ROOT / "adapters"])
+    for package in ("wsrpc", "wsrpc_adapters"):
+        loader.load(package)
+    loader.resolve_aliases(external=False)
+    return Reference(loader.modules_collection)
+
+
 def names(page: Path) -> str:
     """Return a table of the names that a page of the API reference describes, with links to their descriptions."""
     rows = ["| name | description |", "|---|---|"]
-    for name in described(page):
-        # "::" begins an indented block, which is not shown here.
-        line = re.sub(r"\s*::$", ".", " ".join(reference_text.summary(name).split()))
-        line = re.split(r"(?<=\.) (?=[A-Z`])", line, maxsplit=1)[0]  # the rest is further down
-        line = line.replace("``", "`").replace("|", r"\|")
-        rows.append(f"| [`{name}`](#{name}) | {line} |")
+    rows += [f"| [`{name}`](#{name}) | {_reference().summary(name)} |" for name in API[page]]
     return "\n".join(rows)
 
 
-def text(page: Path) -> str:
-    """Return the descriptions of the names of a page. On the site, mkdocstrings writes them."""
-    return "\n\n".join(map(reference_text.description, described(page)))
+def description(name: str) -> str:
+    """Return the description of a name, which takes a block of its own on a page of the API reference."""
+    return _reference().description(name)
 
 
-API = {page: described(page) for page in sorted((DOCS / "reference" / "api").glob("*.md"))}
 MAKERS: dict[str, Callable[[], str]] = {
     **pages.TABLES,
     **tables.MAKERS,
     **{f"names of {page.stem}": partial(names, page) for page, here in API.items() if here},
-    **{f"text of {page.stem}": partial(text, page) for page, here in API.items() if here},
+    **{name: partial(description, name) for here in API.values() for name in here},
 }
 
 
@@ -72,13 +81,10 @@ def _targets(page: Path, text: str) -> str:
 
 
 def _place(name: str) -> Path:
-    """The page that describes a name, which may be a member of a name with a description."""
-    for page, here in API.items():
-        if name in here:
-            return page
-    if "." not in name:
+    """The page that describes a name."""
+    if name not in (places := _reference().page_of_anchor):
         raise KeyError(f"no page of docs/reference/api describes {name}")
-    return _place(name.rpartition(".")[0])
+    return places[name]
 
 
 def files() -> Iterator[tuple[Path, str]]:

@@ -26,7 +26,6 @@ import wsrpc
 from interop.installed import install
 from interop.node import available_libraries, find_node
 from scripts import page_tables
-from scripts.docs_hooks import NOT_ON_THE_SITE
 from scripts.docs_names import by_module
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +58,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    text = NOT_ON_THE_SITE.sub("", page.read_text("utf-8"))  # the text of docstrings, with signatures as Python
+    text = page.read_text("utf-8")
     for found in re.finditer(r"^```(\w*)(?: [^\n]*)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
 
@@ -117,7 +116,8 @@ def code_of(page: Path, block: Block, flags: int = 0) -> types.CodeType:
 # test_todo_example.py follows the pages of the tutorial, whose files import each other, test_see_what_happens.py the
 # guide to which its programs belong, and test_ai_chat_page.py finds the code of its guide in the example.
 ELSEWHERE = {"ai-chat", "blocking", "see-what-happens"}
-PAGES_RUN_HERE = [page for page in PAGES if page.stem not in ELSEWHERE and page.parent.name != "tutorial"]
+# The pages of the API show signatures.
+PAGES_RUN_HERE = [page for page in PAGES if page.stem not in ELSEWHERE and page.parent.name not in ("tutorial", "api")]
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
@@ -371,7 +371,7 @@ def test_what_prose_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("module", public_modules())
 def test_the_reference_has_every_public_name(module: str) -> None:
     for name in getattr(importlib.import_module(module), "__all__", ()):
-        assert name in by_module()[module], f"no page of docs/reference/api has '::: {module}.{name}'"
+        assert name in by_module()[module], f"no page of docs/reference/api has a block for {module}.{name}"
 
 
 def test_the_table_of_close_codes_has_each_code() -> None:
