@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 FOLDER = "files"
 """Where the site shows files of the repository: examples, the changelog and others."""
-LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go": "go", ".ts": "ts", ".conf": "nginx"}
+LANGUAGES = {".py": "python", ".mjs": "js", ".conf": "nginx", "": "text"}
+"""Those of files whose suffix is not the name of their language."""
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
 ANCHOR = re.compile(r'^<a id="([\w.]+)"></a>\n\n(#+ .+)$', re.MULTILINE)
@@ -80,7 +81,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = file.read_text("utf-8")
         if file.suffix != ".md":
             fence = "````"
-            text = f"# `{file.relative_to(ROOT)}`\n\n{fence}{LANGUAGES.get(file.suffix, 'text')}\n{text}{fence}\n"
+            text = (
+                f"# `{file.relative_to(ROOT)}`\n\n{fence}{LANGUAGES.get(file.suffix, file.suffix[1:])}\n{text}{fence}\n"
+            )
         files.append(File.generated(config, _shown_at(file), content=_moved(file, text)))
     return files
 

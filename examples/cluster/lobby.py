@@ -72,7 +72,7 @@ async def who() -> list[str]:
 async def whisper(peer: Peer, to: str, text: str) -> str:
     """Ask one user, wherever they are connected. Return what their program answers."""
     try:
-        return await cluster.peer(f"user/{to}").request("whispered", peer.state[USER], text, returns=str, timeout=5)
+        return await cluster.peer(f"user/{to}").request("whispered", peer.state[USER], text, returns=str, timeout=60)
     except PeerNotFound:
         raise RpcError(f"{to} is not here", code="not_here") from None
 

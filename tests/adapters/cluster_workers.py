@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from effort import SOAK
 from programs import PYTHON, printed_by, start
@@ -129,7 +130,7 @@ class User:
         def closed(peer: Peer, info: CloseInfo) -> None:
             self.closed.put_nowait(info)
 
-    async def __aenter__(self) -> User:
+    async def __aenter__(self) -> Self:
         await self.client.connect()
         return self
 
