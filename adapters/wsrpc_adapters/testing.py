@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,20 +16,21 @@ async def fresh_name(url: str) -> AsyncGenerator[str]:
     finds nothing and joins nobody.
 
     Args:
-        url: the URL of the Redis or PostgreSQL server. At the end of the block, all that it has under the name is
-            removed: close the servers before.
+        url: the URL of the server of Redis, PostgreSQL or NATS. At the end of the block, all that it has under the name
+            is removed: close your servers before. NATS keeps nothing.
 
     Raises:
         ValueError: the URL is of something else.
     """
     kind = url.partition(":")[0]
-    if kind not in (remove := {"postgresql": _remove_schema, "postgres": _remove_schema, "redis": _remove_keys}):
-        raise ValueError(f"fresh_name takes a URL that begins with redis: or postgresql:, got {kind!r}")
+    if kind not in REMOVE:
+        raise ValueError(f"fresh_name takes a URL that begins with {', '.join(REMOVE)}, got {kind!r}")
     name = f"test_{secrets.token_hex(8)}"
     try:
         yield name
     finally:
-        await remove[kind](url, name)
+        if (remove := REMOVE[kind]) is not None:
+            await remove(url, name)
 
 
 async def _remove_keys(url: str, name: str) -> None:
@@ -49,3 +50,11 @@ async def _remove_schema(url: str, name: str) -> None:
         await connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
     finally:
         await connection.close()
+
+
+REMOVE: dict[str, Callable[[str, str], Awaitable[None]] | None] = {
+    **dict.fromkeys(("redis", "rediss", "unix"), _remove_keys),
+    **dict.fromkeys(("postgresql", "postgres"), _remove_schema),
+    **dict.fromkeys(("nats", "tls")),
+}
+"""How to remove what a server has under a name, by the scheme of its URL. None: it keeps nothing."""

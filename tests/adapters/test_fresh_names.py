@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -10,7 +11,7 @@ from engine_servers import PostgresServer, redis_server
 from redis.asyncio import Redis
 
 from wsrpc import Server
-from wsrpc.cluster import Cluster
+from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import connect
 from wsrpc_adapters.postgres import PostgresStore
 from wsrpc_adapters.redis import RedisEngine, RedisStore
@@ -30,14 +31,16 @@ async def pay(server: Server) -> str:
     return str(paid)
 
 
-async def test_redis() -> None:
-    redis = redis_server()
+@pytest.mark.parametrize("scheme", ["redis", "unix"])
+async def test_redis(scheme: str, tmp_path: Path) -> None:
+    redis = redis_server("--unixsocket", str(tmp_path / "redis"))
+    url = redis.url if scheme == "redis" else f"unix://{tmp_path}/redis"
     try:
-        async with Redis.from_url(redis.url) as client:
+        async with Redis.from_url(url) as client:
             for _ in range(2):  # the second test does not find the result of the first one
-                async with fresh_name(redis.url) as name:
-                    cluster = Cluster(RedisEngine(redis.url), name=name)
-                    server = Server(store=RedisStore(redis.url, name=name), cluster=cluster)
+                async with fresh_name(url) as name:
+                    cluster = Cluster(RedisEngine(url), name=name)
+                    server = Server(store=RedisStore(url, name=name), cluster=cluster)
                     assert await pay(server) == str(id(server))
                     assert await client.dbsize() > 0
                 assert await client.dbsize() == 0
@@ -58,7 +61,9 @@ async def test_postgres() -> None:
         postgres.kill()
 
 
-async def test_another_url() -> None:
-    with pytest.raises(ValueError, match="begins with redis: or postgresql:, got 'nats'"):
-        async with fresh_name("nats://127.0.0.1"):
+async def test_other_urls() -> None:
+    async with fresh_name("nats://127.0.0.1") as one, fresh_name("tls://127.0.0.1") as other:
+        assert Cluster(MemoryEngine(), name=one).name != other
+    with pytest.raises(ValueError, match=r"begins with redis, .*, got 'http'"):
+        async with fresh_name("http://127.0.0.1"):
             pass
