@@ -183,7 +183,8 @@ class Reference:
         modules = [*FIRST_LAST, *(["wsrpc.blocking"] if path.startswith("wsrpc.blocking") else [])]
         names = {name: path for module in modules for name, path in self._names[module].items()}
         first, dot, rest = name.partition(".")
-        for whole in (f"{names.get(first)}{dot}{rest}", name, f"{path}.{name}"):
+        module = path.rpartition(".")[0]
+        for whole in (f"{names.get(first)}{dot}{rest}", name, f"{path}.{name}", f"{module}.{name}"):
             if whole in self.page_of_anchor:
                 return whole
         return None
@@ -199,28 +200,40 @@ def _first_paragraph(found: Documented) -> str:
 
 def _signatures(found: Documented, path: str) -> str:
     """The signature of a name as a block of code, or several: a function may be overloaded."""
+    if isinstance(found, griffe.Module):
+        return ""
+    lines = _lines(found, path.rpartition(".")[2])  # with the name of an alias
+    return "\n".join(["```python", _double_quoted("\n".join(lines)), "```"])
+
+
+def _undescribed(cls: griffe.Class) -> Iterator[Documented]:
+    """The members of a Protocol or a Struct that have no docstring of their own."""
+    if any(str(base).partition("[")[0].rpartition(".")[2] in ("Protocol", "Struct") for base in cls.bases):
+        for name, each in cls.members.items():
+            if isinstance(each, Documented) and (name == "__call__" or (name[0] != "_" and each.docstring is None)):
+                yield each
+
+
+def _lines(found: Documented, name: str) -> list[str]:
     lines: list[str] = []
-    name = path.rpartition(".")[2]  # that of an alias
     match found:
-        case griffe.Module():
-            return ""
         case griffe.Class():
-            init, call = found.all_members.get("__init__"), found.members.get("__call__")
+            init = found.all_members.get("__init__")
             if isinstance(init, griffe.Function) and found.name not in MADE_BY_THE_LIBRARY:
                 lines += _forms(f"class {name}", init)
             else:
                 lines.append(f"class {name}")
-            if isinstance(call, griffe.Function):
-                lines[-1] += ":"
-                lines += [indent(form, "    ") for form in _forms("def __call__", call)]
+            if body := [indent(line, "    ") for each in _undescribed(found) for line in _lines(each, each.name)]:
+                lines = [f"{lines[0]}:", *body]
         case griffe.Function():
             lines += [f"@{label}" for label in ("classmethod", "staticmethod") if label in found.labels]
             lines += _forms(f"{'async ' if 'async' in found.labels else ''}def {name}", found)
         case griffe.TypeAlias():
             lines.append(f"type {name} = {found.value}")
         case _:
+            assert isinstance(found, griffe.Attribute)
             lines.append(_attribute(found, name))
-    return "\n".join(["```python", _double_quoted("\n".join(lines)), "```"])
+    return lines
 
 
 def _double_quoted(code: str) -> str:

@@ -29,7 +29,17 @@ def by_module() -> dict[str, dict[str, str]]:
 MADE_BY_THE_LIBRARY = frozenset(
     {
         *("AnonymousChannel", "Channel", "ClusterPeer", "ClusterPeerChannel", "ClusterRoom", "ClusterRoomChannel"),
-        *("Context", "Listening", "Message", "Peer", "RawConnection", "Room", "RoomChannel", "RouterChannel"),
+        *(
+            "Context",
+            "Following",
+            "Listening",
+            "Message",
+            "Peer",
+            "RawConnection",
+            "Room",
+            "RoomChannel",
+            "RouterChannel",
+        ),
         *("ServerChannel", "Stream"),
     }
 )
@@ -94,12 +104,13 @@ def describe_members(cls: griffe.Class, docstring: griffe.Docstring) -> None:
     section, blank, after = section.partition("\n\n")
     left: list[str] = []
     for entry in re.split(r"\n(?=    \S)", section):
-        name, _, text = entry.strip().partition(": ")
-        member = cls.members.get(name)
-        if isinstance(member, griffe.Attribute) and member.docstring is None:
-            text = " ".join(text.split())
-            member.docstring = griffe.Docstring(text[0].upper() + text[1:], parent=member)
-        else:
-            left.append(entry)
+        names, _, text = entry.strip().partition(": ")
+        text = " ".join(text.split())
+        for name in names.split(", "):
+            member = cls.members.get(name)
+            if isinstance(member, griffe.Attribute) and member.docstring is None:
+                member.docstring = griffe.Docstring(text[0].upper() + text[1:], parent=member)
+            else:
+                left.append(f"    {name}: {text}")
     kept = heading + "\n".join(left) if left else ""
     docstring.value = f"{before}{kept}{blank}{after}"

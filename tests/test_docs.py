@@ -371,7 +371,8 @@ def test_what_prose_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("module", public_modules())
 def test_the_reference_has_every_public_name(module: str) -> None:
     for name in getattr(importlib.import_module(module), "__all__", ()):
-        assert name in by_module()[module], f"no page of docs/reference/api has a block for {module}.{name}"
+        block = f"<!-- made by make tables: {module}.{name} -->\n<!-- end -->"
+        assert name in by_module()[module], f"add this to a page of docs/reference/api, and run `make tables`:\n{block}"
 
 
 def test_the_table_of_close_codes_has_each_code() -> None:
