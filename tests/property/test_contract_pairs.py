@@ -24,7 +24,7 @@ def worst(outcomes: Collection[str]) -> str:
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=examples(1500), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=examples(750), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(pairs)
 def test_what_is_called_compatible_means_the_same(both: tuple[Version, Version]) -> None:
     old, new = both

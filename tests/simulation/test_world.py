@@ -10,7 +10,7 @@ from world import world
 
 from wsrpc.testing import simulate
 
-PARTS, SEEDS = 2 if MAIN else 8, 15
+PARTS, SEEDS = 2 if MAIN else 4, 15
 
 
 @pytest.mark.parametrize("part", range(PARTS))
